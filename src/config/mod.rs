@@ -1,0 +1,223 @@
+//! Configuration in three stages, three types: what a file says, merged over the defaults, checked.
+//!
+//! This module holds the last stage, which the rest of the program sees.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{ByteSize, CpuQuota};
+use crate::names::WorkerName;
+use crate::route::{Front, RoutePath, Timeouts};
+
+/// Whether workers run from their directories and are built (development) or from snapshots (production).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The worker's directory itself is run, after a build.
+    Development,
+    /// A snapshot of the worker's directory is run, as it was deployed.
+    Production,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Development => "development",
+            Self::Production => "production",
+        })
+    }
+}
+
+/// `server.yaml`, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The proxy's side towards clients.
+    pub front: Front,
+    /// Absolute path of the directory of workers.
+    pub workers_directory: PathBuf,
+    /// Ports for workers with `listen: port`.
+    pub ports: RangeInclusive<u16>,
+    /// Fixed wait between starting a generation and its first health request; zero unless set.
+    pub startup_delay: Duration,
+    /// Fixed wait between the switch to a new generation and draining the old one; zero unless set.
+    pub restart_delay: Duration,
+    /// How long a draining generation's requests may take, and then how long its process may take to exit on SIGTERM.
+    pub shutdown_grace: Duration,
+    /// How long file events are gathered.
+    pub debounce: Duration,
+    /// Limits of all workers unless overridden.
+    pub default: Limits,
+    /// What overrides them on a route: only the keys that are set.
+    pub paths: BTreeMap<RoutePath, LimitsPatch>,
+    /// What no worker.yaml may pass.
+    pub max: Caps,
+}
+
+/// Upper bounds for what a worker.yaml may ask for; `None`: any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Most cores.
+    pub gomaxprocs: Option<u32>,
+    /// Most memory.
+    pub gomemlimit: Option<ByteSize>,
+    /// Most tasks.
+    pub tasks_max: Option<u64>,
+}
+
+/// What one worker may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Cores: `CPUQuota=` and `GOMAXPROCS`. `None` (0 in the file): all there are.
+    pub gomaxprocs: Option<CpuQuota>,
+    /// Memory: `MemoryMax=`, and `GOMEMLIMIT` at 90 % of it.
+    pub gomemlimit: Option<ByteSize>,
+    /// Processes and threads: `TasksMax=`.
+    pub tasks_max: Option<u64>,
+    /// Requests after which a generation is replaced; 0: never.
+    pub max_requests: u64,
+    /// The proxy's patience with the worker.
+    pub timeouts: Timeouts,
+    /// Where the worker's output goes instead of the journal: a template with `{path}`, `{name}`, `{date}`; empty: the journal.
+    pub log_file: String,
+}
+
+/// Limits of which only some are set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsPatch {
+    /// Cores; 0: no quota.
+    pub gomaxprocs: Option<u32>,
+    /// Memory; the inner `None` is the empty string: no limit.
+    pub gomemlimit: Option<Option<ByteSize>>,
+    /// Processes and threads.
+    pub tasks_max: Option<u64>,
+    /// Requests after which a generation is replaced.
+    pub max_requests: Option<u64>,
+    /// See [`Timeouts::read`].
+    pub read_timeout: Option<Duration>,
+    /// See [`Timeouts::write`].
+    pub write_timeout: Option<Duration>,
+    /// See [`Timeouts::idle`].
+    pub idle_timeout: Option<Duration>,
+    /// See [`Limits::log_file`].
+    pub log_file: Option<String>,
+}
+
+/// How a worker's program is built and run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerType {
+    /// A Cargo package.
+    Rust,
+    /// A Go module, or `src/*.go`.
+    Go,
+    /// A Node.js program.
+    Node,
+    /// A Python program.
+    Python,
+    /// Any program: `bin/NAME` or `command`.
+    Exec,
+    /// No program: the files in `public/`.
+    Static,
+}
+
+/// How a worker gets its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Listen {
+    /// The listening socket as file descriptor 3 (sd_listen_fds(3)).
+    #[default]
+    Socket,
+    /// The worker listens on `PORT` itself.
+    Port,
+}
+
+/// In which modes a worker is there at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enabled {
+    /// In both.
+    #[default]
+    Always,
+    /// In neither.
+    Never,
+    /// In development only.
+    Development,
+}
+
+impl Enabled {
+    /// Whether the worker is there in `mode`.
+    pub fn in_mode(self, mode: Mode) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Development => mode == Mode::Development,
+        }
+    }
+}
+
+/// How a generation's health is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The full path of the request; default: the worker's route.
+    pub path: Option<String>,
+    /// Deadline of one periodic request.
+    pub timeout: Duration,
+    /// Time between two periodic requests; zero: none are made.
+    pub interval: Duration,
+    /// Deadline of the first answer of a new generation.
+    pub start_timeout: Duration,
+    /// Failures in a row after which a generation is replaced.
+    pub failures: u32,
+}
+
+/// `workers/NAME/config/worker.yaml`, checked; all of it is optional.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerFile {
+    /// Route instead of the one the directory gives.
+    pub path: Option<RoutePath>,
+    /// Type instead of the one found.
+    pub kind: Option<WorkerType>,
+    /// Program and arguments instead of what the type runs. A relative program is taken from the worker's directory.
+    pub command: Option<Vec<String>>,
+    /// Program and arguments that build the worker instead of what the type does.
+    pub build: Option<Vec<String>>,
+    /// How it gets its connections.
+    pub listen: Listen,
+    /// How its health is asked.
+    pub health: Health,
+    /// What is added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// In which modes it is there.
+    pub enabled: Enabled,
+    /// The limits it asks for.
+    pub limits: LimitsPatch,
+}
+
+/// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSettings {
+    /// Its name.
+    pub name: WorkerName,
+    /// Its place in the URL space.
+    pub route: RoutePath,
+    /// How it is built and run.
+    pub kind: WorkerType,
+    /// Program and arguments, if given.
+    pub command: Option<Vec<String>>,
+    /// Build program and arguments, if given.
+    pub build: Option<Vec<String>>,
+    /// How it gets its connections.
+    pub listen: Listen,
+    /// How its health is asked.
+    pub health: Health,
+    /// What is added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// What it may use.
+    pub limits: Limits,
+}

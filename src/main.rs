@@ -1,0 +1,3 @@
+//! The entry: runs the command line.
+
+fn main() {}

@@ -1,0 +1,219 @@
+//! Names with rules: workers, generations and the units made of them.
+//!
+//! Every name is checked once, where it enters; after that it can be put into a unit name, a path or a D-Bus message as it is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Longest worker name. With the prefix, a 20 digit generation and a suffix it stays far below the 255 bytes of a unit name
+/// (systemd.unit(5)) and leaves room for the runtime directory within the 107 bytes of a unix socket path (unix(7)).
+pub const WORKER_NAME_MAX: usize = 48;
+
+/// The name of a worker: its directory below `workers/`, nested directories joined by dots (`workers/api/users` is `api.users`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WorkerName(String);
+
+/// Why a string is not a worker name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerNameError {
+    /// Nothing at all.
+    #[error("a worker's name is empty")]
+    Empty,
+    /// Longer than [`WORKER_NAME_MAX`] bytes.
+    #[error(
+        "'{0}' is longer than {WORKER_NAME_MAX} bytes, which a unit's socket path could not carry; give the directory a shorter name"
+    )]
+    TooLong(String),
+    /// A directory name with a character outside the allowed set, or a first character that is no letter or digit.
+    #[error(
+        "'{0}' can not be part of a unit's name; use ASCII letters, digits, '-' and '_', starting with a letter or digit"
+    )]
+    Characters(String),
+}
+
+impl WorkerName {
+    /// Reads a name such as `index` or `api.users`.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or has a part that is not letters, digits, `-` and `_`.
+    pub fn parse(name: &str) -> Result<Self, WorkerNameError> {
+        if name.is_empty() {
+            return Err(WorkerNameError::Empty);
+        }
+        for part in name.split('.') {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if !part.starts_with(|c: char| c.is_ascii_alphanumeric()) || !part.chars().all(plain) {
+                return Err(WorkerNameError::Characters(part.to_owned()));
+            }
+        }
+        if name.len() > WORKER_NAME_MAX {
+            return Err(WorkerNameError::TooLong(name.to_owned()));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name of the worker in `directory`, a path relative to the workers' directory.
+    ///
+    /// # Errors
+    /// When a component can not be carried by a unit name; a dot in a directory's name is refused, it would read as nesting.
+    pub fn from_directory(directory: &Path) -> Result<Self, WorkerNameError> {
+        let parts: Vec<_> = directory
+            .iter()
+            .map(|part| part.to_string_lossy())
+            .collect();
+        if let Some(dotted) = parts.iter().find(|part| part.contains('.')) {
+            return Err(WorkerNameError::Characters(dotted.to_string()));
+        }
+        Self::parse(&parts.join("."))
+    }
+
+    /// The worker's directory relative to the workers' directory.
+    pub fn directory(&self) -> PathBuf {
+        self.0.split('.').collect()
+    }
+
+    /// The last part of the name: what the worker's program is called (`bin/NAME`).
+    pub fn program(&self) -> &str {
+        self.0.rsplit('.').next().unwrap_or(&self.0)
+    }
+
+    /// The name as it stands in unit names.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for WorkerName {
+    type Error = WorkerNameError;
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::parse(&name)
+    }
+}
+
+impl From<WorkerName> for String {
+    fn from(name: WorkerName) -> Self {
+        name.0
+    }
+}
+
+/// One immutable run of a worker. Numbers only grow; they are never used twice while a unit of that name is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The generation after this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A generation of a worker, as it names its pair of units: `tqserver-NAME@GENERATION`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Instance {
+    /// Which worker.
+    pub worker: WorkerName,
+    /// Which run of it.
+    pub generation: Generation,
+}
+
+/// The two units of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitKind {
+    /// The listening socket; it outlives the service while the worker sleeps.
+    Socket,
+    /// The worker's process.
+    Service,
+}
+
+impl Instance {
+    /// The run `generation` of `worker`.
+    pub fn new(worker: WorkerName, generation: Generation) -> Self {
+        Self { worker, generation }
+    }
+
+    /// `tqserver-NAME@GENERATION.socket`.
+    pub fn socket_unit(&self) -> String {
+        format!("{self}.socket")
+    }
+
+    /// `tqserver-NAME@GENERATION.service`.
+    pub fn service_unit(&self) -> String {
+        format!("{self}.service")
+    }
+
+    /// Reads a unit's name back; `None` for a unit that is not a generation of ours.
+    pub fn from_unit(unit: &str) -> Option<(Self, UnitKind)> {
+        let (stem, kind) = match unit.rsplit_once('.')? {
+            (stem, "socket") => (stem, UnitKind::Socket),
+            (stem, "service") => (stem, UnitKind::Service),
+            _ => return None,
+        };
+        let (name, generation) = stem.strip_prefix("tqserver-")?.rsplit_once('@')?;
+        let worker = WorkerName::parse(name).ok()?;
+        let generation = Generation(generation.parse().ok()?);
+        Some((Self { worker, generation }, kind))
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tqserver-{}@{}", self.worker, self.generation)
+    }
+}
+
+/// The slice of all generations of a worker, below `tqserver.slice`. In a slice's name `-` means nesting, so the worker's own
+/// dashes are escaped (systemd.slice(5), systemd-escape(1)).
+pub fn worker_slice(worker: &WorkerName) -> String {
+    format!("tqserver-{}.slice", worker.as_str().replace('-', "\\x2d"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_directories_become_dots_and_come_back() {
+        let name = WorkerName::from_directory(Path::new("api/users")).unwrap();
+        assert_eq!(name.as_str(), "api.users");
+        assert_eq!(name.directory(), Path::new("api/users"));
+        assert_eq!(name.program(), "users");
+    }
+
+    #[test]
+    fn names_systemd_could_not_carry_are_refused() {
+        for bad in ["", "a b", "-x", "ü", "a..b", ".", "a/b", "a@1", "_x"] {
+            assert!(WorkerName::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert!(WorkerName::from_directory(Path::new("v1.2")).is_err());
+        assert!(WorkerName::parse(&"x".repeat(WORKER_NAME_MAX + 1)).is_err());
+        assert!(WorkerName::parse(&"x".repeat(WORKER_NAME_MAX)).is_ok());
+    }
+
+    #[test]
+    fn unit_names_are_read_back() {
+        let instance = Instance::new(WorkerName::parse("api.a-b").unwrap(), Generation(42));
+        assert_eq!(instance.socket_unit(), "tqserver-api.a-b@42.socket");
+        assert_eq!(
+            Instance::from_unit(&instance.service_unit()),
+            Some((instance.clone(), UnitKind::Service))
+        );
+        assert_eq!(Instance::from_unit("tqserver-proxy.service"), None);
+        assert_eq!(Instance::from_unit("tqserver-index@x.service"), None);
+        assert_eq!(worker_slice(&instance.worker), "tqserver-api.a\\x2db.slice");
+    }
+}
