@@ -1,7 +1,10 @@
 //! TQServer: put a directory under `workers/`, get a URL.
 
 pub mod config;
+pub mod inventory;
 pub mod limits;
 pub mod names;
+pub mod plan;
 pub mod route;
+pub mod systemd;
 pub mod wire;

@@ -1,0 +1,373 @@
+//! What should happen: pure decisions, without I/O and without a clock.
+//!
+//! [`Fleet`] holds all workers. The manager hands it one [`Event`] after another, each with the moment it came, and performs the
+//! [`Action`]s it answers. Whatever an action leads to comes back as an event. So the whole state machine can be driven by a
+//! simulation, through orders of failures that no real machine would show in years.
+//!
+//! - `fleet`: all workers; reloads; the route table
+//! - `worker`: one worker: which of its generations serves, which is on its way, when the next try is due
+//! - `run`: one generation: its stages
+//! - `reconcile`: what changed between what lies on disk and what runs
+
+mod fleet;
+mod reconcile;
+mod run;
+#[cfg(test)]
+mod simulation;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::WorkerSettings;
+use crate::inventory::Fingerprint;
+use crate::names::{Generation, Instance, WorkerName};
+use crate::route::{Address, Front, RouteTable};
+use crate::systemd::{Ending, ServiceState};
+use crate::wire::ProbeOutcome;
+
+pub use fleet::Fleet;
+pub use run::Stage;
+
+/// A point in time, as the time since the manager started.
+pub type Moment = Duration;
+
+/// What a generation is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its configuration.
+    pub settings: WorkerSettings,
+    /// What its files and configuration were when it was made.
+    pub fingerprint: Fingerprint,
+    /// The worker's directory.
+    pub directory: PathBuf,
+    /// Its assets there.
+    pub public: Option<PathBuf>,
+}
+
+/// Where a new generation's files come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The worker's directory as it is now.
+    Directory,
+    /// The files of an earlier generation, which passed its check.
+    SameAs(Generation),
+}
+
+/// What the fleet goes by and a reload may change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// The proxy's side towards clients.
+    pub front: Front,
+    /// How long a draining generation may take.
+    pub grace: Duration,
+    /// Fixed wait before the first health request of a generation.
+    pub startup_delay: Duration,
+    /// Fixed wait between the switch and the end of the old generation.
+    pub restart_delay: Duration,
+    /// Ports for workers that can not take a socket.
+    pub ports: RangeInclusive<u16>,
+    /// Whether workers are built before they are started.
+    pub build: bool,
+    /// Where the sockets of generations are.
+    pub sockets: PathBuf,
+}
+
+/// Why something did not work, in the words an operator needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its process ended.
+    Ended(Ending),
+    /// It did not answer its health request in this time.
+    NotReady(Duration),
+    /// It answered its health request with this status.
+    HttpStatus(u16),
+    /// It did not speak HTTP on its socket.
+    Broken(String),
+    /// It could not be built: a sentence, and the compiler's last words.
+    Build(String, Vec<String>),
+    /// It is not in a state to be started: wrong configuration, missing program.
+    Unusable(String),
+    /// systemd or the file system refused: a sentence.
+    Refused(String),
+    /// The proxy is away and can not confirm.
+    NoProxy,
+    /// The worker was removed while it started.
+    Removed,
+}
+
+impl Reason {
+    /// Whether another try of the same files can end otherwise. A build of the same source can not.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Build(..) | Self::Removed)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(ending) => ending.fmt(f),
+            Self::NotReady(after) => write!(
+                f,
+                "timeout: it did not become ready within {} s",
+                after.as_secs_f64()
+            ),
+            Self::HttpStatus(status) => write!(f, "HTTP status {status} to its health request"),
+            Self::Broken(how) => write!(f, "no HTTP on its socket: {how}"),
+            Self::Build(sentence, _) | Self::Unusable(sentence) | Self::Refused(sentence) => {
+                write!(f, "{sentence}")
+            }
+            Self::NoProxy => write!(f, "the proxy is not connected"),
+            Self::Removed => write!(f, "the worker was removed"),
+        }
+    }
+}
+
+/// A failure with what the worker said last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which generation failed, if it came to one.
+    pub generation: Option<Generation>,
+    /// Why.
+    pub reason: Reason,
+    /// Its last log lines, oldest first.
+    pub log: Vec<String>,
+}
+
+/// How a reload ended for one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Nothing changed; this generation serves on.
+    Unchanged(Generation),
+    /// A new generation serves.
+    Replaced {
+        /// The one that served before.
+        from: Option<Generation>,
+        /// The one that serves now.
+        to: Generation,
+    },
+    /// Only assets changed; they are live, the process is the same.
+    Assets,
+    /// Its directory is gone, or it is disabled; its route is gone too.
+    Removed,
+    /// The new generation was not accepted. What served before, if anything, serves on.
+    Failed(Failure),
+}
+
+/// Whose worker is looked at, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The first look after a start: what has no generation gets one; what has one is left alone.
+    Start,
+    /// Somebody asked for a reload.
+    Reload {
+        /// Names the reload in [`Action::Progress`] and [`Action::Finish`].
+        id: u64,
+        /// These workers; empty: all.
+        only: Vec<WorkerName>,
+        /// Replace also what has not changed.
+        force: bool,
+    },
+    /// Another try for one worker that is not well.
+    Retry(WorkerName),
+}
+
+/// A generation found in systemd.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Which.
+    pub instance: Instance,
+    /// What it was made of, as written into its units.
+    pub spec: Spec,
+    /// Where it listens.
+    pub address: Address,
+    /// Its assets.
+    pub public: Option<PathBuf>,
+    /// Whether it has passed its check.
+    pub accepted: bool,
+    /// Whether its socket listens (or it needs none).
+    pub listening: bool,
+    /// Its process.
+    pub service: ServiceState,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// These generations were there when the manager started. Comes first, once.
+    Adopted(Vec<Found>),
+    /// What lies on disk: for each worker what to run, or why it can not be.
+    Looked {
+        /// Why it was looked.
+        look: Look,
+        /// What was found. Disabled workers are not in it.
+        workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
+        /// The accepted snapshots of workers without a running generation: production starts from these.
+        snapshots: BTreeMap<WorkerName, (Generation, Spec)>,
+    },
+    /// The server's configuration was read anew.
+    Configured(Policy),
+    /// [`Action::Build`] ended.
+    Built(Instance, Result<(), Reason>),
+    /// [`Action::Launch`] ended: the units are there, with their assets in this place.
+    Launched(Instance, Result<Option<PathBuf>, Reason>),
+    /// A unit of a generation changed.
+    Unit(Instance, ServiceState),
+    /// The socket of a generation failed (start limit, trigger limit): nothing will start the worker any more.
+    SocketFailed(Instance),
+    /// [`Action::Probe`] ended.
+    Probed(u64, ProbeOutcome),
+    /// [`Action::Accept`] ended.
+    Accepted(Instance, Result<(), Reason>),
+    /// [`Action::Assets`] ended.
+    AssetsReady(Instance, Result<PathBuf, Reason>),
+    /// [`Action::Stop`] ended; these were the last lines of its log.
+    Stopped(Instance, Vec<String>),
+    /// The proxy connected.
+    Linked,
+    /// The proxy is gone.
+    Unlinked,
+    /// The proxy serves by the table of this serial.
+    Applied(u64),
+    /// No request is in flight in this generation any more.
+    Drained(Instance),
+    /// This generation has answered its `max_requests`.
+    Spent(Instance),
+    /// The manager is to end and take the workers with it.
+    StopAll,
+    /// [`Fleet::deadline`] has come.
+    Tick,
+}
+
+/// Something to do. Each is performed at once and beside the others.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Build the worker.
+    Build(Instance, Spec),
+    /// Make the files of the generation and start its pair of units.
+    Launch {
+        /// Which.
+        instance: Instance,
+        /// What of.
+        spec: Spec,
+        /// Its files.
+        source: Source,
+        /// Where it is to listen.
+        address: Address,
+    },
+    /// Ask for its health.
+    Probe {
+        /// Comes back in [`Event::Probed`].
+        id: u64,
+        /// Which.
+        instance: Instance,
+        /// Where it listens.
+        address: Address,
+        /// The path of the request.
+        path: String,
+        /// Deadline.
+        timeout: Duration,
+    },
+    /// Write down, where the next manager will find it, that it passed.
+    Accept(Instance, Spec),
+    /// Make its changed assets ready.
+    Assets(Instance, Spec),
+    /// Hand the proxy this table.
+    Publish(RouteTable),
+    /// Stop its pair of units, fetching its last log lines first if it failed.
+    Stop {
+        /// Which.
+        instance: Instance,
+        /// Whether its last log lines are wanted.
+        failed: bool,
+    },
+    /// Forget the snapshots of a worker other than these.
+    Prune(WorkerName, Vec<Generation>),
+    /// Look at one worker's directory again; answered by [`Event::Looked`] with [`Look::Retry`].
+    Look(WorkerName),
+    /// Tell who waits for these reloads, and the journal.
+    Progress {
+        /// The reloads it belongs to.
+        reloads: Vec<u64>,
+        /// What happened.
+        note: Note,
+    },
+    /// This reload is over.
+    Finish {
+        /// Which.
+        id: u64,
+        /// How it went, worker by worker.
+        outcomes: BTreeMap<WorkerName, Outcome>,
+    },
+    /// All units are stopped; the manager can end.
+    End,
+}
+
+/// One line for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// How grave it is.
+    pub severity: Severity,
+    /// Whom it is about.
+    pub worker: WorkerName,
+    /// Which run of it.
+    pub generation: Option<Generation>,
+    /// The line; it stands alone.
+    pub text: String,
+}
+
+/// How grave a note is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// All is well.
+    Info,
+    /// Something failed and we go on.
+    Warning,
+    /// An operator must act: a worker does not serve.
+    Error,
+}
+
+/// A worker, as `tqserver status` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerView {
+    /// Its name.
+    pub name: WorkerName,
+    /// Its place in the URL space.
+    pub route: String,
+    /// `serving`, `starting`, `sleeping`, `files`, `failed` or `removed`.
+    pub state: &'static str,
+    /// Its generations, newest first.
+    pub generations: Vec<RunView>,
+    /// What went wrong last, and when.
+    pub last_failure: Option<(Failure, Moment)>,
+    /// When the next try is due.
+    pub retry_at: Option<Moment>,
+}
+
+/// A generation, as `tqserver status` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunView {
+    /// Which.
+    pub instance: Instance,
+    /// How far it is.
+    pub stage: Stage,
+    /// Where it listens.
+    pub address: Address,
+    /// Since when it is in this stage.
+    pub since: Moment,
+    /// Its process.
+    pub service: ServiceState,
+}
+
+/// The address of a `listen: port` worker.
+pub(crate) fn loopback(port: u16) -> Address {
+    Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+}

@@ -1,0 +1,33 @@
+//! What changed between what lies on disk and what runs.
+
+use super::Spec;
+use crate::config::WorkerType;
+
+/// What a reload has to do for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// New assets for the same process.
+    Assets,
+    /// A new generation.
+    Generation,
+}
+
+/// Compares what runs with what lies on disk.
+pub(super) fn change(runs: &Spec, disk: &Spec, force: bool) -> Change {
+    let same_program = runs.fingerprint.program == disk.fingerprint.program
+        && runs.fingerprint.config == disk.fingerprint.config
+        && runs.settings == disk.settings
+        && runs.directory == disk.directory;
+    if force || !same_program {
+        Change::Generation
+    } else if runs.fingerprint.assets == disk.fingerprint.assets && runs.public == disk.public {
+        Change::None
+    } else if disk.settings.kind == WorkerType::Static || disk.public.is_none() {
+        // Without a process there is nothing to keep, and without assets nothing to copy.
+        Change::Generation
+    } else {
+        Change::Assets
+    }
+}

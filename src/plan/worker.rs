@@ -1,0 +1,164 @@
+//! One worker: which of its generations serves, which is on its way, when the next try is due.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::run::{Run, Stage};
+use super::{Failure, Moment, Reason, Source, Spec};
+use crate::config::WorkerType;
+use crate::names::{Generation, WorkerName};
+use crate::route::{Route, RoutePath, Target, Timeouts, Upstream};
+
+/// First and longest wait before a worker that could not start is tried again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(60);
+/// A generation that has served this long has recovered from what came before it.
+const RECOVERED: Duration = Duration::from_secs(60);
+
+/// A generation to be made as soon as no other is on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) spec: Spec,
+    pub(super) source: Source,
+    pub(super) build: bool,
+    pub(super) reloads: Vec<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) name: WorkerName,
+    pub(super) runs: BTreeMap<Generation, Run>,
+    /// The highest number given out.
+    pub(super) newest: Generation,
+    pub(super) waiting: Option<Candidate>,
+    /// Why nothing of it serves, while nothing does.
+    pub(super) trouble: Option<Reason>,
+    pub(super) last_failure: Option<(Failure, Moment)>,
+    /// Why its serving generation should be replaced although its files are the same.
+    pub(super) replace: Option<String>,
+    pub(super) tries: u32,
+    pub(super) retry_at: Option<Moment>,
+    /// What `retry_at` was set to, from then: told to clients as Retry-After.
+    pub(super) retry_after: Option<Duration>,
+    /// Its directory is gone: what is left of it drains.
+    pub(super) removed: bool,
+}
+
+impl Worker {
+    pub(super) fn new(name: WorkerName) -> Self {
+        Self {
+            name,
+            runs: BTreeMap::new(),
+            newest: Generation(0),
+            waiting: None,
+            trouble: None,
+            last_failure: None,
+            replace: None,
+            tries: 0,
+            retry_at: None,
+            retry_after: None,
+            removed: false,
+        }
+    }
+
+    pub(super) fn serving(&self) -> Option<(Generation, &Run)> {
+        self.runs
+            .iter()
+            .rev()
+            .find(|(_, run)| run.stage == Stage::Serving)
+            .map(|(number, run)| (*number, run))
+    }
+
+    pub(super) fn candidate(&self) -> Option<Generation> {
+        self.runs
+            .iter()
+            .find(|(_, run)| run.is_candidate())
+            .map(|(number, _)| *number)
+    }
+
+    /// Puts a generation in the queue of one. It takes the place, and the reloads, of one that has not begun.
+    pub(super) fn enqueue(&mut self, mut candidate: Candidate) {
+        if let Some(earlier) = self.waiting.take() {
+            candidate.reloads.extend(earlier.reloads);
+            candidate.build |= earlier.build;
+        }
+        self.waiting = Some(candidate);
+    }
+
+    /// Sets the next try, further away each time; `since`: how long what failed had served before.
+    pub(super) fn schedule_retry(&mut self, served: Duration, now: Moment) {
+        if served >= RECOVERED {
+            self.tries = 0;
+        }
+        let wait = RETRY_FIRST
+            .saturating_mul(1 << self.tries.min(6))
+            .min(RETRY_MOST);
+        self.tries += 1;
+        self.retry_at = Some(now + wait);
+        self.retry_after = Some(wait);
+    }
+
+    /// Its entry in the route table; `None` when it has none (any more).
+    pub(super) fn route(&self) -> Option<Route> {
+        if self.removed {
+            return None;
+        }
+        let unavailable = |reason: String| Target::Unavailable {
+            reason,
+            retry_after: self.retry_after,
+        };
+        let Some((generation, run)) = self.serving() else {
+            // Nothing serves: the route is held by whatever is known of it, so that the answer can say why.
+            let settings = self.runs.values().next_back().map(|run| &run.spec.settings);
+            let patience = Duration::from_secs(30);
+            return Some(Route {
+                path: settings.map_or_else(
+                    || RoutePath::of_worker(&self.name),
+                    |settings| settings.route.clone(),
+                ),
+                worker: self.name.clone(),
+                public: None,
+                target: unavailable(match &self.trouble {
+                    Some(reason) => format!("it is not available: {reason}"),
+                    None => "it is starting".to_owned(),
+                }),
+                timeouts: Timeouts {
+                    read: patience,
+                    write: patience,
+                    idle: patience,
+                },
+            });
+        };
+        let settings = &run.spec.settings;
+        let target = match &run.broken {
+            Some(reason) => unavailable(format!("it ended again and again: {reason}")),
+            None if settings.kind == WorkerType::Static => Target::Files,
+            None => Target::Serving(Upstream {
+                generation,
+                address: run.address.clone(),
+                max_requests: settings.limits.max_requests,
+            }),
+        };
+        Some(Route {
+            path: settings.route.clone(),
+            worker: self.name.clone(),
+            public: run.public.clone(),
+            target,
+            timeouts: settings.limits.timeouts,
+        })
+    }
+
+    /// `serving`, `starting`, `sleeping`, `files`, `failed` or `removed`.
+    pub(super) fn state(&self) -> &'static str {
+        use crate::systemd::Activity;
+        match self.serving() {
+            _ if self.removed => "removed",
+            Some((_, run)) if run.broken.is_some() => "failed",
+            Some((_, run)) if run.spec.settings.kind == WorkerType::Static => "files",
+            Some((_, run)) if run.service.activity == Activity::Inactive => "sleeping",
+            Some(_) => "serving",
+            None if self.candidate().is_some() || self.waiting.is_some() => "starting",
+            None => "failed",
+        }
+    }
+}

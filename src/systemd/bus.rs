@@ -1,0 +1,602 @@
+//! systemd over D-Bus: the few calls that are needed, and its signals.
+//!
+//! Every call has a deadline, every job is waited for by its `JobRemoved` signal (never by polling `ActiveState`), and all signals
+//! run through one stream which is always read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use zbus::{
+    Connection, MatchRule, MessageStream, ObjectPath, OwnedObjectPath, OwnedVariant, Variant,
+    connection, fdo, message,
+};
+
+use super::state::{RawService, ServiceState};
+use super::units::{Properties, RECORD, UNPROVEN, UnitPair};
+use crate::names::{Instance, UnitKind};
+
+/// Longest wait for the answer to one method call.
+const CALL: Duration = Duration::from_secs(25);
+/// Longest wait for a job that starts something.
+const START: Duration = Duration::from_secs(60);
+/// What a stop may take beyond the unit's own `TimeoutStopSec=`.
+const STOP_EXTRA: Duration = Duration::from_secs(30);
+/// Signals that may wait for the manager's loop.
+const CHANGES: usize = 4096;
+/// Ends of jobs kept for callers that have not asked yet.
+const ENDS: usize = 4096;
+
+const SERVICE: &str = "org.freedesktop.systemd1";
+const ROOT: &str = "/org/freedesktop/systemd1";
+
+/// The properties of one unit on the bus, as `StartTransientUnit` takes auxiliary units.
+type AuxiliaryUnit<'a> = (String, Properties);
+type ListedUnit = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+pub(super) trait Manager {
+    fn subscribe(&self) -> zbus::Result<()>;
+    fn start_transient_unit(
+        &self,
+        name: &str,
+        mode: &str,
+        properties: &[(&str, Variant<'_>)],
+        aux: &[AuxiliaryUnit<'_>],
+    ) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    fn set_unit_properties(
+        &self,
+        name: &str,
+        runtime: bool,
+        properties: &[(&str, Variant<'_>)],
+    ) -> zbus::Result<()>;
+    fn list_units_by_patterns(
+        &self,
+        states: &[&str],
+        patterns: &[&str],
+    ) -> zbus::Result<Vec<ListedUnit>>;
+    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    #[zbus(signal)]
+    fn job_removed(
+        &self,
+        id: u32,
+        job: ObjectPath<'_>,
+        unit: &str,
+        result: &str,
+    ) -> zbus::Result<()>;
+}
+
+/// Why systemd did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The bus can not be reached.
+    #[error("connect to {bus}")]
+    Connect {
+        /// Which bus.
+        bus: String,
+        /// Why.
+        source: Box<zbus::Error>,
+    },
+    /// A call failed.
+    #[error("{call} '{unit}'")]
+    Call {
+        /// What was asked.
+        call: &'static str,
+        /// Of which unit.
+        unit: String,
+        /// Why not.
+        source: Box<zbus::Error>,
+    },
+    /// A job ended otherwise than with "done".
+    #[error("{call} '{unit}': job ended '{result}'")]
+    Job {
+        /// What was asked.
+        call: &'static str,
+        /// Of which unit.
+        unit: String,
+        /// systemd's word for how the job ended.
+        result: String,
+    },
+}
+
+/// A unit of ours changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UnitChange {
+    /// The service is in this state now.
+    Service(Instance, ServiceState),
+    /// The socket does not listen (any more).
+    SocketDown(Instance),
+}
+
+/// A generation that is loaded in systemd.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Which.
+    pub instance: Instance,
+    /// Its process.
+    pub service: ServiceState,
+    /// Whether its socket listens; `None`: it has none.
+    pub listening: Option<bool>,
+    /// Whether it has passed its check.
+    pub accepted: bool,
+    /// What was written into it when it was made.
+    pub record: String,
+}
+
+/// What a generation uses, as far as systemd accounts for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Its main process; 0: none.
+    pub pid: u32,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// CPU time used since it started.
+    pub cpu: Option<Duration>,
+    /// How often systemd has restarted it.
+    pub restarts: u32,
+    /// Seconds since 1970 at which its process was started.
+    pub active_since: Option<u64>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: HashMap<OwnedObjectPath, oneshot::Sender<String>>,
+    /// Jobs that ended before their caller knew their name.
+    ended: Vec<(OwnedObjectPath, String)>,
+}
+
+/// A connection to a systemd: the machine's, a user's, or a private one.
+pub struct Systemd {
+    connection: Connection,
+    manager: ManagerProxy<'static>,
+    jobs: Arc<Mutex<Jobs>>,
+    signals: AbortHandle,
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        self.signals.abort();
+    }
+}
+
+impl Systemd {
+    /// Connects to the systemd behind the bus at `address` (D-Bus address syntax) and listens to its signals.
+    ///
+    /// # Errors
+    /// When the bus can not be reached, or systemd is not on it.
+    pub async fn connect(address: &str) -> Result<(Self, mpsc::Receiver<UnitChange>), BusError> {
+        let connect = |source| BusError::Connect {
+            bus: address.to_owned(),
+            source: Box::new(source),
+        };
+        let connection = connection::Builder::address(address)
+            .method_timeout(CALL)
+            .build()
+            .await
+            .map_err(connect)?;
+        let manager = ManagerProxy::new(&connection).await.map_err(connect)?;
+        let rule = MatchRule::builder()
+            .msg_type(message::Type::Signal)
+            .sender(SERVICE)
+            .path_namespace(ROOT)
+            .build()
+            .map_err(connect)?;
+        let stream = MessageStream::for_match_rule(rule, &connection, None)
+            .await
+            .map_err(connect)?;
+        manager.subscribe().await.map_err(connect)?;
+        let jobs = Arc::default();
+        let (changes, receiver) = mpsc::channel(CHANGES);
+        let signals = tokio::spawn(follow(stream, Arc::clone(&jobs), changes)).abort_handle();
+        Ok((
+            Self {
+                connection,
+                manager,
+                jobs,
+                signals,
+            },
+            receiver,
+        ))
+    }
+
+    /// The connection, for an object of our own on the same bus.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Starts a generation's units: the socket listens (the service is started by the first connection), or, without a socket, the
+    /// service runs.
+    ///
+    /// # Errors
+    /// When systemd refuses a property or the unit exists, or the job fails.
+    pub async fn start_pair(&self, pair: &UnitPair) -> Result<(), BusError> {
+        let call = "start unit";
+        let (unit, properties, aux) = if pair.has_socket() {
+            let service = (pair.instance.service_unit(), pair.service_properties());
+            (
+                pair.instance.socket_unit(),
+                pair.socket_properties(),
+                vec![service],
+            )
+        } else {
+            (
+                pair.instance.service_unit(),
+                pair.service_properties(),
+                Vec::new(),
+            )
+        };
+        let job = self
+            .manager
+            .start_transient_unit(&unit, "replace", &properties, &aux)
+            .await;
+        self.job(call, &unit, job, START).await
+    }
+
+    /// Stops a generation's socket and service and has systemd forget them. Units that are gone already are no error.
+    ///
+    /// # Errors
+    /// When systemd can not be reached or does not finish in `timeout` and some.
+    pub async fn stop_pair(&self, instance: &Instance, timeout: Duration) -> Result<(), BusError> {
+        let units = [instance.socket_unit(), instance.service_unit()];
+        let mut result = Ok(());
+        for unit in &units {
+            let stopped = match self.manager.stop_unit(unit, "replace").await {
+                Err(error) if is_gone(&error) => Ok(()),
+                job => self.job("stop unit", unit, job, timeout + STOP_EXTRA).await,
+            };
+            result = result.and(stopped);
+        }
+        for unit in &units {
+            // A unit that failed stays loaded until somebody resets it; one that did not is gone by now.
+            let _ = self.manager.reset_failed_unit(unit).await;
+        }
+        result
+    }
+
+    /// Writes down that a generation has passed its check.
+    ///
+    /// # Errors
+    /// When systemd can not be reached or the unit is gone.
+    pub async fn mark_accepted(&self, instance: &Instance) -> Result<(), BusError> {
+        let unit = instance.service_unit();
+        let description = Variant::from(UnitPair::accepted_description(instance));
+        self.manager
+            .set_unit_properties(&unit, true, &[("Description", description)])
+            .await
+            .map_err(|source| BusError::Call {
+                call: "mark as accepted",
+                unit,
+                source: Box::new(source),
+            })
+    }
+
+    /// All generations that are loaded.
+    ///
+    /// # Errors
+    /// When systemd can not be reached.
+    pub async fn loaded(&self) -> Result<Vec<Loaded>, BusError> {
+        let pattern = "tqserver-*@*";
+        let listed = self
+            .manager
+            .list_units_by_patterns(&[], &[pattern])
+            .await
+            .map_err(|source| BusError::Call {
+                call: "list units",
+                unit: pattern.to_owned(),
+                source: Box::new(source),
+            })?;
+        let states: HashMap<&str, &str> = listed
+            .iter()
+            .map(|unit| (unit.0.as_str(), unit.3.as_str()))
+            .collect();
+        let mut loaded = Vec::new();
+        for unit in &listed {
+            let Some((instance, UnitKind::Service)) = Instance::from_unit(&unit.0) else {
+                continue;
+            };
+            // A unit that vanishes between the list and the question is not there.
+            let Ok(properties) = self.properties(&unit.6).await else {
+                continue;
+            };
+            let mut raw = RawService::default();
+            update(&mut raw, &properties);
+            let record = match properties
+                .get(RECORD)
+                .map(|value| Vec::<u8>::try_from(value.clone()))
+            {
+                Some(Ok(bytes)) if !bytes.is_empty() => {
+                    String::from_utf8_lossy(&bytes).into_owned()
+                }
+                _ => continue,
+            };
+            loaded.push(Loaded {
+                service: raw.state(),
+                listening: states
+                    .get(instance.socket_unit().as_str())
+                    .map(|state| *state == "active"),
+                accepted: !text(&properties, "Description")
+                    .is_some_and(|text| text.ends_with(UNPROVEN)),
+                record,
+                instance,
+            });
+        }
+        Ok(loaded)
+    }
+
+    /// What a generation uses now; all zero when it is not loaded.
+    pub async fn usage(&self, instance: &Instance) -> Usage {
+        let Ok(path) = self.manager.get_unit(&instance.service_unit()).await else {
+            return Usage::default();
+        };
+        let Ok(properties) = self.properties(&path).await else {
+            return Usage::default();
+        };
+        let accounted = |name: &str| number(&properties, name).filter(|value| *value != u64::MAX);
+        Usage {
+            pid: number(&properties, "MainPID")
+                .and_then(|pid| u32::try_from(pid).ok())
+                .unwrap_or(0),
+            memory: accounted("MemoryCurrent"),
+            cpu: accounted("CPUUsageNSec").map(Duration::from_nanos),
+            restarts: number(&properties, "NRestarts")
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(0),
+            active_since: accounted("ExecMainStartTimestamp")
+                .filter(|usec| *usec > 0)
+                .map(|usec| usec / 1_000_000),
+        }
+    }
+
+    /// All properties of a unit, of whatever kind.
+    async fn properties(
+        &self,
+        path: &OwnedObjectPath,
+    ) -> zbus::Result<HashMap<String, OwnedVariant>> {
+        let proxy = fdo::PropertiesProxy::builder(&self.connection)
+            .destination(SERVICE)
+            .path(path)
+            .build()
+            .await?;
+        let mut all = HashMap::new();
+        for interface in [
+            "org.freedesktop.systemd1.Unit",
+            "org.freedesktop.systemd1.Service",
+        ] {
+            all.extend(proxy.get_all(interface.try_into()?).await?);
+        }
+        Ok(all)
+    }
+
+    async fn job(
+        &self,
+        call: &'static str,
+        unit: &str,
+        job: zbus::Result<OwnedObjectPath>,
+        deadline: Duration,
+    ) -> Result<(), BusError> {
+        let unit = unit.to_owned();
+        let job = match job {
+            Ok(job) => job,
+            Err(source) => {
+                return Err(BusError::Call {
+                    call,
+                    unit,
+                    source: Box::new(source),
+                });
+            }
+        };
+        let ended = self.ended(&job);
+        let result = match tokio::time::timeout(deadline, ended).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => "lost: the bus is gone".to_owned(),
+            Err(_) => {
+                lock(&self.jobs).waiting.remove(&job);
+                format!("not ended after {} s", deadline.as_secs())
+            }
+        };
+        if result == "done" {
+            Ok(())
+        } else {
+            Err(BusError::Job { call, unit, result })
+        }
+    }
+
+    fn ended(&self, job: &OwnedObjectPath) -> oneshot::Receiver<String> {
+        let (sender, receiver) = oneshot::channel();
+        let mut jobs = lock(&self.jobs);
+        match jobs.ended.iter().position(|(ended, _)| ended == job) {
+            Some(index) => {
+                let (_, result) = jobs.ended.swap_remove(index);
+                let _ = sender.send(result);
+            }
+            None => {
+                jobs.waiting.insert(job.clone(), sender);
+            }
+        }
+        receiver
+    }
+}
+
+fn lock(jobs: &Mutex<Jobs>) -> std::sync::MutexGuard<'_, Jobs> {
+    jobs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_gone(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+}
+
+/// Reads systemd's signals until the bus is gone or nobody listens.
+async fn follow(
+    mut stream: MessageStream,
+    jobs: Arc<Mutex<Jobs>>,
+    changes: mpsc::Sender<UnitChange>,
+) {
+    let mut services: HashMap<Instance, RawService> = HashMap::new();
+    while let Some(Ok(message)) = stream.next().await {
+        let header = message.header();
+        let change = match header.member().map(|member| member.as_str()) {
+            Some("JobRemoved") => {
+                let body = message.body();
+                if let Ok((_, job, unit, result)) =
+                    body.deserialize::<(u32, ObjectPath<'_>, &str, &str)>()
+                    && Instance::from_unit(unit).is_some()
+                {
+                    job_ended(&jobs, job.into(), result);
+                }
+                None
+            }
+            Some("PropertiesChanged") => header
+                .path()
+                .and_then(|path| changed(path, &message, &mut services)),
+            _ => None,
+        };
+        if let Some(change) = change
+            && changes.send(change).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn job_ended(jobs: &Mutex<Jobs>, job: OwnedObjectPath, result: &str) {
+    let mut jobs = lock(jobs);
+    match jobs.waiting.remove(&job) {
+        Some(caller) => {
+            let _ = caller.send(result.to_owned());
+        }
+        None => {
+            // Somebody else's (an administrator's `systemctl stop`), or of a caller that is about to ask.
+            if jobs.ended.len() >= ENDS {
+                jobs.ended.remove(0);
+            }
+            jobs.ended.push((job, result.to_owned()));
+        }
+    }
+}
+
+fn changed(
+    path: &ObjectPath<'_>,
+    message: &zbus::Message,
+    services: &mut HashMap<Instance, RawService>,
+) -> Option<UnitChange> {
+    let unit = unescape(
+        path.as_str()
+            .strip_prefix("/org/freedesktop/systemd1/unit/")?,
+    );
+    let (instance, kind) = Instance::from_unit(&unit)?;
+    let body = message.body();
+    let (interface, properties, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
+        body.deserialize().ok()?;
+    // systemd sends the properties of the kind first, then those of the unit: with the second the picture is whole.
+    let whole = interface == "org.freedesktop.systemd1.Unit";
+    match kind {
+        UnitKind::Service => {
+            let raw = services.entry(instance.clone()).or_default();
+            update(raw, &properties);
+            let state = raw.state();
+            if whole && state.activity == super::Activity::Inactive {
+                services.remove(&instance);
+            }
+            whole.then_some(UnitChange::Service(instance, state))
+        }
+        UnitKind::Socket => {
+            let state = text(&properties, "ActiveState")?;
+            matches!(state.as_str(), "failed" | "inactive")
+                .then_some(UnitChange::SocketDown(instance))
+        }
+    }
+}
+
+fn update(raw: &mut RawService, properties: &HashMap<String, OwnedVariant>) {
+    let int = |name: &str| {
+        properties
+            .get(name)
+            .and_then(|value| i32::try_from(value).ok())
+    };
+    let count = |name: &str| number(properties, name).and_then(|value| u32::try_from(value).ok());
+    if let Some(state) = text(properties, "ActiveState") {
+        raw.active_state = state;
+    }
+    if let Some(state) = text(properties, "SubState") {
+        raw.sub_state = state;
+    }
+    if let Some(result) = text(properties, "Result") {
+        raw.result = result;
+    }
+    raw.main_pid = count("MainPID").unwrap_or(raw.main_pid);
+    raw.restarts = count("NRestarts").unwrap_or(raw.restarts);
+    raw.main_code = int("ExecMainCode").unwrap_or(raw.main_code);
+    raw.main_status = int("ExecMainStatus").unwrap_or(raw.main_status);
+}
+
+fn text(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<String> {
+    properties
+        .get(name)
+        .and_then(|value| <&str>::try_from(value).ok())
+        .map(str::to_owned)
+}
+
+fn number(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<u64> {
+    let value = properties.get(name)?;
+    u64::try_from(value)
+        .ok()
+        .or_else(|| u32::try_from(value).ok().map(u64::from))
+}
+
+/// Undoes the escaping of unit names in object paths: `_` and two hexadecimal digits stand for any byte but letters and digits.
+fn unescape(label: &str) -> String {
+    let mut bytes = Vec::with_capacity(label.len());
+    let mut rest = label.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = (first == b'_').then(|| tail.get(..2)).flatten();
+        match code
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+        {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_names_are_read_from_object_paths() {
+        assert_eq!(
+            unescape("tqserver_2dapi_2eusers_4012_2eservice"),
+            "tqserver-api.users@12.service"
+        );
+        assert_eq!(unescape("a_zz_"), "a_zz_");
+    }
+}

@@ -1,0 +1,351 @@
+//! The keeper of a private systemd: a process between `tqserver` and that systemd.
+//!
+//! It prepares what `systemd --user` needs where none was booted (a mount name space with an empty /run/systemd, a cgroup of its
+//! own in each hierarchy), starts it, says "up" on its standard output, and waits. Its standard input is the lifeline: when the
+//! other end closes, for whatever reason, `kill -9` included, everything is taken down: processes, cgroups, files. The mount name
+//! space ends with the last process in it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use super::cgroup::Cgroups;
+
+/// The hidden verb of the command line that runs a keeper.
+pub const VERB: &str = "keep";
+/// Environment variables that tell it where to work, and of which directory of unit files systemd may load.
+pub(super) const PLACE: &str = "KEEPER_PLACE";
+pub(super) const UNITS: &str = "KEEPER_UNITS";
+
+/// Longest wait for `READY=1` of the private systemd.
+const READY: Duration = Duration::from_secs(20);
+/// How long processes may take to end on SIGTERM before they get SIGKILL.
+const TERM: Duration = Duration::from_secs(3);
+
+const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+const DBUS_DAEMON: &str = "/usr/bin/dbus-daemon";
+
+/// Unit files the private systemd needs: its bus, and the targets that default dependencies name.
+const UNIT_FILES: [(&str, &str); 6] = [
+    (
+        "tqserver-private.target",
+        "[Unit]\nRequires=dbus.socket basic.target\nAfter=dbus.socket basic.target\n",
+    ),
+    ("basic.target", "[Unit]\nDefaultDependencies=no\n"),
+    ("sockets.target", "[Unit]\nDefaultDependencies=no\n"),
+    ("shutdown.target", "[Unit]\nDefaultDependencies=no\n"),
+    (
+        "dbus.socket",
+        "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=%t/bus\n",
+    ),
+    (
+        "dbus.service",
+        "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\nType=notify\nNotifyAccess=main\n\
+         ExecStart=/usr/bin/dbus-daemon --config-file=%t/dbus.conf --address=systemd: --nofork --nopidfile --systemd-activation\n",
+    ),
+];
+
+/// A bus for one user's processes, without service activation: nothing of a desktop is started by it. The address is required
+/// by the format and overridden on the command line.
+const DBUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:tmpdir=/tmp</listen>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+  <limit name="max_match_rules_per_connection">100000</limit>
+  <limit name="max_replies_per_connection">100000</limit>
+</busconfig>
+"#;
+
+/// Runs the keeper until its lifeline is cut, and returns its exit code.
+pub fn run() -> u8 {
+    let mut go = [0u8];
+    // The other side says go when we are in the cgroup we may divide; if it is gone instead, so are we.
+    if !matches!(io::stdin().read(&mut go), Ok(1)) {
+        return 1;
+    }
+    match keep() {
+        Ok(()) => 0,
+        Err(sentence) => {
+            let _ = writeln!(io::stdout(), "{sentence}");
+            1
+        }
+    }
+}
+
+fn keep() -> Result<(), String> {
+    let place = PathBuf::from(std::env::var_os(PLACE).ok_or("the keeper was not told its place")?);
+    // Ctrl-C in the terminal is for the server alone, and the orphans of systemd are ours.
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"private-systemd");
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| format!("become a subreaper: {error}"))?;
+    let systemd = SYSTEMD.iter().find(|path| Path::new(path).exists());
+    let systemd = systemd.ok_or("systemd is not installed; apt install systemd")?;
+    if !Path::new(DBUS_DAEMON).exists() {
+        return Err("dbus-daemon is not installed; apt install dbus-daemon".to_owned());
+    }
+    let _lock = occupy(&place)?;
+    Cgroups::sweep(&place);
+    let hidden = hide_run_systemd()?;
+    let cgroups = Cgroups::make(&place)?;
+    let started = write_files(&place)
+        .map_err(|error| format!("write into {}: {error}", place.display()))
+        .and_then(|()| start(systemd, &place, &cgroups));
+    let result = match started {
+        Ok(mut systemd) => {
+            let _ = writeln!(io::stdout(), "up {}", cgroups.warning().unwrap_or_default());
+            wait(&mut systemd);
+            // It must not start anything again while the rest is taken down. The rest gets time to end by itself.
+            let _ = systemd.kill();
+            let _ = systemd.wait();
+            Ok(())
+        }
+        Err(sentence) => Err(sentence),
+    };
+    take_down(&cgroups);
+    cgroups.remove();
+    if hidden {
+        let _ = rustix::mount::unmount("/run/systemd", rustix::mount::UnmountFlags::DETACH);
+        let _ = fs::remove_dir("/run/systemd");
+    }
+    let _ = fs::remove_dir_all(&place);
+    if let Some(parent) = place.parent() {
+        // Only when no other place is in it.
+        let _ = fs::remove_dir(parent);
+    }
+    result
+}
+
+/// Makes the directory ours, or says whose it is.
+fn occupy(place: &Path) -> Result<fs::File, String> {
+    let failed = |error: io::Error| format!("make {}: {error}", place.display());
+    match fs::DirBuilder::new().mode(0o700).create(place) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let directory = fs::File::open(place).map_err(failed)?;
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        "TQServer runs already for this configuration; use `tqserver reload` or `tqserver status`, or stop the other one".to_owned()
+    })?;
+    Ok(directory)
+}
+
+/// systemd refuses to run as a user's where /run/systemd/system is missing, so we show it one in a mount name space of our own.
+/// Returns whether /run/systemd itself had to be made.
+fn hide_run_systemd() -> Result<bool, String> {
+    if sd_notify::booted().unwrap_or(false) {
+        return Ok(false);
+    }
+    let made = fs::create_dir("/run/systemd").is_ok();
+    let hide = || -> rustix::io::Result<()> {
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+        unshare_mounts()?;
+        mount_change(
+            "/",
+            MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+        )?;
+        mount(
+            "tmpfs",
+            "/run/systemd",
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            Some(c"mode=0755"),
+        )
+    };
+    hide().map_err(|error| format!("make a mount name space for the private systemd: {error}"))?;
+    fs::create_dir("/run/systemd/system")
+        .map_err(|error| format!("make /run/systemd/system: {error}"))?;
+    Ok(made)
+}
+
+#[allow(
+    unsafe_code,
+    reason = "unsafe for CLONE_FILES alone, which could close another thread's descriptors; this is CLONE_NEWNS"
+)]
+fn unshare_mounts() -> rustix::io::Result<()> {
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+}
+
+fn write_files(place: &Path) -> io::Result<()> {
+    let units = place.join("units");
+    fs::create_dir_all(&units)?;
+    fs::create_dir_all(place.join("tqserver"))?;
+    fs::write(place.join("dbus.conf"), DBUS_CONFIG)?;
+    UNIT_FILES
+        .iter()
+        .try_for_each(|(name, text)| fs::write(units.join(name), text))
+}
+
+/// Starts systemd in its cgroup and waits for its `READY=1`.
+fn start(systemd: &str, place: &Path, cgroups: &Cgroups) -> Result<Child, String> {
+    let failed = |error: io::Error| format!("start the private systemd: {error}");
+    let notify = place.join("notify");
+    let _ = fs::remove_file(&notify);
+    let ready = UnixDatagram::bind(&notify).map_err(failed)?;
+    let log = place.join("systemd.log");
+    let output = fs::File::create(&log).map_err(failed)?;
+    let mut path = format!("{0}/units:{0}/systemd/transient", place.display());
+    if let Some(units) = std::env::var_os(UNITS) {
+        path = format!("{}:{path}", Path::new(&units).display());
+    }
+    let mut command = Command::new(systemd);
+    command
+        .args([
+            "--user",
+            "--unit=tqserver-private.target",
+            "--log-target=console",
+        ])
+        .env_clear();
+    for name in ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command
+        .env("XDG_RUNTIME_DIR", place)
+        .env(
+            "DBUS_SESSION_BUS_ADDRESS",
+            format!("unix:path={}/bus", place.display()),
+        )
+        // Given, it replaces the whole search path; transient units must be in it to survive a daemon-reload.
+        .env("SYSTEMD_UNIT_PATH", path)
+        .env("NOTIFY_SOCKET", &notify)
+        // From 256 on systemd wants to be told that cgroup v1 is meant.
+        .env("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE", "1")
+        .env(
+            "SYSTEMD_PROC_CMDLINE",
+            "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
+        )
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(failed)?)
+        .stderr(output);
+    let mut child = cgroups.inside(|| command.spawn()).map_err(failed)?;
+    match until_ready(&ready, &child) {
+        Ok(()) => Ok(child),
+        Err(why) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            Err(format!(
+                "the private systemd {why}. {}",
+                said.lines().last().unwrap_or_default()
+            ))
+        }
+    }
+}
+
+fn until_ready(ready: &UnixDatagram, systemd: &Child) -> Result<(), String> {
+    let ended = pidfd(systemd.id()).map_err(|error| format!("could not be watched: {error}"))?;
+    let deadline = Instant::now() + READY;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [
+            PollFd::new(ready, PollFlags::IN),
+            PollFd::new(&ended, PollFlags::IN),
+        ];
+        let _ = poll(&mut fds, Some(&timespec(left)));
+        if fds[0].revents().contains(PollFlags::IN) {
+            let mut message = [0u8; 4096];
+            let length = ready.recv(&mut message).unwrap_or(0);
+            if String::from_utf8_lossy(&message[..length])
+                .lines()
+                .any(|line| line == "READY=1")
+            {
+                return Ok(());
+            }
+        } else if fds[1].revents().contains(PollFlags::IN) {
+            return Err("ended at once".to_owned());
+        } else if left.is_zero() {
+            return Err(format!("was not ready after {} s", READY.as_secs()));
+        }
+    }
+}
+
+/// Until the lifeline is cut or systemd ends.
+fn wait(systemd: &mut Child) {
+    let Ok(ended) = pidfd(systemd.id()) else {
+        return;
+    };
+    let lifeline = io::stdin();
+    loop {
+        let mut fds = [
+            PollFd::new(&lifeline, PollFlags::IN),
+            PollFd::new(&ended, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return,
+            Ok(_) if fds[1].revents().contains(PollFlags::IN) => return,
+            Ok(_) => {}
+        }
+        let mut byte = [0u8];
+        match rustix::io::read(lifeline.as_fd(), &mut byte) {
+            Ok(1) | Err(rustix::io::Errno::INTR) => {}
+            _ => return,
+        }
+    }
+}
+
+/// Ends every process in the cgroups: first with the request to finish, then without.
+fn take_down(cgroups: &Cgroups) {
+    let mut asked = Vec::new();
+    for pid in cgroups.processes() {
+        if let (Ok(fd), Some(pid)) = (pidfd(pid), Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, Signal::TERM);
+            asked.push(fd);
+        }
+    }
+    let deadline = Instant::now() + TERM;
+    for process in &asked {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let _ = poll(
+            &mut [PollFd::new(process, PollFlags::IN)],
+            Some(&timespec(left)),
+        );
+    }
+    // What forks while it is killed needs more than one round; a round kills all that is there, so there is an end to it.
+    for _ in 0..1000 {
+        let left = cgroups.processes();
+        if left.is_empty() {
+            break;
+        }
+        for pid in left {
+            let Ok(process) = pidfd(pid) else { continue };
+            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = poll(
+                &mut [PollFd::new(&process, PollFlags::IN)],
+                Some(&timespec(Duration::from_secs(1))),
+            );
+        }
+        // They are our children now that systemd is gone.
+        while matches!(
+            rustix::process::wait(rustix::process::WaitOptions::NOHANG),
+            Ok(Some(_))
+        ) {}
+    }
+}
+
+fn pidfd(pid: u32) -> rustix::io::Result<rustix::fd::OwnedFd> {
+    let pid = Pid::from_raw(pid.cast_signed()).ok_or(rustix::io::Errno::SRCH)?;
+    pidfd_open(pid, PidfdFlags::empty())
+}
+
+fn timespec(duration: Duration) -> rustix::event::Timespec {
+    rustix::event::Timespec {
+        tv_sec: duration.as_secs().cast_signed(),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}

@@ -1,0 +1,249 @@
+//! A systemd of our own, where none was booted or none is to be touched.
+//!
+//! `systemd --user` runs as an ordinary child process below a keeper, in a cgroup of its own, with a bus of its own. The keeper
+//! (module `keeper`) outlives a killed `tqserver` just long enough to take everything down. This side starts the keeper, and finds
+//! the place of one that runs.
+//!
+//! One configuration file has one place, so that `tqserver reload` in a second terminal finds the systemd that `tqserver dev`
+//! started in the first.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+use super::keeper;
+
+/// Longest wait for the private systemd to be up.
+const UP: Duration = Duration::from_secs(30);
+/// Longest wait for the keeper to have taken everything down.
+const DOWN: Duration = Duration::from_secs(30);
+
+/// Why there is no private systemd.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateError {
+    /// No place for its runtime directory.
+    #[error("make the private systemd's directory {}", path.display())]
+    Directory {
+        /// Where it should have been.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The keeper could not be started.
+    #[error("start the keeper of the private systemd")]
+    Spawn(#[source] io::Error),
+    /// The keeper tells why it gave up.
+    #[error("{0}")]
+    Keeper(String),
+}
+
+/// Where a private systemd lives: sockets, unit files, logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(PathBuf);
+
+impl Place {
+    /// The place that belongs to the configuration in `file`.
+    ///
+    /// # Errors
+    /// When no directory can be made for it.
+    pub fn of(file: &Path) -> Result<Self, PrivateError> {
+        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let mut hash = DefaultHasher::new();
+        file.hash(&mut hash);
+        let parent = parent();
+        make(&parent).map_err(|source| PrivateError::Directory {
+            path: parent.clone(),
+            source,
+        })?;
+        Ok(Self(parent.join(format!("{:016x}", hash.finish()))))
+    }
+
+    /// Where its bus listens, in D-Bus address syntax.
+    pub fn bus_address(&self) -> String {
+        format!("unix:path={}", self.0.join("bus").display())
+    }
+
+    /// Whether a bus is there.
+    pub fn is_up(&self) -> bool {
+        self.0.join("bus").exists()
+    }
+
+    /// Where the manager may put its sockets and logs.
+    pub fn runtime_directory(&self) -> PathBuf {
+        self.0.join("tqserver")
+    }
+}
+
+/// `/run` for root, the user's runtime directory otherwise; a directory of the user's in /tmp where there is neither. It is short:
+/// the path of a socket has 107 bytes.
+fn parent() -> PathBuf {
+    let user = rustix::process::geteuid();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_dir());
+    match runtime {
+        _ if user.is_root() => PathBuf::from("/run/tqserver-private"),
+        Some(runtime) => runtime.join("tqserver-private"),
+        None => PathBuf::from(format!("/tmp/tqserver-private-{}", user.as_raw())),
+    }
+}
+
+/// A directory for its owner alone; one that somebody else made there first is refused.
+fn make(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => return result,
+    }
+    let found = fs::symlink_metadata(path)?;
+    if found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.mode() & 0o077 == 0
+    {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it exists and is not a directory of yours alone",
+        ))
+    }
+}
+
+/// A running private systemd. Dropping it has the keeper take it down, without waiting for the end.
+pub struct Private {
+    place: Place,
+    keeper: tokio::process::Child,
+    warning: Option<String>,
+}
+
+impl Private {
+    /// Starts one at `place`; `units` is a directory of further unit files it may load. Returns when it is up.
+    ///
+    /// # Errors
+    /// When another one runs there, or what it needs is missing: the message says what to install or do.
+    pub async fn start(place: Place, units: Option<&Path>) -> Result<Self, PrivateError> {
+        let mut command = Command::new("/proc/self/exe");
+        // Neither its name nor its arguments say "tqserver": what kills all of those must not kill who tidies up after them.
+        command
+            .arg0("private-systemd")
+            .arg(keeper::VERB)
+            .env(keeper::PLACE, &place.0);
+        if let Some(units) = units {
+            command.env(keeper::UNITS, units);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut keeper = tokio::process::Command::from(command)
+            .spawn()
+            .map_err(PrivateError::Spawn)?;
+        let pid = keeper.id().unwrap_or(0);
+        if let Some(refused) = scope(pid).await {
+            return Err(PrivateError::Keeper(refused));
+        }
+        // The keeper waits for this byte: by now it is in the cgroup that it may divide.
+        if let Some(lifeline) = keeper.stdin.as_mut() {
+            lifeline
+                .write_all(b"g")
+                .await
+                .map_err(PrivateError::Spawn)?;
+        }
+        let answer = keeper.stdout.take().map(BufReader::new);
+        let answer = tokio::time::timeout(UP, async {
+            let mut line = String::new();
+            if let Some(mut answer) = answer {
+                let _ = answer.read_line(&mut line).await;
+            }
+            line
+        });
+        let answer = answer.await.unwrap_or_default();
+        match answer.trim().strip_prefix("up") {
+            Some(warning) => {
+                let warning = Some(warning.trim().to_owned()).filter(|text| !text.is_empty());
+                Ok(Self {
+                    place,
+                    keeper,
+                    warning,
+                })
+            }
+            None if answer.is_empty() => Err(PrivateError::Keeper(
+                "the private systemd did not come up; is the package 'systemd' complete?"
+                    .to_owned(),
+            )),
+            None => Err(PrivateError::Keeper(answer.trim().to_owned())),
+        }
+    }
+
+    /// Where it lives.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What it can not do here, if anything.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// Takes it down and returns when nothing of it is left.
+    pub async fn stop(mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = tokio::time::timeout(DOWN, self.keeper.wait()).await;
+    }
+
+    /// Returns when the keeper has ended, which it does by itself only if its systemd did.
+    pub async fn ended(&mut self) {
+        let _ = self.keeper.wait().await;
+    }
+}
+
+/// Where a systemd was booted, cgroups are its own: the keeper gets a scope with delegation from it (systemd.scope(5)). Returns
+/// why not, or nothing.
+async fn scope(pid: u32) -> Option<String> {
+    if !sd_notify::booted().unwrap_or(false) {
+        let root = rustix::process::geteuid().is_root();
+        return (!root).then(|| {
+            "no systemd was booted here, and only root can start a private one then; log in to a desktop or ssh session, or run as root"
+                .to_owned()
+        });
+    }
+    let bus = if rustix::process::geteuid().is_root() {
+        zbus::connection::Builder::system()
+    } else {
+        zbus::connection::Builder::session()
+    };
+    let name = format!("tqserver-private-{pid}.scope");
+    let delegate = async {
+        let connection = bus.build().await?;
+        let manager = super::bus::ManagerProxy::new(&connection).await?;
+        let mut jobs = manager.receive_job_removed().await?;
+        manager.subscribe().await?;
+        let properties = [
+            ("PIDs", zbus::Variant::from(vec![pid])),
+            ("Delegate", true.into()),
+            ("CollectMode", "inactive-or-failed".into()),
+        ];
+        let job = manager
+            .start_transient_unit(&name, "fail", &properties, &[])
+            .await?;
+        while let Some(ended) = futures_util::StreamExt::next(&mut jobs).await {
+            if ended.args()?.job() == &job.as_ref() {
+                break;
+            }
+        }
+        Ok::<(), zbus::Error>(())
+    };
+    match tokio::time::timeout(UP, delegate).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!(
+            "systemd gave no scope for the private systemd: {error}"
+        )),
+        Err(_) => Some("systemd gave no scope for the private systemd in time".to_owned()),
+    }
+}

@@ -1,0 +1,176 @@
+//! The state of a service, in few words.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How the last process of a service ended, if not well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It exited with this status.
+    ExitCode(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// The kernel ended it for want of memory.
+    OomKill,
+    /// A start or stop took longer than systemd lets it.
+    Timeout,
+    /// systemd's word (`Result=`) for anything else.
+    Other(String),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // systemd.exec(5), "Process Exit Codes": what systemd could not do before the program ran.
+            Self::ExitCode(203) => {
+                write!(f, "exit code 203 (systemd could not execute the program)")
+            }
+            Self::ExitCode(200) => {
+                write!(f, "exit code 200 (systemd could not enter its directory)")
+            }
+            Self::ExitCode(code) => write!(f, "exit code {code}"),
+            Self::Signal(9) => write!(
+                f,
+                "signal 9 (KILL; the memory limit ends this way too where the kernel does not tell)"
+            ),
+            Self::Signal(number) => write!(f, "signal {number}{}", signal_name(*number)),
+            Self::OomKill => write!(f, "oom-kill: it used more memory than its limit"),
+            Self::Timeout => write!(f, "timeout: systemd gave up waiting for it"),
+            Self::Other(result) => write!(f, "{result}"),
+        }
+    }
+}
+
+fn signal_name(number: i32) -> &'static str {
+    match number {
+        3 => " (QUIT)",
+        4 => " (ILL)",
+        6 => " (ABRT)",
+        7 => " (BUS)",
+        8 => " (FPE)",
+        11 => " (SEGV)",
+        15 => " (TERM)",
+        31 => " (SYS)",
+        _ => "",
+    }
+}
+
+/// `ActiveState=` of a service, with the one sub-state that matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// No process.
+    #[default]
+    Inactive,
+    /// On its way up.
+    Activating,
+    /// Its process runs.
+    Active,
+    /// On its way down.
+    Deactivating,
+    /// It died and systemd will start it again (`auto-restart`).
+    Restarting,
+    /// It died and systemd has given up.
+    Failed,
+}
+
+impl Activity {
+    pub(super) fn read(active_state: &str, sub_state: &str) -> Self {
+        match (active_state, sub_state) {
+            (_, "auto-restart" | "auto-restart-queued") => Self::Restarting,
+            ("active" | "reloading", _) => Self::Active,
+            ("activating", _) => Self::Activating,
+            ("deactivating", _) => Self::Deactivating,
+            ("failed", _) => Self::Failed,
+            _ => Self::Inactive,
+        }
+    }
+}
+
+/// The state of a generation's service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceState {
+    /// Where it is.
+    pub activity: Activity,
+    /// How its last process ended, if it did not end well.
+    pub failure: Option<Ending>,
+    /// Status its last process exited with, if it did.
+    pub exit_code: Option<i32>,
+    /// Its main process; 0: none.
+    pub pid: u32,
+    /// How often systemd has restarted it.
+    pub restarts: u32,
+}
+
+/// The properties a [`ServiceState`] is read from, as they came last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawService {
+    pub(super) active_state: String,
+    pub(super) sub_state: String,
+    pub(super) result: String,
+    pub(super) main_pid: u32,
+    pub(super) restarts: u32,
+    /// `si_code` of the last child (waitid(2)): 1 exited, 2 killed, 3 dumped.
+    pub(super) main_code: i32,
+    pub(super) main_status: i32,
+}
+
+impl RawService {
+    pub(super) fn state(&self) -> ServiceState {
+        let exited = (self.main_code == 1).then_some(self.main_status);
+        let failure = match self.result.as_str() {
+            "" | "success" => None,
+            "exit-code" => Some(Ending::ExitCode(self.main_status)),
+            "signal" | "core-dump" => Some(Ending::Signal(self.main_status)),
+            "oom-kill" => Some(Ending::OomKill),
+            "timeout" => Some(Ending::Timeout),
+            // The limit hides what it counts: the last process tells more.
+            "start-limit-hit" if matches!(self.main_code, 2 | 3) => {
+                Some(Ending::Signal(self.main_status))
+            }
+            "start-limit-hit" if exited.is_some_and(|code| code != 0) => {
+                Some(Ending::ExitCode(self.main_status))
+            }
+            other => Some(Ending::Other(other.to_owned())),
+        };
+        ServiceState {
+            activity: Activity::read(&self.active_state, &self.sub_state),
+            failure,
+            exit_code: exited,
+            pid: self.main_pid,
+            restarts: self.restarts,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_systemd_will_start_again_is_not_failed() {
+        let raw = RawService {
+            active_state: "activating".into(),
+            sub_state: "auto-restart".into(),
+            result: "exit-code".into(),
+            main_code: 1,
+            main_status: 3,
+            ..RawService::default()
+        };
+        let state = raw.state();
+        assert_eq!(state.activity, Activity::Restarting);
+        assert_eq!(state.failure, Some(Ending::ExitCode(3)));
+    }
+
+    #[test]
+    fn the_start_limit_does_not_hide_how_the_process_ended() {
+        let raw = RawService {
+            result: "start-limit-hit".into(),
+            main_code: 2,
+            main_status: 11,
+            ..RawService::default()
+        };
+        assert_eq!(raw.state().failure.unwrap().to_string(), "signal 11 (SEGV)");
+    }
+}
