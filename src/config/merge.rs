@@ -1,6 +1,6 @@
 //! What applies to one worker: the defaults, its own file over them, the administrator's word for its route over both.
 
-use super::problem::{Problem, Problems};
+use super::problem::{Place, Problem, Problems};
 use super::{Settings, WorkerFile, WorkerSettings, WorkerType};
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
@@ -26,7 +26,7 @@ impl Settings {
             .clone()
             .unwrap_or_else(|| RoutePath::of_worker(name));
         if route == self.front.health_path {
-            let place = super::problem::Place::file(self.workers_directory.join(name.directory()));
+            let place = Place::file(self.workers_directory.join(name.directory()));
             let message = format!("the route {route} is that of the server's own health report");
             let help = "give the worker another 'path', or change 'server.health_path'";
             problems.0.push(Problem::new(place, message).help(help));
@@ -52,13 +52,14 @@ impl Settings {
         let (asked, max) = (&file.limits, &self.max);
         let [cores_place, memory_place, tasks_place] = &file.places;
         let mut problems = Vec::new();
-        let mut beyond = |place: &super::problem::Place, key: &str, asked: String, cap: String| {
+        let mut beyond = |place: &Option<Place>, key: &str, asked: String, cap: String| {
+            let place = place.clone().unwrap_or_default();
             let message = format!("'{key}' asks for {asked}; this server allows {cap}");
             let help = format!(
                 "ask for at most {cap}, or have 'workers.max.{key}' raised in {}",
                 self.file.display()
             );
-            problems.push(Problem::new(place.clone(), message).help(help));
+            problems.push(Problem::new(place, message).help(help));
         };
         if let (Some(asked), Some(cap)) = (asked.gomaxprocs, max.gomaxprocs)
             && (asked == 0 || asked > cap)

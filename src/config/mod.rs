@@ -13,7 +13,7 @@ mod section;
 mod server;
 mod source;
 mod words;
-pub(crate) mod worker;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -145,6 +145,14 @@ pub enum WorkerType {
     Static,
 }
 
+impl fmt::Display for WorkerType {
+    /// As a file spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = worker::TYPES.iter().find(|(_, kind)| kind == self);
+        f.write_str(named.map_or("", |(name, _)| name))
+    }
+}
+
 /// How a worker gets its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -216,7 +224,7 @@ pub struct WorkerFile {
     /// The limits it asks for.
     pub limits: LimitsPatch,
     /// Where `gomaxprocs`, `gomemlimit` and `tasks_max` stand, to point at what is beyond a cap.
-    pub places: [Place; 3],
+    pub places: [Option<Place>; 3],
 }
 
 /// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.

@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_would_steer_a_terminal_is_escaped_and_the_caret_follows() {
-        let text = problem("a\u{1b}[31m\u{202e}: x", 9, 1);
+        let text = problem("a\u{1b}[31m\u{202e}: x", 10, 1);
         assert!(text.contains("a\\u{1b}[31m\\u{202e}: x"), "{text}");
         assert!(!text.contains('\u{1b}'));
         let caret = text.lines().nth(2).unwrap().find('^').unwrap();

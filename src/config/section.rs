@@ -197,10 +197,10 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// The place of the value of `key`; the whole file if there is none.
-    pub(super) fn place(&self, key: &str) -> Place {
-        let mark = self.peek(key).map_or(Mark::default(), |item| item.mark());
-        self.document.place(mark)
+    /// The place of the value of `key`, if there is one.
+    pub(super) fn place(&self, key: &str) -> Option<Place> {
+        let item = self.peek(key)?;
+        Some(self.document.place(item.mark()))
     }
 
     /// The key as it is spoken of: with the names of the mappings around it.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::document::{Content, Document, Node};
-use super::problem::{Place, Problems};
+use super::problem::Problems;
 use super::section::{Item, Section};
 use super::source::{self, Owner};
 use super::words::words;
@@ -13,7 +13,7 @@ use super::{Enabled, Health, LimitsPatch, Listen, WorkerFile, WorkerType};
 use crate::route::RoutePath;
 
 /// The types as a file spells them.
-pub(crate) const TYPES: [(&str, WorkerType); 6] = [
+pub(super) const TYPES: [(&str, WorkerType); 6] = [
     ("rust", WorkerType::Rust),
     ("go", WorkerType::Go),
     ("node", WorkerType::Node),
@@ -150,7 +150,7 @@ impl Default for WorkerFile {
             env: BTreeMap::new(),
             enabled: Enabled::default(),
             limits: LimitsPatch::default(),
-            places: [(); 3].map(|()| Place::default()),
+            places: [const { None }; 3],
         }
     }
 }
