@@ -1,6 +1,19 @@
 //! Configuration in three stages, three types: what a file says, merged over the defaults, checked.
 //!
-//! This module holds the last stage, which the rest of the program sees.
+//! This module holds the last stage, which the rest of the program sees. The rooms below it:
+//! `source` opens files, `document` parses them, `section` reads keys, `patch` limits; `server` and `worker` are the two files, `merge`
+//! lays one over the other, and `problem` is how all of them say what is wrong.
+
+mod document;
+mod merge;
+mod mode;
+mod patch;
+pub mod problem;
+mod section;
+mod server;
+mod source;
+mod words;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{ByteSize, CpuQuota};
 use crate::names::WorkerName;
 use crate::route::{Front, RoutePath, Timeouts};
+
+pub use mode::ModeError;
+pub use problem::{Place, Problem, Problems};
+pub use server::project_directory;
 
 /// Whether workers run from their directories and are built (development) or from snapshots (production).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +101,8 @@ pub struct Limits {
     pub max_requests: u64,
     /// The proxy's patience with the worker.
     pub timeouts: Timeouts,
-    /// Where the worker's output goes instead of the journal: a template with `{path}`, `{name}`, `{date}`; empty: the journal.
+    /// Where the worker's output goes instead of the journal: an absolute path with `{path}`, `{name}`, `{date}` to be filled in;
+    /// empty: the journal.
     pub log_file: String,
 }
 
@@ -125,6 +143,14 @@ pub enum WorkerType {
     Exec,
     /// No program: the files in `public/`.
     Static,
+}
+
+impl fmt::Display for WorkerType {
+    /// As a file spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = worker::TYPES.iter().find(|(_, kind)| kind == self);
+        f.write_str(named.map_or("", |(name, _)| name))
+    }
 }
 
 /// How a worker gets its connections.
@@ -197,6 +223,8 @@ pub struct WorkerFile {
     pub enabled: Enabled,
     /// The limits it asks for.
     pub limits: LimitsPatch,
+    /// Where `gomaxprocs`, `gomemlimit` and `tasks_max` stand, to point at what is beyond a cap.
+    pub places: [Option<Place>; 3],
 }
 
 /// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.

@@ -1,0 +1,141 @@
+//! Limits as a file says them, and laid over others.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::section::Section;
+use super::{Caps, Limits, LimitsPatch};
+use crate::limits::{ByteSize, CpuQuota};
+use crate::route::Timeouts;
+
+/// Most cores that can be asked for; Linux itself ends at 8192.
+const MAX_CORES: u64 = 8192;
+/// Least and most memory in bytes: with less than the first no program starts, each start would end in an out-of-memory kill.
+const MEMORY: (ByteSize, ByteSize) = (ByteSize(1 << 20), ByteSize(1 << 50));
+/// Most tasks: the kernel's largest number of process ids.
+const MAX_TASKS: u64 = 4_194_304;
+/// Most requests before a replacement; larger numbers lose precision on their way through other tools' numbers.
+const MAX_REQUESTS: u64 = 1 << 53;
+/// Timeouts in seconds: up to a day.
+pub(super) const TIMEOUT: std::ops::RangeInclusive<u64> = 1..=86_400;
+/// What can be put into a log file's name.
+const PLACEHOLDERS: [&str; 3] = ["{path}", "{name}", "{date}"];
+
+impl LimitsPatch {
+    /// The limits that may stand in any file.
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            gomaxprocs: cores(section, 0),
+            gomemlimit: memory_or_none(section),
+            tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
+            max_requests: section.number("max_requests", 0..=MAX_REQUESTS, "; 0 is no limit"),
+            read_timeout: section.seconds("read_timeout_seconds", TIMEOUT),
+            write_timeout: section.seconds("write_timeout_seconds", TIMEOUT),
+            idle_timeout: section.seconds("idle_timeout_seconds", TIMEOUT),
+            log_file: None,
+        }
+    }
+
+    /// The same with those that only the administrator sets. A relative log file lies below `project`.
+    pub(super) fn read_as_root(section: &mut Section<'_>, project: &Path) -> Self {
+        Self {
+            log_file: log_file(section, project),
+            ..Self::read(section)
+        }
+    }
+}
+
+impl Caps {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            gomaxprocs: cores(section, 1),
+            gomemlimit: section.size("gomemlimit", MEMORY.0..=MEMORY.1),
+            tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            gomaxprocs: Some(CpuQuota { cores: 1 }),
+            gomemlimit: None,
+            tasks_max: None,
+            max_requests: 0,
+            timeouts: Timeouts {
+                read: Duration::from_secs(30),
+                write: Duration::from_secs(30),
+                idle: Duration::from_secs(120),
+            },
+            log_file: String::new(),
+        }
+    }
+}
+
+impl Limits {
+    /// These limits, with those that are set in `patch` instead.
+    #[must_use]
+    pub fn with(&self, patch: &LimitsPatch) -> Self {
+        let quota = |cores| (cores > 0).then_some(CpuQuota { cores });
+        Self {
+            gomaxprocs: patch.gomaxprocs.map_or(self.gomaxprocs, quota),
+            gomemlimit: patch.gomemlimit.unwrap_or(self.gomemlimit),
+            tasks_max: patch.tasks_max.or(self.tasks_max),
+            max_requests: patch.max_requests.unwrap_or(self.max_requests),
+            timeouts: Timeouts {
+                read: patch.read_timeout.unwrap_or(self.timeouts.read),
+                write: patch.write_timeout.unwrap_or(self.timeouts.write),
+                idle: patch.idle_timeout.unwrap_or(self.timeouts.idle),
+            },
+            log_file: patch.log_file.as_ref().unwrap_or(&self.log_file).clone(),
+        }
+    }
+}
+
+fn cores(section: &mut Section<'_>, least: u64) -> Option<u32> {
+    let unit = if least == 0 {
+        " cores; 0 is all there are"
+    } else {
+        " cores"
+    };
+    let cores = section.number("gomaxprocs", least..=MAX_CORES, unit)?;
+    u32::try_from(cores).ok()
+}
+
+/// A size, or the empty text for none.
+fn memory_or_none(section: &mut Section<'_>) -> Option<Option<ByteSize>> {
+    let item = section.item("gomemlimit")?;
+    if item
+        .node()
+        .typed::<String>()
+        .is_some_and(|text| text.is_empty())
+    {
+        return Some(None);
+    }
+    section.size("gomemlimit", MEMORY.0..=MEMORY.1).map(Some)
+}
+
+/// The template of a log file's name as an absolute path; empty for the journal.
+fn log_file(section: &mut Section<'_>, project: &Path) -> Option<String> {
+    let (text, item) = section.text("log_file")?;
+    let path = section.path_of("log_file");
+    if text.is_empty() {
+        return Some(text);
+    }
+    let mut rest = text.clone();
+    for placeholder in PLACEHOLDERS {
+        rest = rest.replace(placeholder, "");
+    }
+    if rest.contains(['{', '}']) {
+        let message = format!("'{path}' has a placeholder that is none");
+        item.problem(message, format!("known are {}", PLACEHOLDERS.join(", ")));
+        return None;
+    }
+    let directories = text.ends_with('/') || text.split('/').any(|part| part == "..");
+    if directories || text.chars().any(char::is_control) {
+        let help = "as in \"logs/{name}_{date}.log\"; \"\" is the journal";
+        item.problem(format!("'{path}' must name a file, without '..'"), help);
+        return None;
+    }
+    Some(project.join(text).to_string_lossy().into_owned())
+}

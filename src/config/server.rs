@@ -1,0 +1,433 @@
+//! `server.yaml`, the administrator's file: read, laid over the defaults, checked.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use super::document::{Content, Document, Node};
+use super::patch::TIMEOUT;
+use super::problem::{Place, Problem, Problems};
+use super::section::{Item, Section};
+use super::source::{self, Owner};
+use super::{Caps, Limits, LimitsPatch, Settings};
+use crate::limits::ByteSize;
+use crate::route::{Front, RoutePath};
+
+/// Port for clients unless set.
+const PORT: u16 = 8080;
+/// Ports of workers unless set.
+const WORKER_PORTS: RangeInclusive<u16> = 9000..=9999;
+/// Bytes of a request's head: less than the first and the HTTP library could not read at all, more is a burden for each connection.
+const HEADER_BYTES: RangeInclusive<ByteSize> = ByteSize(8 << 10)..=ByteSize(1 << 20);
+/// Longest fixed wait in milliseconds that can be set: ten minutes.
+const LONGEST_DELAY: u64 = 600_000;
+/// Longest grace in milliseconds that can be set: an hour.
+const LONGEST_GRACE: u64 = 3_600_000;
+/// Longest time in milliseconds for which file events can be gathered: a minute.
+const LONGEST_DEBOUNCE: u64 = 60_000;
+
+impl Settings {
+    /// Reads `file`.
+    ///
+    /// # Errors
+    /// All that is wrong in it, or that it is not there.
+    pub fn load(file: &Path) -> Result<Self, Problems> {
+        match source::read(file, Owner::Root)? {
+            Some(text) => Self::parse(file, &text),
+            None => {
+                let help =
+                    "create it (an empty file gives the defaults), or name another with --config";
+                let problem = Problem::new(Place::file(file), "there is no such file");
+                Err(problem.help(help).into())
+            }
+        }
+    }
+
+    /// Reads `text`, which stands in `file`; nothing is looked up on disk.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
+        let document = Document::parse(file, text);
+        let project = project_directory(file);
+        let mut settings = Self::defaults(file, &project);
+        let mut root = Section::root(&document);
+        settings.read_server(root.section("server"));
+        let directory = settings.read_workers(root.section("workers"), &project);
+        let mut watcher = root.section("file_watcher");
+        let debounce = watcher.milliseconds("debounce_ms", LONGEST_DEBOUNCE);
+        settings.debounce = debounce.unwrap_or(settings.debounce);
+        watcher.finish(|_| None);
+        settings.read_pages(root.section("pages"), directory, &project);
+        root.finish(|key| {
+            let parts = [
+                ("server", "port"),
+                ("server", "address"),
+                ("workers", "directory"),
+                ("workers", "default"),
+                ("workers", "paths"),
+                ("workers", "max"),
+                ("file_watcher", "debounce_ms"),
+            ];
+            let (section, _) = parts.into_iter().find(|(_, part)| *part == key)?;
+            let message = format!("'{key}' is a key of '{section}', not of the whole file");
+            Some((message, format!("move it below '{section}:', indented")))
+        });
+        document.finish(settings)
+    }
+
+    /// The settings of a project without a `server.yaml`.
+    pub fn defaults_at(directory: &Path) -> Self {
+        let file = directory.join("config").join("server.yaml");
+        Self::defaults(&file, &project_directory(&file))
+    }
+
+    fn defaults(file: &Path, project: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            front: Front {
+                listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))],
+                read_timeout: Duration::from_secs(30),
+                write_timeout: Duration::from_secs(30),
+                idle_timeout: Duration::from_secs(120),
+                health_path: RoutePath::parse("/health").expect("a route"),
+                max_header_bytes: 64 << 10,
+                max_headers: 100,
+            },
+            workers_directory: project.join("workers"),
+            ports: WORKER_PORTS,
+            startup_delay: Duration::ZERO,
+            restart_delay: Duration::ZERO,
+            shutdown_grace: Duration::from_secs(30),
+            debounce: Duration::from_millis(50),
+            default: Limits::default(),
+            paths: BTreeMap::new(),
+            max: Caps::default(),
+        }
+    }
+
+    fn read_server(&mut self, mut server: Section<'_>) {
+        let front = &mut self.front;
+        let port = server.number("port", 0..=65535, "; 0 lets the kernel choose");
+        let port = port
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(PORT);
+        let addresses = server.item("address").map(|item| addresses(&item));
+        let addresses = addresses.unwrap_or_else(|| vec![Ipv4Addr::UNSPECIFIED.into()]);
+        front.listen = addresses
+            .into_iter()
+            .map(|address| SocketAddr::new(address, port))
+            .collect();
+        let set = |key: &mut Duration, value: Option<Duration>| *key = value.unwrap_or(*key);
+        set(
+            &mut front.read_timeout,
+            server.seconds("read_timeout_seconds", TIMEOUT),
+        );
+        set(
+            &mut front.write_timeout,
+            server.seconds("write_timeout_seconds", TIMEOUT),
+        );
+        set(
+            &mut front.idle_timeout,
+            server.seconds("idle_timeout_seconds", TIMEOUT),
+        );
+        if let Some((path, item)) = server.text("health_path") {
+            match RoutePath::parse(&path) {
+                Ok(path) if path == RoutePath::root() => item.problem(
+                    "'server.health_path' would hide the worker at '/'",
+                    "write a path of its own, as in \"/health\"",
+                ),
+                Ok(path) => front.health_path = path,
+                Err(error) => item.problem(
+                    format!("'server.health_path': {error}"),
+                    "write a path, as in \"/health\"",
+                ),
+            }
+        }
+        if let Some(size) = server.size("max_header_bytes", HEADER_BYTES) {
+            front.max_header_bytes = usize::try_from(size.0).unwrap_or(front.max_header_bytes);
+        }
+        if let Some(most) = server.number("max_headers", 1..=4096, "") {
+            front.max_headers = usize::try_from(most).unwrap_or(front.max_headers);
+        }
+        server.finish(|_| None);
+    }
+
+    /// Reads `workers`; returns the directory if it is set there.
+    fn read_workers(&mut self, mut workers: Section<'_>, project: &Path) -> Option<PathBuf> {
+        let directory = directory(&mut workers, project);
+        let mut port = |key, default: u16| {
+            let port = workers.number(key, 1024..=65535, "; lower ports are closed to workers");
+            port.and_then(|port| u16::try_from(port).ok())
+                .unwrap_or(default)
+        };
+        let (start, end) = (*WORKER_PORTS.start(), *WORKER_PORTS.end());
+        self.ports = port("port_range_start", start)..=port("port_range_end", end);
+        self.check_ports(&workers);
+        let set = |key: &mut Duration, value: Option<Duration>| *key = value.unwrap_or(*key);
+        set(
+            &mut self.startup_delay,
+            workers.milliseconds("startup_delay_ms", LONGEST_DELAY),
+        );
+        set(
+            &mut self.restart_delay,
+            workers.milliseconds("restart_delay_ms", LONGEST_DELAY),
+        );
+        let grace = workers.milliseconds("shutdown_grace_period_ms", LONGEST_GRACE);
+        set(&mut self.shutdown_grace, grace);
+
+        let mut default = workers.section("default");
+        let patch = LimitsPatch::read_as_root(&mut default, project);
+        self.default = self.default.with(&patch);
+        default.finish(|_| None);
+
+        let mut max = workers.section("max");
+        self.max = Caps::read(&mut max);
+        max.finish(|_| None);
+
+        for (item, mut section) in workers.sections("paths") {
+            let patch = LimitsPatch::read_as_root(&mut section, project);
+            section.finish(|_| None);
+            match RoutePath::parse(item.key()) {
+                Ok(route) if self.paths.contains_key(&route) => item.key_problem(
+                    format!("'{route}' is here a second time"),
+                    "a slash at the end makes no difference; keep one of them",
+                ),
+                Ok(route) => {
+                    self.paths.insert(route, patch);
+                }
+                Err(error) => item.key_problem(
+                    format!("'workers.paths': {error}"),
+                    "write a route, as in \"/api\"",
+                ),
+            }
+        }
+        workers.finish(|key| {
+            let known = "default, paths and max";
+            let limits = [
+                "gomaxprocs",
+                "gomemlimit",
+                "max_requests",
+                "tasks_max",
+                "log_file",
+            ];
+            limits.contains(&key).then(|| {
+                let message = format!("'{key}' is a limit, not a key of 'workers'");
+                (
+                    message,
+                    format!("limits stand in {known}; move it below 'default:'"),
+                )
+            })
+        });
+        directory
+    }
+
+    fn check_ports(&self, workers: &Section<'_>) {
+        let (start, end) = (self.ports.start(), self.ports.end());
+        let found = ["port_range_end", "port_range_start"]
+            .into_iter()
+            .find_map(|key| workers.peek(key));
+        let Some(item) = found else {
+            return;
+        };
+        if self.ports.is_empty() {
+            item.problem(
+                format!("the workers' ports would end ({end}) before they start ({start})"),
+                "make 'port_range_end' at least 'port_range_start'",
+            );
+        } else if let Some(own) = self
+            .front
+            .listen
+            .iter()
+            .find(|own| self.ports.contains(&own.port()))
+        {
+            item.problem(
+                format!(
+                    "the workers' ports {start} to {end} hold the server's own, {}",
+                    own.port()
+                ),
+                "choose a range without 'server.port'",
+            );
+        }
+    }
+
+    /// Reads `pages`, the old name of `workers.directory`.
+    fn read_pages(&mut self, mut pages: Section<'_>, workers: Option<PathBuf>, project: &Path) {
+        let item = pages.peek("directory");
+        let directory = directory(&mut pages, project);
+        if let (Some(item), Some(_)) = (item, &workers) {
+            item.problem(
+                "'pages.directory' is another name of 'workers.directory', and both are set",
+                "keep 'workers.directory'",
+            );
+        }
+        if let Some(directory) = workers.or(directory) {
+            self.workers_directory = directory;
+        }
+        pages.finish(|_| None);
+    }
+}
+
+/// The directory that relative paths in `file` start from: the one that holds `config/`, else the one the file is in.
+pub fn project_directory(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    match directory.parent() {
+        Some(project) if directory.ends_with("config") => project.to_owned(),
+        _ => directory.to_owned(),
+    }
+}
+
+fn directory(section: &mut Section<'_>, project: &Path) -> Option<PathBuf> {
+    let (text, item) = section.text("directory")?;
+    let path = section.path_of("directory");
+    if text.is_empty() || text.chars().any(char::is_control) {
+        let help = "write a path, relative to the directory that holds config/";
+        item.problem(format!("'{path}' must name a directory"), help);
+        return None;
+    }
+    // Purely by the text, so that the directory need not be there: 'a/../b' is 'b'.
+    let mut clean = PathBuf::new();
+    for component in project.join(text).components() {
+        match component {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    if clean == Path::new("/") {
+        item.problem(
+            format!("'{path}' can not be '/'"),
+            "give the workers a directory of their own",
+        );
+        return None;
+    }
+    Some(clean)
+}
+
+fn addresses(item: &Item<'_>) -> Vec<IpAddr> {
+    let parse = |node: &Node| -> Option<IpAddr> {
+        let text: Option<String> = node.typed();
+        let text = text.as_deref().unwrap_or_default();
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
+        let address = bare.parse().ok();
+        if address.is_none() {
+            item.part_problem(
+                node,
+                format!("'server.address': {} is not an IP address", describe(node)),
+                "write one without a port, as in \"127.0.0.1\" or \"::\", or a list of them",
+            );
+        }
+        address
+    };
+    let Content::List(nodes) = &item.node().content else {
+        return parse(item.node()).into_iter().collect();
+    };
+    let mut addresses = Vec::new();
+    for node in nodes {
+        match parse(node) {
+            Some(address) if addresses.contains(&address) => {
+                item.part_problem(
+                    node,
+                    format!("'{address}' is here a second time"),
+                    "keep one",
+                );
+            }
+            Some(address) => addresses.push(address),
+            None => {}
+        }
+    }
+    if nodes.is_empty() {
+        item.problem(
+            "'server.address' is an empty list",
+            "write at least one address",
+        );
+    }
+    addresses
+}
+
+fn describe(node: &Node) -> String {
+    match &node.content {
+        Content::Scalar(text, _) => format!("'{}'", text.chars().take(60).collect::<String>()),
+        _ => node.description().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, Problems> {
+        Settings::parse(Path::new("/srv/site/config/server.yaml"), text)
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let empty = settings("").unwrap();
+        assert_eq!(empty, Settings::defaults_at(Path::new("/srv/site")));
+        assert_eq!(empty.workers_directory, Path::new("/srv/site/workers"));
+        assert_eq!(empty.front.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_shipped_file_gives_the_defaults_and_names_every_key() {
+        let shipped = include_str!("../../config/server.yaml");
+        assert_eq!(settings(shipped).unwrap(), settings("").unwrap());
+        // What is commented out must be right as well.
+        let uncommented: String = shipped
+            .lines()
+            .map(|line| line.replacen("#: ", "", 1) + "\n")
+            .collect();
+        let settings = settings(&uncommented).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(settings.max.gomemlimit.is_some() && !settings.paths.is_empty());
+    }
+
+    #[test]
+    fn relative_paths_start_beside_config() {
+        for (file, project) in [
+            ("/srv/site/config/server.yaml", "/srv/site"),
+            ("/etc/tqserver/server.yaml", "/etc/tqserver"),
+            ("/config/server.yaml", "/"),
+            ("/server.yaml", "/"),
+        ] {
+            assert_eq!(
+                project_directory(Path::new(file)),
+                Path::new(project),
+                "{file}"
+            );
+        }
+        let settings =
+            settings("workers: {directory: ../other/./w, default: {log_file: 'logs/{name}.log'}}")
+                .unwrap();
+        assert_eq!(settings.workers_directory, Path::new("/srv/other/w"));
+        assert_eq!(settings.default.log_file, "/srv/site/logs/{name}.log");
+    }
+
+    #[test]
+    fn a_missing_file_says_what_to_do() {
+        let problems = Settings::load(Path::new("/nonexistent/server.yaml")).unwrap_err();
+        assert!(problems.to_string().contains("--config"), "{problems}");
+    }
+
+    #[test]
+    fn addresses_are_one_or_many() {
+        let listen = |text: &str| settings(text).unwrap().front.listen;
+        assert_eq!(
+            listen("server: {address: '::1', port: 0}"),
+            ["[::1]:0".parse().unwrap()]
+        );
+        assert_eq!(
+            listen("server: {address: [127.0.0.1, '[::1]']}"),
+            [
+                "127.0.0.1:8080".parse().unwrap(),
+                "[::1]:8080".parse().unwrap()
+            ]
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! By which a change of a worker is known, without reading its files.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use walkdir::{DirEntry, WalkDir};
+
+use super::Found;
+use crate::config::{Mode, WorkerType};
+
+/// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; equal parts need no
+/// action. It is kept with a generation and compared by later versions of this program, so the way it is computed does not change
+/// without need.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The files that a generation runs from: a change needs a new generation.
+    pub program: String,
+    /// The files below `public/`: a change needs no new process.
+    pub assets: String,
+    /// The effective settings; empty while the worker is refused.
+    pub config: String,
+}
+
+impl Fingerprint {
+    /// The fingerprint of `found` as its files are now; `built`: its file says how it is built.
+    pub(super) fn of(found: &Found, mode: Mode, built: bool) -> Self {
+        let kind = found.settings().map(|settings| settings.kind);
+        let parts = Parts {
+            found,
+            mode,
+            kind,
+            built,
+        };
+        let program = match kind {
+            Some(WorkerType::Static) => String::new(),
+            _ => files(&found.directory, |entry| parts.is_program(entry)),
+        };
+        let assets = found.public.as_ref().map(|public| files(public, |_| true));
+        let config = found
+            .settings()
+            .and_then(|settings| serde_json::to_vec(settings).ok());
+        Self {
+            program,
+            assets: assets.unwrap_or_default(),
+            config: config
+                .map(|json| hex(Fnv::new().with(&json)))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Which of a worker's files are its program.
+struct Parts<'a> {
+    found: &'a Found,
+    mode: Mode,
+    kind: Option<WorkerType>,
+    built: bool,
+}
+
+impl Parts<'_> {
+    fn is_program(&self, entry: &DirEntry) -> bool {
+        let name = entry.file_name().to_string_lossy();
+        if entry.depth() == 2 && entry.path().ends_with("config/worker.yaml") {
+            // Counted as what it says, not as a file: a new comment in it needs no reload.
+            return false;
+        }
+        if entry.depth() == 1 && name == "public" {
+            return false;
+        }
+        if !entry.file_type().is_dir() || entry.depth() == 0 {
+            return true;
+        }
+        if name.starts_with('.') || name == "__pycache__" {
+            return false;
+        }
+        let compiled = matches!(self.kind, Some(WorkerType::Rust | WorkerType::Go));
+        // What we build ourselves is a consequence of the sources; counting it would call for another build.
+        let built = self.mode == Mode::Development && (compiled || self.built);
+        if name == "node_modules" {
+            return !built;
+        }
+        if self
+            .found
+            .nested
+            .iter()
+            .any(|nested| nested == entry.path())
+        {
+            return false;
+        }
+        if entry.depth() > 1 {
+            return true;
+        }
+        let from_binary = compiled || self.kind == Some(WorkerType::Exec);
+        match &*name {
+            "data" | "target" => false,
+            "src" => !(self.mode == Mode::Production && from_binary),
+            "bin" => !built,
+            _ => true,
+        }
+    }
+}
+
+/// A hash of what the file system knows of the files below `directory`: path, size, time of modification, inode and mode.
+fn files(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> String {
+    let mut hash = Fnv::new();
+    let walk = WalkDir::new(directory).sort_by_file_name();
+    for entry in walk.into_iter().filter_entry(wanted) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                let kind = error.io_error().map(io::Error::kind);
+                if kind != Some(io::ErrorKind::NotFound) {
+                    // Unreadable is a state like another: when that ends, the worker has changed.
+                    let path = error.path().unwrap_or(directory);
+                    hash = hash.with(path.as_os_str().as_bytes()).with(b"\0unreadable");
+                }
+                continue;
+            }
+        };
+        if entry.file_type().is_dir() {
+            continue;
+        }
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        let relative = entry.path().strip_prefix(directory).unwrap_or(entry.path());
+        // A path can hold anything but NUL, so that the end of it is certain; the numbers have a fixed length.
+        hash = hash.with(relative.as_os_str().as_bytes()).with(&[0]);
+        hash = hash.with(&metadata.size().to_le_bytes());
+        hash = hash.with(&metadata.mtime().to_le_bytes());
+        hash = hash.with(&metadata.mtime_nsec().to_le_bytes());
+        hash = hash.with(&metadata.ino().to_le_bytes());
+        hash = hash.with(&metadata.mode().to_le_bytes());
+    }
+    hex(hash)
+}
+
+fn hex(hash: Fnv) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = write!(text, "{:016x}", hash.0);
+    text
+}
+
+/// FNV-1a with 64 bits. It is no defence against someone who looks for collisions, and need not be: who can write a worker's files
+/// gains nothing by hiding a change of them. The standard library's hashers promise no stable result; this one fits four lines.
+#[derive(Clone, Copy)]
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn with(self, bytes: &[u8]) -> Self {
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(bytes.iter().fold(self.0, step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        for (text, expected) in [
+            ("", 0xcbf2_9ce4_8422_2325),
+            ("a", 0xaf63_dc4c_8601_ec8c),
+            ("foobar", 0x8594_4171_f739_67e8),
+        ] {
+            assert_eq!(Fnv::new().with(text.as_bytes()).0, expected, "{text}");
+        }
+    }
+}

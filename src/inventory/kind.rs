@@ -1,0 +1,176 @@
+//! What a directory is, by the names in it.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::WorkerType;
+
+/// Files that a project has for its tools: a directory with one is a worker.
+const PROJECT: [&str; 5] = [
+    "Cargo.toml",
+    "go.mod",
+    "package.json",
+    "pyproject.toml",
+    "requirements.txt",
+];
+/// Files that a program may consist of. Below another worker they are rather a part of that one (`lib/index.js`).
+const PROGRAM: [&str; 5] = ["main.py", "app.py", "main.go", "server.js", "index.js"];
+
+/// The names in a directory.
+#[derive(Debug)]
+pub(super) struct Listing {
+    directory: PathBuf,
+    /// Real directories.
+    pub(super) directories: BTreeSet<OsString>,
+    /// Symbolic links, to whatever.
+    pub(super) links: BTreeSet<OsString>,
+    /// Everything else.
+    files: BTreeSet<OsString>,
+}
+
+/// Why the type of a worker is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum KindError {
+    /// There are signs of several.
+    #[error("it could be of more than one type: {0}")]
+    Several(String),
+    /// There is a `bin/`, without the program we know by name.
+    #[error("'bin/' has no program '{0}', and nothing else says what type it is")]
+    NoProgram(String),
+    /// There is no sign of any.
+    #[error("nothing in it says what type it is")]
+    Unknown,
+}
+
+impl Listing {
+    /// The names in `directory`.
+    pub(super) fn of(directory: &Path) -> io::Result<Self> {
+        let mut listing = Self {
+            directory: directory.to_owned(),
+            directories: BTreeSet::new(),
+            links: BTreeSet::new(),
+            files: BTreeSet::new(),
+        };
+        for entry in directory.read_dir()? {
+            let entry = entry?;
+            // An entry without a type has vanished since it was listed.
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
+            let names = if kind.is_dir() {
+                &mut listing.directories
+            } else if kind.is_symlink() {
+                &mut listing.links
+            } else {
+                &mut listing.files
+            };
+            names.insert(entry.file_name());
+        }
+        Ok(listing)
+    }
+
+    /// Whether the directory looks like a worker; `inside` another one it takes more than a file that could be a part of that.
+    pub(super) fn is_worker(&self, inside: bool) -> bool {
+        let directory = ["src", "bin", "public"]
+            .iter()
+            .any(|name| self.directories.contains(OsStr::new(name)));
+        let configuration = || self.directory.join("config/worker.yaml");
+        directory
+            || PROJECT.iter().any(|name| self.has_file(name))
+            || (!inside && PROGRAM.iter().any(|name| self.has_file(name)))
+            || configuration().symlink_metadata().is_ok()
+    }
+
+    /// The type of the worker whose program is called `program`; `command`: its file says what to run.
+    pub(super) fn kind(&self, program: &str, command: bool) -> Result<WorkerType, KindError> {
+        let src = self.inner("src");
+        let signs = [
+            (
+                WorkerType::Rust,
+                self.sign(&src, &["Cargo.toml"], &["main.rs"]),
+            ),
+            (
+                WorkerType::Go,
+                self.sign(&src, &["go.mod", "main.go"], &[])
+                    .or_else(|| go_source(&src)),
+            ),
+            (
+                WorkerType::Node,
+                self.sign(
+                    &src,
+                    &["package.json", "server.js", "index.js"],
+                    &["server.js", "index.js"],
+                ),
+            ),
+            (
+                WorkerType::Python,
+                self.sign(
+                    &src,
+                    &["main.py", "app.py", "requirements.txt", "pyproject.toml"],
+                    &["main.py", "app.py"],
+                ),
+            ),
+        ];
+        let found: Vec<(WorkerType, String)> = signs
+            .into_iter()
+            .filter_map(|(kind, sign)| Some((kind, sign?)))
+            .collect();
+        match found.as_slice() {
+            [(kind, _)] => return Ok(*kind),
+            [] => {}
+            several => {
+                let signs = several
+                    .iter()
+                    .map(|(kind, sign)| format!("{kind} ({sign})"));
+                return Err(KindError::Several(signs.collect::<Vec<_>>().join(", ")));
+            }
+        }
+        let bin = self.inner("bin");
+        let has_program = bin
+            .as_ref()
+            .is_some_and(|bin| bin.has_file(program) || bin.has_link(program));
+        if command || has_program {
+            return Ok(WorkerType::Exec);
+        }
+        match (bin, src) {
+            (Some(_), _) => Err(KindError::NoProgram(program.to_owned())),
+            (None, None) if self.has_directory_or_link("public") => Ok(WorkerType::Static),
+            _ => Err(KindError::Unknown),
+        }
+    }
+
+    /// The first of `here` in this directory, or of `there` in `src`.
+    fn sign(&self, src: &Option<Self>, here: &[&str], there: &[&str]) -> Option<String> {
+        if let Some(name) = here.iter().find(|name| self.has_file(name)) {
+            return Some((*name).to_owned());
+        }
+        let src = src.as_ref()?;
+        let name = there.iter().find(|name| src.has_file(name))?;
+        Some(format!("src/{name}"))
+    }
+
+    fn inner(&self, name: &str) -> Option<Self> {
+        let there = self.directories.contains(OsStr::new(name));
+        there.then(|| Self::of(&self.directory.join(name)).ok())?
+    }
+
+    fn has_file(&self, name: &str) -> bool {
+        self.files.contains(OsStr::new(name))
+    }
+
+    fn has_link(&self, name: &str) -> bool {
+        self.links.contains(OsStr::new(name))
+    }
+
+    fn has_directory_or_link(&self, name: &str) -> bool {
+        self.directories.contains(OsStr::new(name)) || self.has_link(name)
+    }
+}
+
+fn go_source(src: &Option<Listing>) -> Option<String> {
+    let mut files = src.as_ref()?.files.iter();
+    let name = files.find(|name| Path::new(name).extension() == Some(OsStr::new("go")))?;
+    Some(format!("src/{}", name.to_string_lossy()))
+}

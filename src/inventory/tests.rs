@@ -1,0 +1,232 @@
+//! Claims about directories on disk; what is printed of them is in tests/golden.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+
+/// A directory of workers to play with.
+struct Yard {
+    directory: tempfile::TempDir,
+}
+
+impl Yard {
+    fn with(files: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let yard = Self { directory };
+        fs::create_dir(yard.path("")).unwrap();
+        for file in files {
+            yard.write(file, "");
+        }
+        yard
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join("workers").join(file)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn scan(&self, mode: Mode) -> Inventory {
+        scan(&Settings::defaults_at(self.directory.path()), mode).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let inventory = self.scan(Mode::Production);
+        inventory
+            .workers
+            .keys()
+            .map(WorkerName::to_string)
+            .collect()
+    }
+
+    fn fingerprint(&self, mode: Mode) -> Fingerprint {
+        let inventory = self.scan(mode);
+        inventory
+            .workers
+            .values()
+            .next()
+            .unwrap()
+            .fingerprint
+            .clone()
+    }
+
+    /// Which parts of the only worker's fingerprint change when `file` is written.
+    fn changes(&self, mode: Mode, file: &str) -> String {
+        let before = self.fingerprint(mode);
+        self.write(file, "changed, and longer than before");
+        let after = self.fingerprint(mode);
+        // A second look without a change must find none.
+        assert_eq!(after, self.fingerprint(mode));
+        let mut changed = String::new();
+        for (name, before, after) in [
+            ("program ", before.program, after.program),
+            ("assets ", before.assets, after.assets),
+            ("config ", before.config, after.config),
+        ] {
+            changed += if before == after { "" } else { name };
+        }
+        changed.trim_end().to_owned()
+    }
+}
+
+#[test]
+fn a_directory_of_workers_that_is_not_there_is_not_an_empty_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings::defaults_at(directory.path());
+    assert!(scan(&settings, Mode::Production).is_err());
+    assert_eq!(Yard::with(&[]).scan(Mode::Production), Inventory::default());
+}
+
+#[test]
+fn workers_are_found_inside_workers_and_not_inside_their_parts() {
+    let yard = Yard::with(&[
+        "api/package.json",
+        "api/lib/index.js",
+        "api/users/src/main.rs",
+        "api/users/.cache/x/package.json",
+        "api/node_modules/x/package.json",
+        "api/src/deep/Cargo.toml",
+        "group/a/bin/a",
+        "group/b/config/worker.yaml",
+        "node_modules/x/package.json",
+        ".hidden/src/main.rs",
+        "nothing/readme.txt",
+    ]);
+    assert_eq!(yard.names(), ["api", "api.users", "group.a", "group.b"]);
+    let inventory = yard.scan(Mode::Production);
+    let api = &inventory.workers[&WorkerName::parse("api").unwrap()];
+    assert_eq!(api.nested, [yard.path("api/users")]);
+    assert_eq!(api.directory, yard.path("api"));
+}
+
+#[test]
+fn only_the_assets_change_with_a_file_in_public() {
+    let yard = Yard::with(&["a/bin/a", "a/public/x.css"]);
+    assert_eq!(yard.changes(Mode::Production, "a/public/x.css"), "assets");
+    assert_eq!(
+        yard.changes(Mode::Production, "a/public/.well-known/new"),
+        "assets"
+    );
+    assert_eq!(yard.changes(Mode::Production, "a/bin/a"), "program");
+    assert_eq!(yard.changes(Mode::Production, "a/views/x.html"), "program");
+    assert_eq!(
+        yard.changes(Mode::Production, "a/config/app.toml"),
+        "program"
+    );
+}
+
+#[test]
+fn what_a_generation_does_not_run_from_changes_nothing() {
+    let rust = Yard::with(&["a/Cargo.toml", "a/src/main.rs", "a/bin/a"]);
+    for file in [
+        "a/data/x",
+        "a/.git/x",
+        "a/target/x",
+        "a/views/__pycache__/x",
+    ] {
+        assert_eq!(rust.changes(Mode::Production, file), "", "{file}");
+        assert_eq!(rust.changes(Mode::Development, file), "", "{file}");
+    }
+    assert_eq!(rust.changes(Mode::Production, "a/src/main.rs"), "");
+    assert_eq!(rust.changes(Mode::Development, "a/src/main.rs"), "program");
+    assert_eq!(rust.changes(Mode::Production, "a/bin/a"), "program");
+    assert_eq!(rust.changes(Mode::Development, "a/bin/a"), "");
+    let python = Yard::with(&["a/src/app.py"]);
+    assert_eq!(python.changes(Mode::Production, "a/src/app.py"), "program");
+    let outer = Yard::with(&["a/app.py", "a/inner/src/app.py"]);
+    assert_eq!(outer.changes(Mode::Production, "a/inner/src/app.py"), "");
+    let pages = Yard::with(&["a/public/x", "a/README"]);
+    assert_eq!(pages.changes(Mode::Production, "a/README"), "");
+}
+
+#[test]
+fn the_configuration_counts_as_what_it_says() {
+    let yard = Yard::with(&["a/bin/a"]);
+    let before = yard.fingerprint(Mode::Production);
+    yard.write("a/config/worker.yaml", "# a comment\nlisten: socket\n");
+    assert_eq!(yard.fingerprint(Mode::Production), before);
+    yard.write("a/config/worker.yaml", "listen: port\n");
+    let after = yard.fingerprint(Mode::Production);
+    assert_ne!(after.config, before.config);
+    assert_eq!(after.program, before.program);
+}
+
+#[test]
+fn mode_and_inode_are_part_of_a_file() {
+    let yard = Yard::with(&["a/bin/a"]);
+    let before = yard.fingerprint(Mode::Production);
+    fs::set_permissions(yard.path("a/bin/a"), fs::Permissions::from_mode(0o700)).unwrap();
+    let chmod = yard.fingerprint(Mode::Production);
+    assert_ne!(before.program, chmod.program);
+    fs::rename(yard.path("a/bin/a"), yard.path("a/bin/old")).unwrap();
+    fs::copy(yard.path("a/bin/old"), yard.path("a/bin/a")).unwrap();
+    fs::remove_file(yard.path("a/bin/old")).unwrap();
+    assert_ne!(chmod.program, yard.fingerprint(Mode::Production).program);
+}
+
+#[test]
+fn links_lead_to_no_worker_and_no_assets_outside() {
+    let yard = Yard::with(&["a/bin/a", "b/bin/b", "b/dist/x"]);
+    symlink("a", yard.path("linked")).unwrap();
+    symlink("/etc", yard.path("a/public")).unwrap();
+    symlink("dist", yard.path("b/public")).unwrap();
+    symlink("nowhere", yard.path("dangling")).unwrap();
+    let inventory = yard.scan(Mode::Production);
+    assert_eq!(yard.names(), ["a", "b"]);
+    assert_eq!(inventory.strays.len(), 1, "{:?}", inventory.strays);
+    assert_eq!(inventory.strays[0].directory, yard.path("linked"));
+    let found = |name: &str| &inventory.workers[&WorkerName::parse(name).unwrap()];
+    assert!(matches!(found("a").status, Status::Refused(_)) && found("a").public.is_none());
+    assert!(found("b").settings().is_some() && found("b").public.is_some());
+}
+
+#[test]
+fn a_linked_configuration_is_refused_without_showing_what_it_leads_to() {
+    let yard = Yard::with(&["a/bin/a", "a/config/x"]);
+    symlink("/etc/passwd", yard.path("a/config/worker.yaml")).unwrap();
+    let inventory = yard.scan(Mode::Production);
+    let Status::Refused(problems) = &inventory.workers.values().next().unwrap().status else {
+        panic!("{inventory:?}");
+    };
+    assert!(!problems.to_string().contains("root:"), "{problems}");
+}
+
+#[test]
+fn enabled_in_development_is_disabled_in_production() {
+    let yard = Yard::with(&["a/bin/a"]);
+    yard.write("a/config/worker.yaml", "enabled: development");
+    let status = |mode| yard.scan(mode).workers.into_values().next().unwrap().status;
+    assert_eq!(status(Mode::Production), Status::Disabled);
+    assert!(matches!(status(Mode::Development), Status::Enabled(_)));
+}
+
+#[test]
+fn files_that_come_and_go_during_a_scan_are_no_error() {
+    let yard = Yard::with(&["a/bin/a", "a/public/x"]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                yard.write("b/bin/deep/x", "");
+                yard.write("a/bin/y", "");
+                let _ = fs::remove_dir_all(yard.path("b"));
+                let _ = fs::remove_file(yard.path("a/bin/y"));
+            }
+        });
+        for _ in 0..200 {
+            let inventory = yard.scan(Mode::Production);
+            assert!(
+                inventory.workers[&WorkerName::parse("a").unwrap()]
+                    .settings()
+                    .is_some()
+            );
+            assert!(inventory.strays.is_empty(), "{:?}", inventory.strays);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
