@@ -1,5 +1,6 @@
 //! TQServer: put a directory under `workers/`, get a URL.
 
+pub mod builder;
 pub mod config;
 pub mod limits;
 pub mod names;
