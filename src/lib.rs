@@ -2,6 +2,7 @@
 
 pub mod builder;
 pub mod config;
+pub mod deploy;
 pub mod limits;
 pub mod names;
 pub mod route;
