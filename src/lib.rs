@@ -1,7 +1,8 @@
 //! TQServer: put a directory under `workers/`, get a URL.
 
+pub mod builder;
 pub mod config;
-pub mod inventory;
+pub mod deploy;
 pub mod limits;
 pub mod names;
 pub mod plan;

@@ -1,0 +1,1048 @@
+//! How each type of worker is built and run: the only place that knows Cargo, Go, Node.js and Python.
+//!
+//! It names programs and runs builds. It starts no worker (systemd does) and decides nothing about when to build.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
+use tokio::process::Command;
+use tokio::sync::Mutex;
+
+use crate::config::{Mode, WorkerSettings, WorkerType};
+use crate::names::WorkerName;
+
+/// Where interpreters are looked for: root's directories, whatever environment the server was started with.
+const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// How much of a build's output is kept: the end, where the errors are.
+const OUTPUT_MAX: usize = 64 * 1024;
+
+/// How long the output of a build that has ended may stay open.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// Where a Node.js program starts if its package.json does not say.
+const NODE_ENTRIES: [&str; 4] = ["server.js", "index.js", "src/server.js", "src/index.js"];
+
+/// Where a Python program starts.
+const PYTHON_ENTRIES: [&str; 4] = ["main.py", "app.py", "src/main.py", "src/app.py"];
+
+/// Builds of Rust workers share a target directory. Cargo would let them wait for each other anyhow; here the copy of the program
+/// is inside the turn as well, so that of two programs with one name neither gets the other's.
+static SHARED_TARGET: Mutex<()> = Mutex::const_new(());
+
+/// Why a worker can not be built or run as it lies on disk. The text says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The program a build makes is not there.
+    #[error("bin/{program} is missing; build it with {build}, or deploy it")]
+    NotBuilt {
+        /// Name of the program.
+        program: String,
+        /// What makes it.
+        build: &'static str,
+    },
+    /// A program or an entry file is not there.
+    #[error("{} is missing; {hint}", path.display())]
+    Missing {
+        /// What was looked for.
+        path: PathBuf,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// None of the files the type starts from is there.
+    #[error(
+        "no file to start from: one of {candidates} is needed, or a command: in config/worker.yaml"
+    )]
+    NoEntry {
+        /// The files looked for.
+        candidates: String,
+    },
+    /// It is there, and is no regular file with an execute bit.
+    #[error("{0} is not an executable file; run chmod +x {0}")]
+    NotExecutable(String),
+    /// A toolchain or an interpreter is not installed.
+    #[error("{program} is not installed; run apt install {package}")]
+    NoToolchain {
+        /// What was looked for.
+        program: String,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// A plain word no directory of the search path has.
+    #[error("'{program}' is in none of {path}; install it, or write its absolute path")]
+    NotInPath {
+        /// What was looked for.
+        program: String,
+        /// Where.
+        path: String,
+    },
+    /// A relative path that goes out of the worker's directory.
+    #[error(
+        "'{0}' leaves the worker's directory; put the program inside, or write its absolute path"
+    )]
+    Outside(String),
+    /// A `command:` or `build:` without a word.
+    #[error("the command is empty; name a program, or leave the key out")]
+    Empty,
+    /// package.json is not what npm would take.
+    #[error(
+        "package.json can not be read ({0}); correct it, or set command: in config/worker.yaml"
+    )]
+    PackageJson(String),
+    /// A worker of type static has no program.
+    #[error("a static worker has no program; its files are served from public/")]
+    Static,
+}
+
+/// What a build did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Built {
+    /// There is nothing to build for this worker, or it needs no build now.
+    Nothing,
+    /// The build ran, and the program is the one that was there.
+    UpToDate,
+    /// The build ran, and made or may have made a new program.
+    Fresh,
+}
+
+/// A build that did not end well.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "build worker '{worker}' with `{command}`: {failure}{}",
+    indented(output)
+)]
+pub struct BuildError {
+    /// Whose build.
+    pub worker: WorkerName,
+    /// What was run, as it would be typed.
+    pub command: String,
+    /// What went wrong.
+    pub failure: BuildFailure,
+    /// The end of what the build wrote, at most 64 KiB.
+    pub output: String,
+}
+
+/// What went wrong in a build.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildFailure {
+    /// The build's program is not there.
+    #[error("{0}")]
+    Unavailable(Unavailable),
+    /// It could not be started.
+    #[error("it can not be started ({0})")]
+    Start(io::Error),
+    /// It ended, and not with exit code 0.
+    #[error("{}", ending(*.0))]
+    Ended(ExitStatus),
+    /// It took longer than it may, and was killed.
+    #[error("still running after {} s, killed", .0.as_secs_f32())]
+    Deadline(Duration),
+    /// It ended well and left no program.
+    #[error("it made no program named '{0}'; give the package a [[bin]] of the worker's name")]
+    NoProgram(String),
+    /// The program could not be put into `bin/`.
+    #[error("the program can not be put at {} ({source})", path.display())]
+    Install {
+        /// Where it was to go.
+        path: PathBuf,
+        /// Why it could not. Part of the text already.
+        source: io::Error,
+    },
+}
+
+/// The program and arguments that run the worker whose files lie in `directory`: its own directory in development, a snapshot in
+/// production. The program is an absolute path.
+///
+/// # Errors
+/// When the worker can not be run as it lies there; the text says what to do.
+pub fn run_command(
+    settings: &WorkerSettings,
+    directory: &Path,
+    mode: Mode,
+) -> Result<Vec<String>, Unavailable> {
+    let path = search_path(mode);
+    if let Some(command) = &settings.command {
+        return resolved(command, directory, &path);
+    }
+    let program = settings.name.program();
+    match settings.kind {
+        WorkerType::Rust => built_program(directory, program, "cargo build --release"),
+        WorkerType::Go => built_program(directory, program, "go build"),
+        WorkerType::Exec => built_program(directory, program, "your own build"),
+        WorkerType::Node => {
+            let entry = node_entry(directory)?;
+            Ok(vec![tool("node", &path)?, text(&entry)])
+        }
+        WorkerType::Python => {
+            let entry = first_file(directory, &PYTHON_ENTRIES)?;
+            let own = directory.join(".venv/bin/python");
+            let interpreter = if own.exists() {
+                executable(&own, ".venv/bin/python")?
+            } else {
+                tool("python3", &path)?
+            };
+            Ok(vec![interpreter, text(&entry)])
+        }
+        WorkerType::Static => Err(Unavailable::Static),
+    }
+}
+
+/// The program and arguments that build the worker in `directory`, where they are to be run; `None`: there is nothing to build now.
+/// Cargo and Go leave the program where [`build`] fetches it.
+pub fn build_command(settings: &WorkerSettings, directory: &Path) -> Option<Vec<String>> {
+    if settings.build.is_some() {
+        return settings.build.clone();
+    }
+    match settings.kind {
+        WorkerType::Rust => cargo_command(directory),
+        WorkerType::Go => Some(go_command(directory, settings.name.program())),
+        WorkerType::Node => npm_command(directory),
+        WorkerType::Python | WorkerType::Exec | WorkerType::Static => None,
+    }
+}
+
+/// Builds the worker in `directory`, with the process's own environment. The program a running worker was started from is never
+/// written to: a new one takes its name, and only if it differs. Dropped or past its deadline, the build is killed with all its
+/// children.
+///
+/// # Errors
+/// When the build can not be run, fails, or takes longer than `deadline`.
+pub async fn build(
+    settings: &WorkerSettings,
+    directory: &Path,
+    shared_target: &Path,
+    deadline: Duration,
+) -> Result<Built, BuildError> {
+    let Some(command) = build_command(settings, directory) else {
+        return Ok(Built::Nothing);
+    };
+    let failed = |failure, output: String| BuildError {
+        worker: settings.name.clone(),
+        command: command.join(" "),
+        failure,
+        output,
+    };
+    let by_type = settings.build.is_none().then_some(settings.kind);
+    let words = resolved(&command, directory, &search_path(Mode::Development))
+        .map_err(|unavailable| failed(BuildFailure::Unavailable(unavailable), String::new()))?;
+
+    let program = settings.name.program();
+    let (place, fresh) = program_paths(directory, program);
+    if by_type == Some(WorkerType::Go) {
+        let made = fs::create_dir_all(directory.join("bin"));
+        made.map_err(|source| failed(install_failure(&place, source), String::new()))?;
+    }
+
+    let _turn = match by_type {
+        Some(WorkerType::Rust) => Some(SHARED_TARGET.lock().await),
+        _ => None,
+    };
+    let mut output = Tail::default();
+    let mut messages = Tail::default();
+    let run = Run {
+        words: &words,
+        directory,
+        cargo_target: (by_type == Some(WorkerType::Rust)).then_some(shared_target),
+    };
+    let ended = match tokio::time::timeout(deadline, run.to_end(&mut output, &mut messages)).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(BuildFailure::Ended(status)),
+        Ok(Err(error)) => Err(BuildFailure::Start(error)),
+        Err(_) => Err(BuildFailure::Deadline(deadline)),
+    };
+    ended.map_err(|failure| failed(failure, output.text()))?;
+
+    let installed = match by_type {
+        Some(WorkerType::Rust) => match cargo_executable(&messages.text(), program) {
+            Some(made) => copy(&made, &fresh).and_then(|()| install(&fresh, &place)),
+            None => {
+                return Err(failed(
+                    BuildFailure::NoProgram(program.to_owned()),
+                    output.text(),
+                ));
+            }
+        },
+        Some(WorkerType::Go) => install(&fresh, &place),
+        Some(WorkerType::Node) => touch(&directory.join("node_modules")).map(|()| Built::Fresh),
+        _ => Ok(Built::Fresh),
+    };
+    installed.map_err(|source| failed(install_failure(&place, source), output.text()))
+}
+
+/// A build's process.
+struct Run<'a> {
+    words: &'a [String],
+    directory: &'a Path,
+    /// Cargo's target directory, if this is Cargo. Its standard output then is messages for us, not for people.
+    cargo_target: Option<&'a Path>,
+}
+
+impl Run<'_> {
+    async fn to_end(&self, output: &mut Tail, messages: &mut Tail) -> io::Result<ExitStatus> {
+        let (stderr, stderr_end) = pipe_pair()?;
+        let (stdout, stdout_end) = match self.cargo_target {
+            Some(_) => pipe_pair().map(|(ours, theirs)| (Some(ours), theirs))?,
+            // One pipe for both, so that the lines stay in the order they were written.
+            None => (None, stderr_end.try_clone()?),
+        };
+        let mut command = Command::new(&self.words[0]);
+        command
+            .args(&self.words[1..])
+            .current_dir(self.directory)
+            .stdin(Stdio::null())
+            .stdout(stdout_end)
+            .stderr(stderr_end)
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(target) = self.cargo_target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        let mut child = command.spawn()?;
+        // Our copies of the pipes' other ends: with them open, the output would never end.
+        drop(command);
+        let mut group = Group::of(&child);
+
+        let read_stdout = async {
+            match stdout {
+                Some(stdout) => messages.fill(stdout).await,
+                None => Ok(()),
+            }
+        };
+        // The output may stay open longer than the build, in the hands of something it left running. The build's end counts.
+        let reading = async { tokio::try_join!(output.fill(stderr), read_stdout) };
+        tokio::pin!(reading);
+        let (status, read) = tokio::select! {
+            status = child.wait() => (status?, false),
+            read = &mut reading => {
+                read?;
+                (child.wait().await?, true)
+            }
+        };
+        group.kill();
+        if !read {
+            // What wrote is dead, and what is left in the pipe is read; for something that left the group we do not wait.
+            let _ = tokio::time::timeout(LEFTOVERS, reading).await;
+        }
+        Ok(status)
+    }
+}
+
+/// The process group of a build. Killed when dropped, so that a build that is given up takes its children with it.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &tokio::process::Child) -> Self {
+        let leader = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(leader.and_then(Pid::from_raw))
+    }
+
+    fn kill(&mut self) {
+        if let Some(group) = self.0.take() {
+            // No such process: it is over, which is what we want.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The last [`OUTPUT_MAX`] bytes of an output.
+#[derive(Default)]
+struct Tail {
+    bytes: VecDeque<u8>,
+    cut: bool,
+}
+
+impl Tail {
+    async fn fill(&mut self, mut from: impl AsyncRead + Unpin) -> io::Result<()> {
+        let mut chunk = [0; 8192];
+        loop {
+            match from.read(&mut chunk).await? {
+                0 => return Ok(()),
+                read => self.push(&chunk[..read]),
+            }
+        }
+    }
+
+    fn push(&mut self, chunk: &[u8]) {
+        self.bytes.extend(chunk);
+        let over = self.bytes.len().saturating_sub(OUTPUT_MAX);
+        self.cut |= over > 0;
+        self.bytes.drain(..over);
+    }
+
+    /// As text, from the start of a line.
+    fn text(&self) -> String {
+        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
+        let whole = match bytes.iter().position(|&byte| byte == b'\n') {
+            Some(end) if self.cut => &bytes[end + 1..],
+            _ => &bytes[..],
+        };
+        String::from_utf8_lossy(whole).into_owned()
+    }
+}
+
+/// The directories programs are looked for in. A developer's own toolchain (rustup, nvm, pyenv) comes first in development; in
+/// production the environment of the server has no say in what a worker runs.
+fn search_path(mode: Mode) -> OsString {
+    let mut path = OsString::new();
+    if let (Mode::Development, Some(own)) = (mode, std::env::var_os("PATH")) {
+        path.push(own);
+        path.push(":");
+    }
+    path.push(SYSTEM_PATH);
+    path
+}
+
+/// A command with its first word made absolute.
+fn resolved(
+    command: &[String],
+    directory: &Path,
+    path: &OsString,
+) -> Result<Vec<String>, Unavailable> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(Unavailable::Empty);
+    };
+    let program = if program.is_empty() {
+        return Err(Unavailable::Empty);
+    } else if Path::new(program).is_absolute() {
+        executable(Path::new(program), program)?
+    } else if program.contains('/') {
+        executable(&inside(directory, program)?, program)?
+    } else {
+        tool(program, path)?
+    };
+    Ok(std::iter::once(program)
+        .chain(arguments.iter().cloned())
+        .collect())
+}
+
+/// `relative` below `directory`.
+fn inside(directory: &Path, relative: &str) -> Result<PathBuf, Unavailable> {
+    let mut path = directory.to_owned();
+    for component in Path::new(relative).components() {
+        match component {
+            Component::Normal(part) => path.push(part),
+            Component::CurDir => {}
+            _ => return Err(Unavailable::Outside(relative.to_owned())),
+        }
+    }
+    Ok(path)
+}
+
+/// `path`, if it can be executed. Called `name` where it can not.
+fn executable(path: &Path, name: &str) -> Result<String, Unavailable> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => Ok(text(path)),
+        Ok(_) => Err(Unavailable::NotExecutable(name.to_owned())),
+        Err(_) => Err(Unavailable::Missing {
+            path: PathBuf::from(name),
+            hint: "build it, deploy it, or correct the command in config/worker.yaml",
+        }),
+    }
+}
+
+fn built_program(
+    directory: &Path,
+    program: &str,
+    build: &'static str,
+) -> Result<Vec<String>, Unavailable> {
+    let (place, _) = program_paths(directory, program);
+    match executable(&place, &format!("bin/{program}")) {
+        Ok(found) => Ok(vec![found]),
+        Err(Unavailable::Missing { .. }) => Err(Unavailable::NotBuilt {
+            program: program.to_owned(),
+            build,
+        }),
+        Err(other) => Err(other),
+    }
+}
+
+/// A program by its name alone.
+fn tool(program: &str, path: &OsString) -> Result<String, Unavailable> {
+    std::env::split_paths(path)
+        // A relative directory in PATH would be a different one for the worker.
+        .filter(|directory| directory.is_absolute())
+        .find_map(|directory| executable(&directory.join(program), program).ok())
+        .ok_or_else(|| match package_of(program) {
+            Some(package) => Unavailable::NoToolchain {
+                program: program.to_owned(),
+                package,
+            },
+            None => Unavailable::NotInPath {
+                program: program.to_owned(),
+                path: path.to_string_lossy().into_owned(),
+            },
+        })
+}
+
+/// The Debian package that has a toolchain's program.
+fn package_of(program: &str) -> Option<&'static str> {
+    Some(match program {
+        "cargo" => "cargo",
+        "go" => "golang-go",
+        "node" => "nodejs",
+        "npm" => "npm",
+        "python3" => "python3",
+        _ => return None,
+    })
+}
+
+fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, Unavailable> {
+    let found = candidates
+        .iter()
+        .map(|name| directory.join(name))
+        .find(|path| path.is_file());
+    found.ok_or_else(|| Unavailable::NoEntry {
+        candidates: candidates.join(", "),
+    })
+}
+
+/// package.json, if there is one.
+fn package_json(directory: &Path) -> Result<Option<serde_json::Value>, Unavailable> {
+    let refused = |why: String| Unavailable::PackageJson(why);
+    match fs::read(directory.join("package.json")) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| refused(e.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
+fn node_entry(directory: &Path) -> Result<PathBuf, Unavailable> {
+    let package = package_json(directory)?;
+    let Some(main) = package
+        .as_ref()
+        .and_then(|package| package["main"].as_str())
+    else {
+        return first_file(directory, &NODE_ENTRIES);
+    };
+    let path = inside(directory, main)?;
+    // As `require` would find it.
+    let spellings = [
+        path.clone(),
+        inside(directory, &format!("{main}.js"))?,
+        path.join("index.js"),
+    ];
+    spellings
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or(Unavailable::Missing {
+            path: PathBuf::from(main),
+            hint: "package.json names it as \"main\"; correct that, or build it",
+        })
+}
+
+/// Where the program is, and where a new one is put before it takes that place.
+fn program_paths(directory: &Path, program: &str) -> (PathBuf, PathBuf) {
+    let bin = directory.join("bin");
+    (bin.join(program), bin.join(format!(".{program}.new")))
+}
+
+fn cargo_command(directory: &Path) -> Option<Vec<String>> {
+    let manifest = ["Cargo.toml", "src/Cargo.toml"]
+        .into_iter()
+        .find(|manifest| directory.join(manifest).is_file())?;
+    // Short diagnostics on standard error for people; on standard output the path of the program, which is not always its default.
+    let format = "json-render-diagnostics,json-diagnostic-short";
+    Some(words(&[
+        "cargo",
+        "build",
+        "--message-format",
+        format,
+        "--manifest-path",
+        manifest,
+    ]))
+}
+
+/// The executable named `program` in Cargo's messages, or the only one there is.
+fn cargo_executable(messages: &str, program: &str) -> Option<PathBuf> {
+    let made: Vec<PathBuf> = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .collect();
+    let named = made
+        .iter()
+        .find(|path| path.file_name().is_some_and(|name| name == program));
+    match (named, made.as_slice()) {
+        (Some(named), _) => Some(named.clone()),
+        (None, [only]) => Some(only.clone()),
+        _ => None,
+    }
+}
+
+fn go_command(directory: &Path, program: &str) -> Vec<String> {
+    let has_module = |directory: &Path| directory.join("go.mod").is_file();
+    let source = directory.join("src");
+    if has_module(&source) {
+        // A module of its own below src/: Go wants to be run inside.
+        let output = format!("../bin/.{program}.new");
+        return words(&["go", "-C", "src", "build", "-o", &output, "."]);
+    }
+    let output = format!("bin/.{program}.new");
+    let mut command = words(&["go", "build", "-o", &output]);
+    let in_source = go_files(&source);
+    if in_source.is_empty() {
+        command.push(".".to_owned());
+    } else if directory.ancestors().any(has_module) {
+        command.push("./src".to_owned());
+    } else {
+        // Without a module Go takes files, not directories.
+        command.extend(in_source.iter().map(|file| format!("src/{file}")));
+    }
+    command
+}
+
+/// The names of the Go files in `directory`, tests left out.
+fn go_files(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".go") && !name.ends_with("_test.go"))
+        .collect();
+    names.sort();
+    names
+}
+
+fn npm_command(directory: &Path) -> Option<Vec<String>> {
+    // A package.json that can not be read is npm's to explain.
+    let needed = match package_json(directory) {
+        Ok(None) => false,
+        Ok(Some(package)) => ["dependencies", "optionalDependencies"].iter().any(|key| {
+            package[*key]
+                .as_object()
+                .is_some_and(|names| !names.is_empty())
+        }),
+        Err(_) => true,
+    };
+    let modified = |name: &str| {
+        fs::metadata(directory.join(name))
+            .and_then(|m| m.modified())
+            .ok()
+    };
+    let lock = modified("package-lock.json");
+    let wanted = lock.or_else(|| modified("package.json"));
+    let up_to_date = modified("node_modules") >= wanted;
+    if !needed || up_to_date {
+        return None;
+    }
+    let verb = if lock.is_some() { "ci" } else { "install" };
+    Some(words(&["npm", verb, "--no-audit", "--no-fund"]))
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn pipe_pair() -> io::Result<(pipe::Receiver, io::PipeWriter)> {
+    let (ours, theirs) = io::pipe()?;
+    Ok((pipe::Receiver::from_owned_fd(ours.into())?, theirs))
+}
+
+/// Copies a program to where it can take the place of another: a new file, of which no process runs.
+fn copy(made: &Path, fresh: &Path) -> io::Result<()> {
+    if let Some(bin) = fresh.parent() {
+        fs::create_dir_all(bin)?;
+    }
+    remove(fresh)?;
+    fs::copy(made, fresh).map(drop)
+}
+
+/// Lets `fresh` take the place of `place`, unless they are the same: a program that stays is one whose worker need not be reloaded.
+fn install(fresh: &Path, place: &Path) -> io::Result<Built> {
+    if same_content(fresh, place)? {
+        remove(fresh)?;
+        return Ok(Built::UpToDate);
+    }
+    fs::rename(fresh, place)?;
+    Ok(Built::Fresh)
+}
+
+fn same_content(fresh: &Path, place: &Path) -> io::Result<bool> {
+    let old = match fs::metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    Ok(old.len() == fs::metadata(fresh)?.len() && fs::read(fresh)? == fs::read(place)?)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// npm may write its lock file last; the modules are newer than it, whatever the clock said.
+fn touch(directory: &Path) -> io::Result<()> {
+    match fs::File::open(directory) {
+        Ok(opened) => opened.set_modified(SystemTime::now()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn install_failure(place: &Path, source: io::Error) -> BuildFailure {
+    BuildFailure::Install {
+        path: place.to_owned(),
+        source,
+    }
+}
+
+/// How a process ended: `exit code 1`, `signal 9`.
+fn ending(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// A build's output below the sentence that says it failed.
+fn indented(output: &str) -> impl fmt::Display {
+    let lines = output.trim_end().lines();
+    lines
+        .map(|line| format!("\n    {line}"))
+        .collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Instant;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn settings(kind: &str, rest: serde_json::Value) -> WorkerSettings {
+        let second = json!({ "secs": 1, "nanos": 0 });
+        let mut all = json!({
+            "name": "api.users", "route": "/api/users", "kind": kind, "command": null, "build": null,
+            "listen": "socket", "env": {},
+            "health": { "path": null, "timeout": second, "interval": second, "start_timeout": second, "failures": 3 },
+            "limits": { "gomaxprocs": null, "gomemlimit": null, "tasks_max": null, "max_requests": 0, "log_file": "",
+                        "timeouts": { "read": second, "write": second, "idle": second } },
+        });
+        for (key, value) in rest.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).unwrap()
+    }
+
+    /// A directory with these files; a name that ends in `*` is made executable.
+    fn directory(files: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = directory.path().join(file.trim_end_matches('*'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "{}").unwrap();
+            let mode = if file.ends_with('*') { 0o755 } else { 0o644 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        directory
+    }
+
+    fn runs(settings: &WorkerSettings, directory: &Path) -> Result<Vec<String>, String> {
+        run_command(settings, directory, Mode::Production).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_built_worker_runs_the_program_of_its_name() {
+        let there = directory(&["bin/users*"]);
+        for kind in ["rust", "go", "exec"] {
+            let command = runs(&settings(kind, json!({})), there.path()).unwrap();
+            assert_eq!(command, [text(&there.path().join("bin/users"))]);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_what_to_do() {
+        let empty = directory(&[]);
+        let says = |kind, rest| runs(&settings(kind, rest), empty.path()).unwrap_err();
+        assert_eq!(
+            says("go", json!({})),
+            "bin/users is missing; build it with go build, or deploy it"
+        );
+        assert_eq!(
+            says("python", json!({})),
+            "no file to start from: one of main.py, app.py, src/main.py, src/app.py is needed, or a command: in config/worker.yaml"
+        );
+        assert!(says("exec", json!({"command": ["bin/x"]})).starts_with("bin/x is missing; "));
+        assert!(says("exec", json!({"command": ["no-such-program"]})).contains(SYSTEM_PATH));
+        assert!(says("exec", json!({"command": []})).contains("empty"));
+        assert!(says("static", json!({})).contains("public/"));
+
+        let plain = directory(&["bin/users"]);
+        assert_eq!(
+            runs(&settings("rust", json!({})), plain.path()).unwrap_err(),
+            "bin/users is not an executable file; run chmod +x bin/users"
+        );
+        let missing = tool("go", &OsString::from("/nowhere")).unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "go is not installed; run apt install golang-go"
+        );
+    }
+
+    #[test]
+    fn a_command_can_not_leave_the_directory() {
+        let there = directory(&["bin/x*"]);
+        let with = |command| {
+            runs(
+                &settings("exec", json!({ "command": command })),
+                there.path(),
+            )
+        };
+        assert_eq!(
+            with(json!(["./bin/x", "-v"])).unwrap(),
+            [text(&there.path().join("bin/x")), "-v".into()]
+        );
+        assert_eq!(
+            with(json!(["sh", "-c", "true"])).unwrap()[1..],
+            ["-c", "true"]
+        );
+        assert_eq!(with(json!(["/bin/sh"])).unwrap(), ["/bin/sh"]);
+        for outside in ["../x", "bin/../../x", "a/.."] {
+            let error = with(json!([outside])).unwrap_err();
+            assert!(error.contains("leaves the worker's directory"), "{error}");
+        }
+    }
+
+    #[test]
+    fn node_starts_where_package_json_says() {
+        let there = directory(&["index.js", "lib/web.js"]);
+        let entry =
+            || node_entry(there.path()).map(|path| text(path.strip_prefix(there.path()).unwrap()));
+        assert_eq!(entry().unwrap(), "index.js");
+        fs::write(there.path().join("package.json"), r#"{"main": "lib/web"}"#).unwrap();
+        assert_eq!(entry().unwrap(), "lib/web.js");
+        fs::write(
+            there.path().join("package.json"),
+            r#"{"main": "dist/x.js"}"#,
+        )
+        .unwrap();
+        assert!(entry().unwrap_err().to_string().contains("\"main\""));
+        fs::write(there.path().join("package.json"), r#"{"main": "../x.js"}"#).unwrap();
+        assert!(entry().unwrap_err().to_string().contains("leaves"));
+    }
+
+    #[test]
+    fn python_prefers_its_own_environment() {
+        let there = directory(&["app.py", ".venv/bin/python*"]);
+        let command = runs(&settings("python", json!({})), there.path()).unwrap();
+        let expected = [".venv/bin/python", "app.py"].map(|name| text(&there.path().join(name)));
+        assert_eq!(command, expected);
+    }
+
+    #[test]
+    fn go_builds_what_is_there() {
+        let go = settings("go", json!({}));
+        let builds = |files: &[&str]| {
+            build_command(&go, directory(files).path())
+                .unwrap()
+                .join(" ")
+        };
+        assert_eq!(
+            builds(&["go.mod", "main.go"]),
+            "go build -o bin/.users.new ."
+        );
+        assert_eq!(
+            builds(&["go.mod", "src/main.go"]),
+            "go build -o bin/.users.new ./src"
+        );
+        assert_eq!(
+            builds(&["src/b.go", "src/a.go", "src/a_test.go"]),
+            "go build -o bin/.users.new src/a.go src/b.go"
+        );
+        assert_eq!(
+            builds(&["src/go.mod", "src/main.go"]),
+            "go -C src build -o ../bin/.users.new ."
+        );
+    }
+
+    #[test]
+    fn npm_runs_only_for_dependencies_that_are_not_installed() {
+        let there = directory(&["package.json", "index.js"]);
+        let node = settings("node", json!({}));
+        let builds = || build_command(&node, there.path()).map(|words| words[..2].join(" "));
+        assert_eq!(builds(), None);
+        fs::write(
+            there.path().join("package.json"),
+            r#"{"dependencies": {"x": "1"}}"#,
+        )
+        .unwrap();
+        assert_eq!(builds().as_deref(), Some("npm install"));
+        fs::write(there.path().join("package-lock.json"), "{}").unwrap();
+        assert_eq!(builds().as_deref(), Some("npm ci"));
+        fs::create_dir(there.path().join("node_modules")).unwrap();
+        touch(&there.path().join("node_modules")).unwrap();
+        assert_eq!(builds(), None);
+    }
+
+    #[test]
+    fn a_python_worker_is_not_built() {
+        assert_eq!(
+            build_command(&settings("python", json!({})), Path::new("/")),
+            None
+        );
+    }
+
+    async fn sh(script: &str, deadline: Duration) -> Result<Built, BuildError> {
+        let there = directory(&[]);
+        let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
+        build(&exec, there.path(), Path::new("/nowhere"), deadline).await
+    }
+
+    #[tokio::test]
+    async fn a_build_runs_in_the_workers_directory() {
+        let there = directory(&["source"]);
+        let exec = settings("exec", json!({ "build": ["cp", "source", "made"] }));
+        let built = build(&exec, there.path(), Path::new("/nowhere"), MINUTE).await;
+        assert_eq!(built.unwrap(), Built::Fresh);
+        assert!(there.path().join("made").exists());
+    }
+
+    #[tokio::test]
+    async fn a_failed_build_says_whose_how_and_why() {
+        let error = sh("echo one; echo two >&2; exit 3", MINUTE)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "build worker 'api.users' with `sh -c echo one; echo two >&2; exit 3`: exit code 3\n    one\n    two"
+        );
+        let error = sh("kill -9 $$", MINUTE).await.unwrap_err();
+        assert!(error.to_string().ends_with("killed by signal 9"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_the_end_of_a_long_output_is_kept() {
+        let error = sh("yes line | head -c 1000000; echo last; exit 1", MINUTE)
+            .await
+            .unwrap_err();
+        assert!(error.output.len() <= OUTPUT_MAX);
+        assert!(error.output.starts_with("line\n") && error.output.ends_with("last\n"));
+    }
+
+    /// A script that leaves two processes and their ids, in the file `ids`.
+    const FORKS: &str = "(sleep 1000 & echo $! >> ids; sleep 1000 & echo $! >> ids; ";
+
+    fn all_gone(ids: &Path) -> bool {
+        let ids = fs::read_to_string(ids).unwrap();
+        assert_eq!(ids.lines().count(), 2);
+        // A killed process is seen until its new parent has reaped it; its state says that it is dead.
+        ids.lines()
+            .all(|id| match fs::read_to_string(format!("/proc/{id}/stat")) {
+                Ok(stat) => stat
+                    .rsplit(')')
+                    .next()
+                    .unwrap()
+                    .trim_start()
+                    .starts_with(['Z', 'X']),
+                Err(_) => true,
+            })
+    }
+
+    async fn eventually(what: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !what() {
+            assert!(Instant::now() < end, "it did not come to that within 10 s");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_build_past_its_deadline_is_killed_with_its_children() {
+        let there = directory(&[]);
+        let script = format!("{FORKS} wait)");
+        let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
+        let error = build(
+            &exec,
+            there.path(),
+            Path::new("/nowhere"),
+            Duration::from_secs(1),
+        )
+        .await;
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.ends_with("still running after 1 s, killed"),
+            "{error}"
+        );
+        eventually(|| all_gone(&there.path().join("ids"))).await;
+    }
+
+    #[tokio::test]
+    async fn a_build_that_is_dropped_is_killed_with_its_children() {
+        let there = directory(&[]);
+        let ids = there.path().join("ids");
+        let script = format!("{FORKS} wait)");
+        let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
+        let started = || fs::read_to_string(&ids).is_ok_and(|ids| ids.lines().count() == 2);
+        tokio::select! {
+            built = build(&exec, there.path(), Path::new("/nowhere"), MINUTE) => panic!("{built:?}"),
+            () = eventually(started) => {}
+        }
+        eventually(|| all_gone(&ids)).await;
+    }
+
+    #[tokio::test]
+    async fn a_build_ends_though_it_left_something_running() {
+        let there = directory(&[]);
+        let script = format!("{FORKS} true)");
+        let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
+        build(&exec, there.path(), Path::new("/nowhere"), MINUTE)
+            .await
+            .unwrap();
+        eventually(|| all_gone(&there.path().join("ids"))).await;
+    }
+
+    #[tokio::test]
+    async fn cargo_puts_a_program_of_any_name_into_bin_and_leaves_it_alone_when_nothing_changed() {
+        let there = directory(&["src/main.rs"]);
+        let rust = settings("rust", json!({}));
+        let target = tempfile::tempdir().unwrap();
+        fs::write(there.path().join("src/main.rs"), "fn main() {}").unwrap();
+        fs::write(
+            there.path().join("Cargo.toml"),
+            "[package]\nname = \"another-name\"\nedition = \"2024\"\n[workspace]\n",
+        )
+        .unwrap();
+        let builds = || build(&rust, there.path(), target.path(), MINUTE);
+        assert_eq!(builds().await.unwrap(), Built::Fresh);
+        assert_eq!(builds().await.unwrap(), Built::UpToDate);
+        assert!(!there.path().join("bin/.users.new").exists());
+        assert!(runs(&rust, there.path()).is_ok());
+
+        fs::write(there.path().join("src/main.rs"), "fn main() { nonsense }").unwrap();
+        let error = builds().await.unwrap_err();
+        assert!(
+            error.output.contains("src/main.rs:1:13: error[E0425]"),
+            "{error}"
+        );
+        assert!(
+            runs(&rust, there.path()).is_ok(),
+            "the program of the last build is still there"
+        );
+    }
+}

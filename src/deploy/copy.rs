@@ -1,0 +1,436 @@
+//! Copies a directory tree that belongs to someone who is trusted less than we are.
+//!
+//! The copier is root; the owner of the tree may change it while it is read. So nothing is named by a path twice: each directory is
+//! opened below the one before, without following links, and what was opened is asked what it is before it is read. The worst a
+//! swapped file can do is make the copy fail. It does not decide where copies lie or when they are made.
+
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, copy_file_range, fchmod,
+    fstat, futimens, ioctl_ficlone, linkat, mkdirat, openat, readlinkat, symlinkat,
+};
+use rustix::io::Errno;
+
+/// How deep directories may nest; each level holds two file descriptors.
+const DEPTH_MAX: usize = 64;
+
+/// Most bytes copied in one system call, so that a copy can be given up between two.
+const PIECE: usize = 64 << 20;
+
+/// What keeps write permission from everyone but the owner, and drops setuid, setgid and the sticky bit.
+const KEPT_MODE: u32 = 0o755;
+
+/// Where the links of a Python environment to its interpreter may point.
+const SYSTEM_PROGRAMS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
+
+/// Why a tree can not be copied. Paths are relative to the tree.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A link whose target is not in the tree.
+    #[error(
+        "{} is a link to {}, which is outside of the worker; copy the file in, or make the link relative",
+        path.display(), target.display()
+    )]
+    LinkLeaves {
+        /// The link.
+        path: PathBuf,
+        /// Where it points.
+        target: PathBuf,
+    },
+    /// A socket, fifo or device.
+    #[error("{} is a {kind}, which can not be deployed; remove it, or create it in data/ at run time", path.display())]
+    Special {
+        /// What was found.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A hard link to the file of another user.
+    #[error("{} is a hard link to a file of another user; copy the file in", path.display())]
+    Foreign {
+        /// What was found.
+        path: PathBuf,
+    },
+    /// What was listed is not what could be opened.
+    #[error("{} changed while it was copied; deploy again", path.display())]
+    Changed {
+        /// What changed.
+        path: PathBuf,
+    },
+    /// Too many directories within each other.
+    #[error("{} is nested deeper than {DEPTH_MAX} directories", path.display())]
+    Deep {
+        /// The first that is too deep.
+        path: PathBuf,
+    },
+    /// The file system is full.
+    #[error("no space left on the file system of the snapshots; free some, then reload")]
+    NoSpace,
+    /// Another failure.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which object.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a regular file gets into the copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Its content is copied, shared on file systems that can (FICLONE).
+    Copy,
+    /// It is the same file, which nobody changes any more.
+    Link,
+}
+
+/// What is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Omit {
+    /// At the top, by name.
+    pub(super) top: &'static [&'static str],
+    /// At the top, directories that start with a dot, but for the Python environment `.venv`.
+    pub(super) dot_directories: bool,
+    /// On any level, by name: version control and caches.
+    pub(super) anywhere: &'static [&'static str],
+}
+
+impl Omit {
+    fn leaves_out(&self, name: &OsStr, kind: FileType, depth: usize) -> bool {
+        let named = |names: &[&str]| names.iter().any(|omitted| name == *omitted);
+        let dot = kind == FileType::Directory && name.as_bytes().starts_with(b".");
+        named(self.anywhere)
+            || depth == 0 && (named(self.top) || self.dot_directories && dot && name != ".venv")
+    }
+}
+
+/// Opens the directory `below` under `base`, following no link below `base`.
+pub(super) fn open_below(base: &Path, below: &Path) -> Result<OwnedFd, CopyError> {
+    let failed = |path: &Path, errno| match errno {
+        Errno::LOOP | Errno::NOTDIR => CopyError::Io {
+            what: "open as a directory, which a link is not,",
+            path: path.to_owned(),
+            source: io::Error::from(errno),
+        },
+        _ => io_error("open", path, errno),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut directory = openat(CWD, base, flags, Mode::empty()).map_err(|e| failed(base, e))?;
+    let mut path = base.to_owned();
+    for name in below.components() {
+        path.push(name);
+        directory = openat(
+            &directory,
+            Path::new(&name),
+            flags | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+        .map_err(|errno| failed(&path, errno))?;
+    }
+    Ok(directory)
+}
+
+/// Copies what is in the directory `source` into the new and empty directory `target`.
+pub(super) fn tree(source: OwnedFd, target: &Path, how: How, omit: Omit) -> Result<(), CopyError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(CWD, target, flags, Mode::empty());
+    let opened = opened.map_err(|errno| io_error("open", target, errno))?;
+    let found = fstat(&source).map_err(|errno| io_error("examine", Path::new("."), errno))?;
+    let copy = Copy {
+        how,
+        omit,
+        owner: found.st_uid,
+    };
+    copy.directory(&source, &opened, Path::new(""), 0)?;
+    take_over(&found, &opened).map_err(|errno| io_error("set the mode of", target, errno))
+}
+
+struct Copy {
+    how: How,
+    omit: Omit,
+    /// To whom the tree belongs.
+    owner: u32,
+}
+
+impl Copy {
+    fn directory(
+        &self,
+        source: &OwnedFd,
+        target: &OwnedFd,
+        path: &Path,
+        depth: usize,
+    ) -> Result<(), CopyError> {
+        if depth > DEPTH_MAX {
+            return Err(CopyError::Deep {
+                path: path.to_owned(),
+            });
+        }
+        let entries = Dir::read_from(source).map_err(|errno| io_error("list", path, errno))?;
+        for entry in entries {
+            let entry = entry.map_err(|errno| io_error("list", path, errno))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let found = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW);
+            let found = match found {
+                // A build or an editor took it away between the list and now.
+                Err(Errno::NOENT) => continue,
+                found => found.map_err(|errno| io_error("examine", &path.join(name), errno))?,
+            };
+            let kind = FileType::from_raw_mode(found.st_mode);
+            if self.omit.leaves_out(name, kind, depth) {
+                continue;
+            }
+            let at = At {
+                source: source.as_fd(),
+                target: target.as_fd(),
+                name: entry.file_name(),
+                path: &path.join(name),
+            };
+            match kind {
+                FileType::Directory => self.subdirectory(&at, depth)?,
+                FileType::RegularFile => self.file(&at)?,
+                FileType::Symlink => self.link(&at, depth)?,
+                special => {
+                    return Err(CopyError::Special {
+                        path: at.path.to_owned(),
+                        kind: kind_name(special),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn subdirectory(&self, at: &At<'_>, depth: usize) -> Result<(), CopyError> {
+        let source = at.open(OFlags::DIRECTORY)?;
+        let found = at.examine(&source)?;
+        mkdirat(at.target, at.name, Mode::RWXU).map_err(|errno| at.failed("create", errno))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = openat(at.target, at.name, flags, Mode::empty());
+        let target = target.map_err(|errno| at.failed("open the copy of", errno))?;
+        self.directory(&source, &target, at.path, depth + 1)?;
+        // Last: the times change with each file put in, and the mode may forbid to put any in.
+        take_over(&found, &target).map_err(|errno| at.failed("set the mode of", errno))
+    }
+
+    fn file(&self, at: &At<'_>) -> Result<(), CopyError> {
+        if self.how == How::Link {
+            return linkat(at.source, at.name, at.target, at.name, AtFlags::empty())
+                .map_err(|errno| at.failed("link", errno));
+        }
+        // Should it be a fifo by now, opening it must not wait for a writer.
+        let source = at.open(OFlags::NONBLOCK)?;
+        let found = at.examine(&source)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(CopyError::Changed {
+                path: at.path.to_owned(),
+            });
+        }
+        // fs.protected_hardlinks keeps users from linking what they can not write; not every kernel has it on.
+        if found.st_nlink > 1 && self.owner != 0 && found.st_uid != self.owner {
+            return Err(CopyError::Foreign {
+                path: at.path.to_owned(),
+            });
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let target = openat(at.target, at.name, flags, Mode::RUSR | Mode::WUSR);
+        let target = target.map_err(|errno| at.failed("create", errno))?;
+        let size = u64::try_from(found.st_size).unwrap_or(0);
+        contents(&source, &target, size).map_err(|errno| at.failed("copy", errno))?;
+        take_over(&found, &target).map_err(|errno| at.failed("set the mode of", errno))
+    }
+
+    fn link(&self, at: &At<'_>, depth: usize) -> Result<(), CopyError> {
+        let target = match readlinkat(at.source, at.name, Vec::new()) {
+            Err(Errno::INVAL) => {
+                return Err(CopyError::Changed {
+                    path: at.path.to_owned(),
+                });
+            }
+            target => target.map_err(|errno| at.failed("read the link", errno))?,
+        };
+        let leads = Path::new(OsStr::from_bytes(target.as_bytes()));
+        if !stays_inside(leads, depth) && !is_interpreter(at.path, leads) {
+            return Err(CopyError::LinkLeaves {
+                path: at.path.to_owned(),
+                target: leads.to_owned(),
+            });
+        }
+        symlinkat(target.as_c_str(), at.target, at.name).map_err(|errno| at.failed("create", errno))
+    }
+}
+
+/// An entry of a directory and the place of its copy.
+struct At<'a> {
+    source: BorrowedFd<'a>,
+    target: BorrowedFd<'a>,
+    name: &'a CStr,
+    /// For messages.
+    path: &'a Path,
+}
+
+impl At<'_> {
+    fn open(&self, flags: OFlags) -> Result<OwnedFd, CopyError> {
+        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        openat(self.source, self.name, flags, Mode::empty()).map_err(|errno| match errno {
+            // A link, something that is no directory, a socket: not what it was a moment ago.
+            Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::NOENT => CopyError::Changed {
+                path: self.path.to_owned(),
+            },
+            _ => self.failed("open", errno),
+        })
+    }
+
+    fn examine(&self, opened: &OwnedFd) -> Result<Stat, CopyError> {
+        fstat(opened).map_err(|errno| self.failed("examine", errno))
+    }
+
+    fn failed(&self, what: &'static str, errno: Errno) -> CopyError {
+        io_error(what, self.path, errno)
+    }
+}
+
+/// Copies at most `size` bytes, the size the file had when it was opened: one that grows all the time has an end for us.
+fn contents(source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<(), Errno> {
+    if ioctl_ficlone(target, source).is_ok() {
+        return Ok(());
+    }
+    let mut left = size;
+    while left > 0 {
+        let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let copied = match copy_file_range(source, None, target, None, piece) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if left == size => {
+                return by_hand(source, target, size);
+            }
+            copied => copied?,
+        };
+        if copied == 0 {
+            break;
+        }
+        left = left.saturating_sub(copied as u64);
+    }
+    Ok(())
+}
+
+/// For pairs of file systems the kernel does not copy between.
+fn by_hand(source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<(), Errno> {
+    let duplicate = |fd: &OwnedFd| fd.try_clone().map(std::fs::File::from);
+    let copy = || -> io::Result<u64> {
+        let mut source = io::Read::take(duplicate(source)?, size);
+        io::copy(&mut source, &mut duplicate(target)?)
+    };
+    copy()
+        .map(drop)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Gives a copy the mode and the time of change of what it was copied from.
+fn take_over(found: &Stat, copy: &OwnedFd) -> Result<(), Errno> {
+    let own = match FileType::from_raw_mode(found.st_mode) {
+        // Or it could not be removed again by anyone but root.
+        FileType::Directory => Mode::RWXU,
+        _ => Mode::empty(),
+    };
+    fchmod(copy, Mode::from_raw_mode(found.st_mode & KEPT_MODE) | own)?;
+    let changed = Timespec {
+        tv_sec: found.st_mtime as _,
+        tv_nsec: found.st_mtime_nsec as _,
+    };
+    futimens(
+        copy,
+        &Timestamps {
+            last_access: changed,
+            last_modification: changed,
+        },
+    )
+}
+
+/// Whether a link `depth` directories below the top ends in the tree: it goes up at most to the top, and only at its start. A `..`
+/// behind a name could be the parent of wherever another link leads.
+fn stays_inside(target: &Path, depth: usize) -> bool {
+    let up = |part: &Component<'_>| *part == Component::ParentDir;
+    let ups = target.components().take_while(up).count();
+    let down = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    ups <= depth && target.components().skip(ups).all(down)
+}
+
+/// Whether a link is a Python environment's to the interpreter root has installed: the one link that has to leave.
+fn is_interpreter(link: &Path, target: &Path) -> bool {
+    let plain = |parent: &Path| {
+        SYSTEM_PROGRAMS
+            .iter()
+            .any(|programs| parent == Path::new(programs))
+    };
+    link.parent() == Some(Path::new(".venv/bin"))
+        && target.parent().is_some_and(plain)
+        && target.file_name().is_some()
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Socket => "socket",
+        FileType::Fifo => "fifo",
+        FileType::CharacterDevice | FileType::BlockDevice => "device",
+        _ => "special file",
+    }
+}
+
+/// The error of a system call, with the one an operator can do something about told apart.
+pub(super) fn io_error(what: &'static str, path: &Path, errno: Errno) -> CopyError {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => CopyError::NoSpace,
+        _ => CopyError::Io {
+            what,
+            path: path.to_owned(),
+            source: io::Error::from(errno),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_may_go_up_to_the_top_and_no_further() {
+        for (target, depth, inside) in [
+            ("x", 0, true),
+            ("./x/y", 0, true),
+            ("../x", 1, true),
+            ("../../x", 2, true),
+            ("..", 0, false),
+            ("../x", 0, false),
+            ("../../x", 1, false),
+            ("x/../y", 2, false),
+            ("/etc/passwd", 2, false),
+        ] {
+            assert_eq!(
+                stays_inside(Path::new(target), depth),
+                inside,
+                "{target} at {depth}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_python_environment_may_name_the_systems_interpreter_and_nothing_else_does() {
+        let link = |link: &str, target: &str| is_interpreter(Path::new(link), Path::new(target));
+        assert!(link(".venv/bin/python3", "/usr/bin/python3.13"));
+        assert!(!link("bin/python3", "/usr/bin/python3"));
+        assert!(!link(".venv/bin/python3", "/home/me/python3"));
+        assert!(!link(".venv/bin/python3", "/usr/bin/../../etc/passwd"));
+        assert!(!link(".venv/bin/python3", "/usr/bin/.."));
+    }
+}

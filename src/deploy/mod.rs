@@ -1,0 +1,4 @@
+//! Production: what lies on disk for a generation to run from.
+
+mod copy;
+pub mod snapshot;
