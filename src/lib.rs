@@ -3,7 +3,9 @@
 pub mod builder;
 pub mod config;
 pub mod deploy;
+pub mod inventory;
 pub mod limits;
+pub mod manager;
 pub mod names;
 pub mod plan;
 pub mod route;

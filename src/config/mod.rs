@@ -28,7 +28,7 @@ use crate::names::WorkerName;
 use crate::route::{Front, RoutePath, Timeouts};
 
 pub use mode::ModeError;
-pub use problem::{Place, Problem, Problems};
+pub use problem::{Place, Problem, Problems, printable};
 pub use server::project_directory;
 
 /// Whether workers run from their directories and are built (development) or from snapshots (production).

@@ -114,6 +114,55 @@ impl Fleet {
         self.workers.values().map(view).collect()
     }
 
+    /// What a reload would do, without doing it.
+    pub fn preview(
+        &self,
+        looked: &BTreeMap<WorkerName, Result<Spec, Reason>>,
+        only: &[WorkerName],
+        force: bool,
+    ) -> BTreeMap<WorkerName, Outcome> {
+        let all = looked.keys().chain(self.workers.keys());
+        let names: BTreeSet<&WorkerName> = if only.is_empty() {
+            all.collect()
+        } else {
+            only.iter().collect()
+        };
+        let outcome = |name: &WorkerName| {
+            let worker = self.workers.get(name);
+            let serving = worker.and_then(Worker::serving);
+            let failed = |reason: &Reason| {
+                Outcome::Failed(Failure {
+                    generation: None,
+                    reason: reason.clone(),
+                    log: Vec::new(),
+                })
+            };
+            match (looked.get(name), serving) {
+                (Some(Err(reason)), _) => failed(reason),
+                (None, _) if worker.is_none() => failed(&no_such(name)),
+                (None, _) => Outcome::Removed,
+                (Some(Ok(_)), None) => Outcome::Replaced {
+                    from: None,
+                    to: Generation(0),
+                },
+                (Some(Ok(spec)), Some((generation, run))) => {
+                    match change(&run.spec, spec, force || run.broken.is_some()) {
+                        Change::None => Outcome::Unchanged(generation),
+                        Change::Assets => Outcome::Assets,
+                        Change::Generation => Outcome::Replaced {
+                            from: Some(generation),
+                            to: generation.next(),
+                        },
+                    }
+                }
+            }
+        };
+        names
+            .into_iter()
+            .map(|name| (name.clone(), outcome(name)))
+            .collect()
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Adopted(found) => found.into_iter().for_each(|found| self.adopt(found)),
@@ -342,7 +391,7 @@ impl Fleet {
     fn remove(&mut self, name: &WorkerName, reloads: Vec<u64>) {
         let now = self.now;
         let Some(worker) = self.workers.get_mut(name) else {
-            let reason = Reason::Unusable(format!("there is no worker '{name}'"));
+            let reason = no_such(name);
             return self.resolve(
                 name,
                 &reloads,
@@ -1215,6 +1264,10 @@ impl Fleet {
         };
         self.actions.push(Action::Progress { reloads, note });
     }
+}
+
+fn no_such(name: &WorkerName) -> Reason {
+    Reason::Unusable(format!("there is no worker '{name}'"))
 }
 
 fn launch(instance: &Instance, run: &Run) -> Action {

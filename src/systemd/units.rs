@@ -14,9 +14,9 @@ use crate::route::{Address, RoutePath};
 
 /// The service's property that carries what the generation was made of, for the next manager. systemd would feed it to the worker
 /// only with `StandardInput=data`, which we never set; it is not logged and not inherited.
-pub const RECORD: &str = "StandardInputData";
+pub(super) const RECORD: &str = "StandardInputData";
 /// What a candidate's description ends with until it has passed its check.
-pub const UNPROVEN: &str = " (not yet accepted)";
+pub(super) const UNPROVEN: &str = " (not yet accepted)";
 
 /// First start included, systemd tries a worker this often ...
 const START_LIMIT_BURST: u32 = 5;
@@ -98,7 +98,7 @@ fn span(
 }
 
 /// Properties as the bus takes them.
-pub type Properties = Vec<(&'static str, Variant<'static>)>;
+pub(super) type Properties = Vec<(&'static str, Variant<'static>)>;
 
 impl UnitPair {
     /// Whether systemd listens for the worker.
@@ -107,12 +107,12 @@ impl UnitPair {
     }
 
     /// The socket's properties.
-    pub fn socket_properties(&self) -> Properties {
+    pub(super) fn socket_properties(&self) -> Properties {
         properties(self.socket())
     }
 
     /// The service's properties.
-    pub fn service_properties(&self) -> Properties {
+    pub(super) fn service_properties(&self) -> Properties {
         let mut properties = properties(self.service());
         properties.push((RECORD, self.record.clone().into_bytes().into()));
         properties
@@ -202,7 +202,9 @@ impl UnitPair {
     fn service(&self) -> Vec<Directive> {
         let slice = worker_slice(&self.instance.worker);
         let directory = self.directory.display().to_string();
-        let exec = vec![(self.command[0].clone(), self.command.clone(), false)];
+        // The words are meant as they stand: no variables in them.
+        let flags = vec!["no-env-expand".to_owned()];
+        let exec = vec![(self.command[0].clone(), self.command.clone(), flags)];
         let environment = self.environment();
         let fields = self.log_fields();
         let mut lines = vec![
@@ -226,16 +228,20 @@ impl UnitPair {
             ),
             // The unit is up once the program was executed, so a program that can not be is told apart from one that fails.
             directive("Service", "Type", "exec", "exec"),
-            directive(
-                "Service",
-                "ExecStart",
-                self.command
-                    .iter()
-                    .map(|word| quote(word))
-                    .collect::<Vec<_>>()
-                    .join(" "),
-                exec,
-            ),
+            Directive {
+                section: "Service",
+                key: "ExecStart",
+                text: format!(
+                    ":{}",
+                    self.command
+                        .iter()
+                        .map(|word| quote(word))
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                ),
+                property: "ExecStartEx",
+                value: exec.into(),
+            },
             directive("Service", "WorkingDirectory", directory.clone(), directory),
             directive(
                 "Service",
@@ -394,8 +400,7 @@ fn quote(word: &str) -> String {
     let escaped = word
         .replace('\\', "\\\\")
         .replace('"', "\\\"")
-        .replace('%', "%%")
-        .replace('$', "$$");
+        .replace('%', "%%");
     let plain = !escaped.is_empty()
         && escaped
             .chars()
@@ -453,7 +458,7 @@ mod tests {
             "SocketMode=0660",
             "SocketGroup=tqserver",
             "# tqserver-api.a-b@7.service",
-            "ExecStart=/srv/x/bin/a-b \"100%% sure\"",
+            "ExecStart=:/srv/x/bin/a-b \"100%% sure\"",
             "Slice=tqserver-api.a\\x2db.slice",
             "CPUQuota=200%",
             "MemoryMax=104857600",
@@ -468,7 +473,7 @@ mod tests {
         }
         assert!(
             text.contains(
-                r#""GREETING=a \"b\" $$c" GOMAXPROCS=2 GOMEMLIMIT=94371840B WORKER_MODE=production"#
+                r#""GREETING=a \"b\" $c" GOMAXPROCS=2 GOMEMLIMIT=94371840B WORKER_MODE=production"#
             ),
             "{text}"
         );

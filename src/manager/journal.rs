@@ -1,0 +1,191 @@
+//! A worker's output: where it goes, and its last lines when something went wrong.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::names::Instance;
+use crate::plan::Spec;
+
+/// How many of its last lines explain a failure.
+const LINES: usize = 10;
+/// As much of a file as can hold them.
+const TAIL: u64 = 64 << 10;
+/// Longest wait for journalctl.
+const JOURNALCTL: Duration = Duration::from_secs(5);
+/// Where there is no journal a generation's output goes to a file that is emptied when it is longer than this.
+const FILE_MAX: u64 = 16 << 20;
+
+/// Where the output of workers goes that have no `log_file`.
+#[derive(Clone, Debug)]
+pub enum Journal {
+    /// The machine's journal; `--user` units are asked for as such.
+    Journald {
+        /// Whether the units are a user manager's.
+        user: bool,
+    },
+    /// Files in this directory: a private systemd has no journal.
+    Files(PathBuf),
+}
+
+impl Journal {
+    /// The file a generation's output goes to; `None`: the journal. `project` is where a relative `log_file` starts.
+    pub(super) fn output(
+        &self,
+        instance: &Instance,
+        spec: &Spec,
+        project: &Path,
+    ) -> Option<PathBuf> {
+        let template = &spec.settings.limits.log_file;
+        if !template.is_empty() {
+            return Some(project.join(fill(template, spec, instance)));
+        }
+        match self {
+            Self::Journald { .. } => None,
+            Self::Files(directory) => {
+                Some(directory.join(format!("{}@{}.log", instance.worker, instance.generation)))
+            }
+        }
+    }
+
+    /// The last lines a generation wrote.
+    pub(super) async fn tail(&self, instance: &Instance, output: Option<PathBuf>) -> Vec<String> {
+        match output {
+            Some(file) => tail_of(&file).unwrap_or_default(),
+            None => self.ask(instance).await,
+        }
+    }
+
+    async fn ask(&self, instance: &Instance) -> Vec<String> {
+        let unit = match self {
+            Self::Journald { user: true } => "--user-unit",
+            _ => "--unit",
+        };
+        let mut journalctl = tokio::process::Command::new("journalctl");
+        journalctl.arg(format!("{unit}={}", instance.service_unit()));
+        journalctl.args([
+            "--quiet",
+            "--no-pager",
+            "--output=cat",
+            &format!("--lines={LINES}"),
+        ]);
+        // systemd's own lines about the unit carry its word for the failure, which is known already.
+        journalctl.arg(format!("SYSLOG_IDENTIFIER=tqserver-{}", instance.worker));
+        journalctl
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        match tokio::time::timeout(JOURNALCTL, journalctl.output()).await {
+            Ok(Ok(output)) => last_lines(&String::from_utf8_lossy(&output.stdout)),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Forgets the output of a generation that is gone.
+    pub(super) fn forget(&self, instance: &Instance) {
+        if let Self::Files(directory) = self {
+            let _ = fs::remove_file(
+                directory.join(format!("{}@{}.log", instance.worker, instance.generation)),
+            );
+        }
+    }
+
+    /// Empties files that have grown too long. Workers append, so their next line stands at the beginning.
+    pub(super) fn trim(&self) {
+        let Self::Files(directory) = self else { return };
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.metadata().is_ok_and(|found| found.len() > FILE_MAX) {
+                let _ = fs::OpenOptions::new()
+                    .write(true)
+                    .open(entry.path())
+                    .and_then(|file| file.set_len(0));
+            }
+        }
+    }
+}
+
+fn tail_of(file: &Path) -> std::io::Result<Vec<String>> {
+    let mut file = fs::File::open(file)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes)?;
+    Ok(last_lines(&String::from_utf8_lossy(&bytes)))
+}
+
+/// The last lines, with what would move a terminal's cursor shown as an escape.
+fn last_lines(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..]
+        .iter()
+        .map(|line| crate::config::printable(line))
+        .collect()
+}
+
+/// A `log_file` template with its placeholders filled in; the date is the day the generation starts, in UTC.
+fn fill(template: &str, spec: &Spec, instance: &Instance) -> String {
+    let path = match spec.settings.route.prefix() {
+        "" => "index",
+        prefix => prefix.trim_start_matches('/'),
+    };
+    let today = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+        / 86_400;
+    template
+        .replace("{path}", path)
+        .replace("{name}", instance.worker.as_str())
+        .replace("{date}", &date(today))
+}
+
+/// The date so many days after 1970-01-01 (the inverse of the Julian day number, counted from March so that leap days come last).
+fn date(days: u64) -> String {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_counted_through_leap_years() {
+        for (days, expected) in [
+            (0, "1970-01-01"),
+            (59, "1970-03-01"),
+            (11_016, "2000-02-29"),
+            (20_778, "2026-11-21"),
+        ] {
+            assert_eq!(date(days), expected);
+        }
+    }
+
+    #[test]
+    fn only_the_last_lines_are_told_and_none_can_move_the_cursor() {
+        let text: String = (0..20)
+            .map(|number| format!("line {number}\u{1b}[2J\n"))
+            .collect();
+        let lines = last_lines(&text);
+        assert_eq!(lines.len(), LINES);
+        assert!(
+            lines[0].starts_with("line 10") && !lines[0].contains('\u{1b}'),
+            "{:?}",
+            lines[0]
+        );
+    }
+}

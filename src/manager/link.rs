@@ -1,0 +1,181 @@
+//! The manager's end of the link to the proxy.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::wire::{Count, Duplex, ToManager, ToProxy, VERSION};
+
+/// Messages that may wait for the proxy; one that reads so slowly is cut off and starts anew.
+const OUTBOX: usize = 1024;
+
+/// Where the proxy comes from.
+#[derive(Debug)]
+pub enum Door {
+    /// It is in the same process.
+    Stream(UnixStream),
+    /// It connects here. Who may is for the file's permissions to say.
+    Listener(UnixListener),
+}
+
+/// What the manager's loop hears of the link.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// A proxy connected; what is to be said to it goes here.
+    Up(Outbox),
+    /// It said something.
+    Said(ToManager),
+    /// It is gone.
+    Down,
+}
+
+/// The way to the proxy that is connected now.
+#[derive(Clone, Debug)]
+pub(super) struct Outbox(mpsc::Sender<ToProxy>);
+
+impl Outbox {
+    /// Queues a message. When the queue is full or the proxy gone, its end is an event of its own.
+    pub(super) fn say(&self, message: ToProxy) {
+        let _ = self.0.try_send(message);
+    }
+}
+
+/// Accepts one proxy after the other; a newer one takes the place of an older one. Returns when the loop is gone, or the only proxy.
+pub(super) async fn serve(door: Door, events: mpsc::Sender<LinkEvent>) {
+    let listener = match door {
+        Door::Stream(stream) => {
+            talk(stream, &events).await;
+            return;
+        }
+        Door::Listener(listener) => listener,
+    };
+    let mut next = listener.accept().await;
+    loop {
+        match next {
+            Ok((stream, _)) => {
+                tokio::select! {
+                    () = talk(stream, &events) => next = listener.accept().await,
+                    // The one that was there is dead or stuck, or there would not be another.
+                    newer = listener.accept() => {
+                        let _ = events.send(LinkEvent::Down).await;
+                        next = newer;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!("the proxy could not connect: {error}; waiting for its next try");
+                next = listener.accept().await;
+            }
+        }
+        if events.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
+    let (mut ear, mut mouth) = Duplex::<ToManager, ToProxy>::new(stream).split();
+    match ear.next().await {
+        Ok(Some(ToManager::Hello { version })) if version == VERSION => {}
+        Ok(Some(ToManager::Hello { version })) => {
+            tracing::error!(
+                "the proxy is of version {version}, the manager of {VERSION}; restart tqserver-proxy.service"
+            );
+            return;
+        }
+        _ => return,
+    }
+    let (sender, mut outbox) = mpsc::channel(OUTBOX);
+    if events.send(LinkEvent::Up(Outbox(sender))).await.is_err() {
+        return;
+    }
+    let hear = async {
+        loop {
+            match ear.next().await {
+                Ok(Some(message)) => {
+                    if events.send(LinkEvent::Said(message)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    return tracing::warn!(
+                        "{error}: {}; waiting for the proxy to connect again",
+                        source(&error)
+                    );
+                }
+            }
+        }
+    };
+    let say = async {
+        while let Some(message) = outbox.recv().await {
+            if let Err(error) = mouth.send(&message).await {
+                return tracing::warn!(
+                    "{error}: {}; waiting for the proxy to connect again",
+                    source(&error)
+                );
+            }
+        }
+    };
+    tokio::select! {
+        () = hear => {}
+        () = say => {}
+    }
+    let _ = events.send(LinkEvent::Down).await;
+}
+
+fn source(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(String::new, ToString::to_string)
+}
+
+/// Questions to the proxy that wait for its counters.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    next: u64,
+    open: HashMap<u64, oneshot::Sender<Vec<Count>>>,
+}
+
+impl Questions {
+    /// Asks for the counters; the receiver ends empty-handed when there is no proxy.
+    pub(super) fn ask(&mut self, proxy: Option<&Outbox>) -> oneshot::Receiver<Vec<Count>> {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(proxy) = proxy {
+            self.next += 1;
+            self.open.retain(|_, asker| !asker.is_closed());
+            self.open.insert(self.next, sender);
+            proxy.say(ToProxy::Count { id: self.next });
+        }
+        receiver
+    }
+
+    /// Hands on an answer.
+    pub(super) fn answer(&mut self, id: u64, counts: Vec<Count>) {
+        if let Some(asker) = self.open.remove(&id) {
+            let _ = asker.send(counts);
+        }
+    }
+
+    /// There will be no answers any more.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
+    }
+}
+
+/// Binds the socket the proxy connects to, for the owner and, if there is one, the proxy's group.
+///
+/// # Errors
+/// When the directory can not be written to.
+pub fn open_door(path: PathBuf, group: Option<u32>) -> std::io::Result<Door> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    std::os::unix::fs::chown(&path, None, group)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    Ok(Door::Listener(listener))
+}

@@ -1,0 +1,153 @@
+//! What lies on disk and what runs, in the plan's words.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::builder;
+use crate::config::{Mode, Problems, Settings, WorkerType};
+use crate::deploy::snapshot::{Manifest, Store};
+use crate::inventory::{self, Status};
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::{Found, Policy, Reason, Spec};
+use crate::route::Address;
+use crate::systemd::Loaded;
+
+/// What is written into a generation's units for the next manager.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) spec: Spec,
+    pub(super) address: Address,
+    pub(super) public: Option<PathBuf>,
+}
+
+/// The server's settings and the workers as they lie on disk at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Sight {
+    pub(super) settings: Settings,
+    pub(super) workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
+}
+
+/// Why nothing could be seen.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LookError {
+    /// server.yaml is wrong.
+    #[error("{0}")]
+    Settings(Problems),
+    /// The workers' directory can not be read.
+    #[error("{0}")]
+    Workers(String),
+}
+
+/// Reads server.yaml (or keeps the defaults where there is none) and the workers' directories. Blocks on the disk.
+pub(super) fn look(settings: &Settings, mode: Mode) -> Result<Sight, LookError> {
+    let settings = if settings.file.exists() {
+        Settings::load(&settings.file).map_err(LookError::Settings)?
+    } else {
+        settings.clone()
+    };
+    let inventory = inventory::scan(&settings, mode)
+        .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;
+    for stray in &inventory.strays {
+        tracing::warn!(
+            "{} is left out: {}",
+            stray.directory.display(),
+            stray.reason
+        );
+    }
+    let workers = inventory.workers.into_iter().filter_map(|(name, found)| {
+        let spec = match found.status {
+            Status::Disabled => return None,
+            Status::Refused(problems) => Err(Reason::Unusable(problems.to_string())),
+            Status::Enabled(settings) => Ok(Spec {
+                settings: *settings,
+                fingerprint: found.fingerprint,
+                directory: found.directory,
+                public: found.public,
+            }),
+        };
+        Some((name, spec))
+    });
+    let workers = workers.collect();
+    Ok(Sight { settings, workers })
+}
+
+/// Accepted snapshots, the newest of each worker, with what they were made of.
+pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (Generation, Spec)> {
+    let newest = |name: &WorkerName| {
+        store
+            .generations(name)
+            .into_iter()
+            .rev()
+            .find_map(|generation| {
+                let instance = Instance::new(name.clone(), generation);
+                let manifest = store.manifest(&instance).ok().flatten()?;
+                Some((
+                    generation,
+                    spec_of(manifest, store.latest_assets(&instance), sight, name),
+                ))
+            })
+    };
+    store
+        .workers()
+        .into_iter()
+        .filter_map(|name| newest(&name).map(|found| (name, found)))
+        .collect()
+}
+
+fn spec_of(manifest: Manifest, public: Option<PathBuf>, sight: &Sight, name: &WorkerName) -> Spec {
+    Spec {
+        settings: manifest.settings,
+        fingerprint: inventory::Fingerprint {
+            program: manifest.program,
+            assets: manifest.assets,
+            config: manifest.config,
+        },
+        directory: sight.settings.workers_directory.join(name.directory()),
+        public,
+    }
+}
+
+/// Generations found in systemd, in the plan's words; one whose record can not be read is not ours.
+pub(super) fn adopted(loaded: Vec<Loaded>) -> Vec<Found> {
+    let found = loaded.into_iter().filter_map(|unit| {
+        let record: Record = serde_json::from_str(&unit.record).ok()?;
+        let listening = match record.address {
+            Address::Unix(_) => unit.listening == Some(true),
+            Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
+        };
+        Some(Found {
+            instance: unit.instance,
+            spec: record.spec,
+            address: record.address,
+            public: record.public,
+            accepted: unit.accepted,
+            listening,
+            service: unit.service,
+        })
+    });
+    found.collect()
+}
+
+/// What the fleet goes by, from the settings.
+pub(super) fn policy(settings: &Settings, mode: Mode, runtime_directory: &Path) -> Policy {
+    Policy {
+        front: settings.front.clone(),
+        grace: settings.shutdown_grace,
+        startup_delay: settings.startup_delay,
+        restart_delay: settings.restart_delay,
+        ports: settings.ports.clone(),
+        build: mode == Mode::Development,
+        sockets: runtime_directory.to_owned(),
+    }
+}
+
+/// The program a generation runs.
+pub(super) fn command(spec: &Spec, files: &Path, mode: Mode) -> Result<Vec<String>, Reason> {
+    if spec.settings.kind == WorkerType::Static {
+        return Ok(Vec::new());
+    }
+    builder::run_command(&spec.settings, files, mode)
+        .map_err(|error| Reason::Unusable(error.to_string()))
+}

@@ -1,0 +1,275 @@
+//! The one place that acts. Each action runs as a task of its own and comes back as an event.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::journal::Journal;
+use super::look::{self, Record};
+use crate::builder::{self, BuildFailure};
+use crate::config::{Mode, WorkerType};
+use crate::deploy::snapshot::{Manifest, Store};
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::{Event, Reason, Source, Spec};
+use crate::route::Address;
+use crate::systemd::{Systemd, UnitPair};
+
+/// Longest time one build may take.
+const BUILD: Duration = Duration::from_secs(30 * 60);
+/// Accepted snapshots that are kept besides those that run.
+const KEEP: usize = 2;
+
+/// What acting needs.
+pub(super) struct Performer {
+    pub(super) systemd: Systemd,
+    /// Production: where snapshots are.
+    pub(super) store: Option<Store>,
+    pub(super) journal: Journal,
+    pub(super) mode: Mode,
+    /// Where relative paths of server.yaml start.
+    pub(super) project: PathBuf,
+    /// Group that may connect to workers' sockets: the proxy's.
+    pub(super) group: Option<String>,
+    /// How long a worker may take to exit on SIGTERM.
+    pub(super) stop_timeout: Duration,
+}
+
+/// The tasks of all actions under way.
+pub(super) type Tasks = JoinSet<Event>;
+
+impl Performer {
+    pub(super) fn build(self: &Arc<Self>, tasks: &mut Tasks, instance: Instance, spec: Spec) {
+        let target = self.project.join("target").join("workers");
+        tasks.spawn(async move {
+            let result = builder::build(&spec.settings, &spec.directory, &target, BUILD).await;
+            let result = result.map(drop).map_err(|error| match &error.failure {
+                BuildFailure::Unavailable(unavailable) => Reason::Unusable(unavailable.to_string()),
+                failure => {
+                    let output = error.output.lines().map(crate::config::printable).collect();
+                    Reason::Build(format!("`{}`: {failure}", error.command), output)
+                }
+            });
+            Event::Built(instance, result)
+        });
+    }
+
+    pub(super) fn launch(
+        self: &Arc<Self>,
+        tasks: &mut Tasks,
+        instance: Instance,
+        spec: Spec,
+        source: Source,
+        address: Address,
+    ) {
+        let this = Arc::clone(self);
+        tasks.spawn(async move {
+            let result = this.start(&instance, spec, source, address).await;
+            Event::Launched(instance, result)
+        });
+    }
+
+    async fn start(
+        &self,
+        instance: &Instance,
+        spec: Spec,
+        source: Source,
+        address: Address,
+    ) -> Result<Option<PathBuf>, Reason> {
+        let (files, public) = self.files(instance, &spec, source).await?;
+        if spec.settings.kind == WorkerType::Static {
+            return Ok(public);
+        }
+        let command = look::command(&spec, &files, self.mode)?;
+        let output = self.journal.output(instance, &spec, &self.project);
+        if let Some(directory) = output.as_deref().and_then(|file| file.parent()) {
+            std::fs::create_dir_all(directory).map_err(|error| {
+                Reason::Refused(format!(
+                    "make the directory {} of its log: {error}",
+                    directory.display()
+                ))
+            })?;
+        }
+        let record = Record {
+            spec,
+            address,
+            public,
+        };
+        let record_text =
+            serde_json::to_string(&record).map_err(|error| Reason::Refused(error.to_string()))?;
+        let Record {
+            spec,
+            address,
+            public,
+        } = record;
+        let pair = UnitPair {
+            instance: instance.clone(),
+            route: spec.settings.route,
+            mode: self.mode,
+            address,
+            socket_group: self.group.clone(),
+            directory: files,
+            command,
+            env: spec.settings.env,
+            limits: spec.settings.limits,
+            output,
+            stop_timeout: self.stop_timeout,
+            record: record_text,
+        };
+        self.systemd
+            .start_pair(&pair)
+            .await
+            .map_err(|error| Reason::Refused(chain(&error)))?;
+        Ok(public)
+    }
+
+    /// Where the generation's files and assets are: the worker's directory, or a snapshot made now.
+    async fn files(
+        &self,
+        instance: &Instance,
+        spec: &Spec,
+        source: Source,
+    ) -> Result<(PathBuf, Option<PathBuf>), Reason> {
+        let Some(store) = self.store.clone() else {
+            return Ok((spec.directory.clone(), spec.public.clone()));
+        };
+        let (instance, directory, kind) =
+            (instance.clone(), spec.directory.clone(), spec.settings.kind);
+        blocking(move || {
+            let files = match source {
+                Source::Directory => store.create(&instance, &directory, kind),
+                Source::SameAs(earlier) => {
+                    store.clone_of(&Instance::new(instance.worker.clone(), earlier), &instance)
+                }
+            };
+            let files = files.map_err(|error| Reason::Refused(chain(&error)))?;
+            Ok((files, store.latest_assets(&instance)))
+        })
+        .await
+    }
+
+    pub(super) fn accept(self: &Arc<Self>, tasks: &mut Tasks, instance: Instance, spec: Spec) {
+        let this = Arc::clone(self);
+        tasks.spawn(async move {
+            let result = this.write_down(&instance, spec).await;
+            Event::Accepted(instance, result)
+        });
+    }
+
+    /// The manifest makes a snapshot one to start from after a reboot; the mark in systemd tells the next manager.
+    async fn write_down(&self, instance: &Instance, spec: Spec) -> Result<(), Reason> {
+        let is_static = spec.settings.kind == WorkerType::Static;
+        if let Some(store) = self.store.clone() {
+            let instance = instance.clone();
+            let manifest = Manifest {
+                program: spec.fingerprint.program,
+                assets: spec.fingerprint.assets,
+                config: spec.fingerprint.config,
+                settings: spec.settings,
+            };
+            blocking(move || {
+                store
+                    .write_manifest(&instance, &manifest)
+                    .map_err(|error| Reason::Refused(chain(&error)))
+            })
+            .await?;
+        }
+        if is_static {
+            return Ok(());
+        }
+        self.systemd
+            .mark_accepted(instance)
+            .await
+            .map_err(|error| Reason::Refused(chain(&error)))
+    }
+
+    pub(super) fn assets(self: &Arc<Self>, tasks: &mut Tasks, instance: Instance, spec: Spec) {
+        let this = Arc::clone(self);
+        tasks.spawn(async move {
+            let result = this.copy_assets(&instance, &spec).await;
+            Event::AssetsReady(instance, result)
+        });
+    }
+
+    async fn copy_assets(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
+        let public = spec
+            .public
+            .clone()
+            .ok_or_else(|| Reason::Unusable("public/ is gone".to_owned()))?;
+        let Some(store) = self.store.clone() else {
+            return Ok(public);
+        };
+        let (instance, fingerprint) = (instance.clone(), spec.fingerprint.assets.clone());
+        blocking(move || {
+            store
+                .add_assets(&instance, &public, &fingerprint)
+                .map_err(|error| Reason::Refused(chain(&error)))
+        })
+        .await
+    }
+
+    pub(super) fn stop(
+        self: &Arc<Self>,
+        tasks: &mut Tasks,
+        instance: Instance,
+        spec: Option<Spec>,
+        failed: bool,
+    ) {
+        let this = Arc::clone(self);
+        tasks.spawn(async move {
+            if let Err(error) = this.systemd.stop_pair(&instance, this.stop_timeout).await {
+                tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{}; going on without", chain(&error));
+            }
+            let mut log = Vec::new();
+            if failed {
+                let output = spec.and_then(|spec| this.journal.output(&instance, &spec, &this.project));
+                log = this.journal.tail(&instance, output).await;
+            }
+            this.journal.forget(&instance);
+            Event::Stopped(instance, log)
+        });
+    }
+
+    /// Forgets old snapshots; nobody waits for it.
+    pub(super) fn prune(&self, worker: &WorkerName, live: &[Generation]) {
+        let Some(store) = &self.store else { return };
+        let accepted = store
+            .generations(worker)
+            .into_iter()
+            .rev()
+            .filter(|generation| {
+                let instance = Instance::new(worker.clone(), *generation);
+                store
+                    .manifest(&instance)
+                    .is_ok_and(|manifest| manifest.is_some())
+            });
+        let keep: Vec<Generation> = accepted.take(KEEP).chain(live.iter().copied()).collect();
+        if let Err(error) = store.prune(worker, &keep) {
+            tracing::warn!(tq.worker = %worker, "{}; they are tried again with the next reload", chain(&error));
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, Reason> + Send + 'static,
+) -> Result<T, Reason> {
+    match tokio::task::spawn_blocking(what).await {
+        Ok(result) => result,
+        Err(error) => Err(Reason::Refused(error.to_string())),
+    }
+}
+
+/// An error and its causes, each said once.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
