@@ -313,6 +313,7 @@ fn refuse_second_on_a_route(inventory: &mut Inventory) {
             let help = "give one of the two another 'path' in its config/worker.yaml";
             let problem = Problem::new(Place::file(&found.directory), message).help(help);
             found.status = Status::Refused(problem.into());
+            found.fingerprint.config.clear();
         } else {
             taken.insert(route, found.name.clone());
         }

@@ -1,4 +1,4 @@
-//! YAML text -> nodes that know where they stand. The only file that knows the YAML crates.
+//! YAML text -> nodes that know where they stand. Only this file and its `raw` know the YAML crates.
 //!
 //! Two parsers read each text. `serde_yaml` decides: what it refuses is a syntax error, and what a plain word means (a number, a
 //! truth value, a text) is its judgement. `yaml-rust2` only says where each node begins. Both see the same nodes in the same order, so
@@ -6,17 +6,19 @@
 //!
 //! Refused, each with its place: anchors and aliases (a small file could grow without bound), tags, a second document, deep nesting.
 
+mod raw;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::scanner::Marker;
 
 use super::problem::{Place, Problem, Problems};
+use raw::Raw;
 
 /// Deepest nesting; the deepest key there is has four levels.
 const MAX_DEPTH: usize = 32;
@@ -191,10 +193,12 @@ impl Document {
             };
             if anchor {
                 let help = "write the value out in each place ('&' and '*' in a text need quotes)";
+                let mark = self.sign_before(mark, &['&', '*']);
                 self.problem(mark, "anchors and aliases are not read here", help);
             }
             if tag {
                 let help = "leave the '!' out, or put the text in quotes";
+                let mark = self.sign_before(mark, &['!']);
                 self.problem(mark, "tags are not read here", help);
             }
             match event {
@@ -235,6 +239,35 @@ impl Document {
         }
     }
 
+    /// The nearest of `signs` at or before `mark`: an anchor or a tag stands before the node that carries it, if need be in the line
+    /// before.
+    fn sign_before(&self, mark: Mark, signs: &[char]) -> Mark {
+        for line in (mark.line.saturating_sub(1)..=mark.line).rev() {
+            let Some(text) = line.checked_sub(1).and_then(|line| self.lines.get(line)) else {
+                break;
+            };
+            let length = if line == mark.line {
+                mark.column
+            } else {
+                usize::MAX
+            };
+            let before: Vec<char> = text.chars().take(length).collect();
+            if let Some(mut at) = before.iter().rposition(|c| signs.contains(c)) {
+                while at > 0 && signs.contains(&before[at - 1]) {
+                    at -= 1;
+                }
+                let name = text.chars().skip(at);
+                let width = name.take_while(|c| !c.is_whitespace()).count();
+                return Mark {
+                    line,
+                    column: at + 1,
+                    width,
+                };
+            }
+        }
+        mark
+    }
+
     /// Deals the places out to the tree; `None` if the two parsers did not see the same nodes.
     fn node(&self, raw: Raw, marks: &mut std::vec::IntoIter<Begin>) -> Option<Node> {
         let begin = match marks.next() {
@@ -248,6 +281,8 @@ impl Document {
                 if mark.width == 1 {
                     mark.width = text.chars().count().max(1);
                 }
+                // Numbers are kept as they are written; what a text is, quotes and folds undone, the parser of record says.
+                let text = value.as_str().map(str::to_owned).unwrap_or(text);
                 (mark, Content::Scalar(text, value))
             }
             (Begin::Collection(mark), Raw::List(items)) => {
@@ -255,7 +290,15 @@ impl Document {
                 (mark, Content::List(nodes.collect::<Option<_>>()?))
             }
             (Begin::Collection(mark), Raw::Map(pairs)) => {
-                (mark, Content::Map(self.entries(pairs, marks)?))
+                let entries = self.entries(pairs, marks)?;
+                // A mapping in lines of its own begins, for the parser, at the first colon; for a reader, at the first key.
+                let line = self.lines.get(mark.line.wrapping_sub(1));
+                let opened = line.and_then(|line| line.chars().nth(mark.column - 1)) == Some('{');
+                let first = entries.first().filter(|_| !opened);
+                (
+                    first.map_or(mark, |entry| entry.mark),
+                    Content::Map(entries),
+                )
             }
             _ => return None,
         };
@@ -351,83 +394,6 @@ impl Node {
 enum Begin {
     Scalar(Mark, String),
     Collection(Mark),
-}
-
-/// A tree as the parser of record sees it; unlike [`Value`] it keeps the order of keys, and keys that are there twice.
-enum Raw {
-    Scalar(Value),
-    List(Vec<Raw>),
-    Map(Vec<(Raw, Raw)>),
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value without a tag")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    // Integers beyond 64 bits are no value of any key; as a float they are refused with their place.
-    fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
-        Ok(Raw::Scalar((value as f64).into()))
-    }
-
-    fn visit_u128<E>(self, value: u128) -> Result<Raw, E> {
-        Ok(Raw::Scalar((value as f64).into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Null))
-    }
-
-    // What an empty file is called.
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Null))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Raw::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Raw, A::Error> {
-        let mut map = Vec::new();
-        while let Some(pair) = pairs.next_entry()? {
-            map.push(pair);
-        }
-        Ok(Raw::Map(map))
-    }
 }
 
 /// How deep brackets are nested at most, those in texts and comments included: a bound, not a measure.

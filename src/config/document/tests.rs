@@ -49,6 +49,30 @@ fn empty_files_are_empty() {
 }
 
 #[test]
+fn every_common_way_of_writing_is_read() {
+    for text in [
+        "a: 1\r\nb:\r\n  c: 2\r\n",
+        "a: |\n  one\n  two\nb: >-\n  three\n\n  four\n",
+        "a: one\n  two\n  three\n",
+        "a: 'it''s'\nb: \"x\\ty\\\n  z\"\n",
+        "a: [1, 2,]\nb: {c, d: , e: f}\n",
+        "a:\n- 1\n-\n- - 2\n  - x: y\n    z:\n",
+        "? a\n: b\n\"c d\": e # f\n",
+        "a: # comment\n  b: c\n",
+        "%YAML 1.2\n---\na: b\n...\n",
+        "a: http://x/y#z\n'/b': -1\n",
+        "a: 'ä €'\nb: \u{1f600}\n",
+    ] {
+        assert_eq!(problems(text), [], "{text:?}");
+    }
+    let document = Document::parse(Path::new("x"), "a: |\r\n  one\r\n  two\r\n");
+    assert_eq!(
+        document.root()[0].value.typed::<String>().unwrap(),
+        "one\ntwo\n"
+    );
+}
+
+#[test]
 fn a_key_given_twice_names_both_lines() {
     let problem = only("a: 1\nb: 2\na: 3\n");
     assert_eq!((problem.place.line, problem.place.column), (3, 1));
