@@ -111,12 +111,7 @@ fn workers(settings: &Settings, mode: Mode) -> String {
         text += &worker(found);
     }
     for stray in inventory.strays {
-        let _ = writeln!(
-            text,
-            "stray {}\n  {}",
-            stray.directory.display(),
-            stray.reason
-        );
+        let _ = writeln!(text, "stray {stray}");
     }
     text
 }

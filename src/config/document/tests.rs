@@ -29,7 +29,8 @@ fn nodes_know_their_place() {
         width,
     };
     assert_eq!(inner[0].mark, at(2, 3, 2));
-    assert_eq!(inner[0].value.mark, at(2, 7, 5));
+    assert_eq!(inner[0].value.mark, at(2, 7, 3));
+    assert_eq!(document.place(inner[0].value.mark).width, 5);
     let Content::List(items) = &inner[1].value.content else {
         panic!("{document:?}");
     };
@@ -138,6 +139,17 @@ fn deep_and_long_files_end_soon() {
     for text in ["# ".repeat(1 << 19), "\n".repeat(1 << 20)] {
         assert!(problems(&text).is_empty());
     }
+    let line = |piece: &str| {
+        format!(
+            "a: {{{}}}",
+            (0..60_000)
+                .map(|key| format!("{piece}{key}: {{}}, "))
+                .collect::<String>()
+        )
+    };
+    assert!(problems(&line("k")).is_empty());
+    assert_eq!(problems(&line("&x k")).len(), MAX_PROBLEMS + 1);
+    assert_eq!(problems(&line("k: 1, k: 2, x")).len(), MAX_PROBLEMS + 1);
     let many: String = (0..60_000)
         .map(|key| format!("key{key}: {key}\n"))
         .collect();
