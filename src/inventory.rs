@@ -7,11 +7,13 @@ mod fingerprint;
 mod kind;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use fingerprint::Fingerprint;
 
+use crate::config::problem::printable;
 use crate::config::{Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerSettings};
 use crate::names::WorkerName;
 use crate::route::RoutePath;
@@ -90,6 +92,13 @@ pub struct ScanError {
     /// Why not.
     #[source]
     pub source: io::Error,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directory = printable(&self.directory.to_string_lossy());
+        write!(f, "{directory}: {}", printable(&self.reason))
+    }
 }
 
 impl Found {
@@ -313,6 +322,7 @@ fn refuse_second_on_a_route(inventory: &mut Inventory) {
             let help = "give one of the two another 'path' in its config/worker.yaml";
             let problem = Problem::new(Place::file(&found.directory), message).help(help);
             found.status = Status::Refused(problem.into());
+            found.fingerprint.config.clear();
         } else {
             taken.insert(route, found.name.clone());
         }

@@ -1,4 +1,4 @@
-//! YAML text -> nodes that know where they stand. The only file that knows the YAML crates.
+//! YAML text -> nodes that know where they stand. Only this file and its `raw` know the YAML crates.
 //!
 //! Two parsers read each text. `serde_yaml` decides: what it refuses is a syntax error, and what a plain word means (a number, a
 //! truth value, a text) is its judgement. `yaml-rust2` only says where each node begins. Both see the same nodes in the same order, so
@@ -6,26 +6,31 @@
 //!
 //! Refused, each with its place: anchors and aliases (a small file could grow without bound), tags, a second document, deep nesting.
 
+mod raw;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::scanner::Marker;
 
 use super::problem::{Place, Problem, Problems};
+use raw::Raw;
 
 /// Deepest nesting; the deepest key there is has four levels.
 const MAX_DEPTH: usize = 32;
+/// Most problems that are kept of one file. Nobody reads more, and a file of nothing but problems must not cost more than its size.
+const MAX_PROBLEMS: usize = 100;
 
 /// A parsed file and what was found wrong in it so far.
 #[derive(Debug)]
 pub(super) struct Document {
     file: PathBuf,
-    lines: Vec<String>,
+    lines: Vec<Arc<str>>,
     root: Node,
     problems: RefCell<Vec<Problem>>,
 }
@@ -37,7 +42,7 @@ pub(super) struct Mark {
     pub(super) line: usize,
     /// Column in characters, counted from 1.
     pub(super) column: usize,
-    /// Characters of the node on its first line.
+    /// Characters of the node, without quotes.
     pub(super) width: usize,
 }
 
@@ -72,7 +77,7 @@ impl Document {
     pub(super) fn parse(file: &Path, text: &str) -> Self {
         let mut document = Self {
             file: file.to_owned(),
-            lines: text.lines().map(str::to_owned).collect(),
+            lines: text.lines().map(Arc::from).collect(),
             root: Node::empty(),
             problems: RefCell::default(),
         };
@@ -98,30 +103,48 @@ impl Document {
 
     /// The place in the file that `mark` means.
     pub(super) fn place(&self, mark: Mark) -> Place {
-        let line = mark
-            .line
-            .checked_sub(1)
-            .and_then(|line| self.lines.get(line));
+        let line = self.line(mark.line);
+        // Looked up here and not for each node: a file may be one long line.
+        let mut rest = line.chars().skip(mark.column.saturating_sub(1));
+        let width = match rest.next() {
+            Some(quote @ ('"' | '\'')) => 2 + rest.take_while(|&c| c != quote).count(),
+            _ => mark.width,
+        };
         Place {
             file: self.file.clone(),
             line: mark.line,
             column: mark.column,
-            width: mark.width,
-            source_line: line.cloned().unwrap_or_default(),
+            width,
+            source_line: line,
         }
+    }
+
+    fn line(&self, number: usize) -> Arc<str> {
+        let index = number.wrapping_sub(1);
+        self.lines.get(index).cloned().unwrap_or_default()
     }
 
     /// Keeps a problem.
     pub(super) fn problem(&self, mark: Mark, message: impl Into<String>, help: impl Into<String>) {
-        let problem = Problem::new(self.place(mark), message).help(help);
-        self.problems.borrow_mut().push(problem);
+        if !self.is_full() {
+            let problem = Problem::new(self.place(mark), message).help(help);
+            self.problems.borrow_mut().push(problem);
+        }
     }
 
     /// `value`, if nothing is wrong; else all that is, in the order of the file.
     pub(super) fn finish<T>(self, value: T) -> Result<T, Problems> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| (problem.place.line, problem.place.column));
+        if problems.len() >= MAX_PROBLEMS {
+            let message = format!("has at least {MAX_PROBLEMS} problems; more are not looked for");
+            problems.push(Problem::new(Place::file(&self.file), message));
+        }
         Problems(problems).or(value)
+    }
+
+    fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= MAX_PROBLEMS
     }
 
     fn read(&self, text: &str) -> Option<Node> {
@@ -149,7 +172,7 @@ impl Document {
             Ok(marks) => marks,
             Err(error) => {
                 let help = "write it in a simpler way, for example with quotes";
-                self.problem(self.mark(error.marker()), error.info().to_owned(), help);
+                self.problem(mark_of(error.marker()), error.info().to_owned(), help);
                 return None;
             }
         };
@@ -181,7 +204,7 @@ impl Document {
         let (mut marks, mut depth, mut documents) = (Vec::new(), 0_usize, 0);
         loop {
             let (event, marker) = parser.next_token()?;
-            let mark = self.mark(&marker);
+            let mark = mark_of(&marker);
             let (anchor, tag) = match &event {
                 Event::Scalar(_, _, anchor, tag)
                 | Event::SequenceStart(anchor, tag)
@@ -191,10 +214,12 @@ impl Document {
             };
             if anchor {
                 let help = "write the value out in each place ('&' and '*' in a text need quotes)";
+                let mark = self.sign_before(mark, &['&', '*']);
                 self.problem(mark, "anchors and aliases are not read here", help);
             }
             if tag {
                 let help = "leave the '!' out, or put the text in quotes";
+                let mark = self.sign_before(mark, &['!']);
                 self.problem(mark, "tags are not read here", help);
             }
             match event {
@@ -212,6 +237,9 @@ impl Document {
                 self.problem(mark, "is nested too deeply", "no key needs that");
                 return Ok(marks);
             }
+            if self.is_full() {
+                return Ok(marks);
+            }
             if documents > 1 {
                 let help = "keep one, and remove the line '---'";
                 self.problem(mark, "here begins a second document", help);
@@ -220,19 +248,31 @@ impl Document {
         }
     }
 
-    fn mark(&self, marker: &Marker) -> Mark {
-        let (line, column) = (marker.line(), marker.col() + 1);
-        let begun = self.lines.get(line.wrapping_sub(1)).map(String::as_str);
-        let rest = begun.unwrap_or_default().chars().skip(column - 1);
-        let width = match rest.clone().next() {
-            Some(quote @ ('"' | '\'')) => 2 + rest.skip(1).take_while(|&c| c != quote).count(),
-            _ => 1,
-        };
-        Mark {
-            line,
-            column,
-            width,
+    /// The nearest of `signs` at or before `mark`: an anchor or a tag stands before the node that carries it, if need be in the line
+    /// before.
+    fn sign_before(&self, mark: Mark, signs: &[char]) -> Mark {
+        for line in (mark.line.saturating_sub(1)..=mark.line).rev() {
+            let text = self.line(line);
+            let length = if line == mark.line {
+                mark.column
+            } else {
+                usize::MAX
+            };
+            let before: Vec<char> = text.chars().take(length).collect();
+            if let Some(mut at) = before.iter().rposition(|c| signs.contains(c)) {
+                while at > 0 && signs.contains(&before[at - 1]) {
+                    at -= 1;
+                }
+                let name = text.chars().skip(at);
+                let width = name.take_while(|c| !c.is_whitespace()).count();
+                return Mark {
+                    line,
+                    column: at + 1,
+                    width,
+                };
+            }
         }
+        mark
     }
 
     /// Deals the places out to the tree; `None` if the two parsers did not see the same nodes.
@@ -245,9 +285,9 @@ impl Document {
         };
         let (mark, content) = match (begin, raw) {
             (Begin::Scalar(mut mark, text), Raw::Scalar(value)) => {
-                if mark.width == 1 {
-                    mark.width = text.chars().count().max(1);
-                }
+                mark.width = text.chars().count().max(1);
+                // Numbers are kept as they are written; what a text is, quotes and folds undone, the parser of record says.
+                let text = value.as_str().map(str::to_owned).unwrap_or(text);
                 (mark, Content::Scalar(text, value))
             }
             (Begin::Collection(mark), Raw::List(items)) => {
@@ -255,7 +295,16 @@ impl Document {
                 (mark, Content::List(nodes.collect::<Option<_>>()?))
             }
             (Begin::Collection(mark), Raw::Map(pairs)) => {
-                (mark, Content::Map(self.entries(pairs, marks)?))
+                let entries = self.entries(pairs, marks)?;
+                // A mapping in lines of its own begins, for the parser, at the first colon; for a reader, at the first key.
+                let begins = |entry: &&Entry| {
+                    (entry.mark.line, entry.mark.column) < (mark.line, mark.column)
+                };
+                let first = entries.first().filter(begins);
+                (
+                    first.map_or(mark, |entry| entry.mark),
+                    Content::Map(entries),
+                )
             }
             _ => return None,
         };
@@ -302,8 +351,8 @@ impl Document {
         // The place is shown in our own way.
         let place = format!(" at line {} column {}", mark.line, mark.column);
         message = message.replacen(&place, "", 1);
-        let line = self.lines.get(mark.line.wrapping_sub(1));
-        let tab = line.is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+        let line = self.line(mark.line);
+        let tab = line.trim_start_matches(' ').starts_with('\t');
         let help = if tab {
             "indent with spaces; YAML does not allow tabs there"
         } else {
@@ -353,80 +402,12 @@ enum Begin {
     Collection(Mark),
 }
 
-/// A tree as the parser of record sees it; unlike [`Value`] it keeps the order of keys, and keys that are there twice.
-enum Raw {
-    Scalar(Value),
-    List(Vec<Raw>),
-    Map(Vec<(Raw, Raw)>),
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value without a tag")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    // Integers beyond 64 bits are no value of any key; as a float they are refused with their place.
-    fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
-        Ok(Raw::Scalar((value as f64).into()))
-    }
-
-    fn visit_u128<E>(self, value: u128) -> Result<Raw, E> {
-        Ok(Raw::Scalar((value as f64).into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.into()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Null))
-    }
-
-    // What an empty file is called.
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Null))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Raw::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Raw, A::Error> {
-        let mut map = Vec::new();
-        while let Some(pair) = pairs.next_entry()? {
-            map.push(pair);
-        }
-        Ok(Raw::Map(map))
+/// Where the parser of positions is; it counts columns from 0.
+fn mark_of(marker: &Marker) -> Mark {
+    Mark {
+        line: marker.line(),
+        column: marker.col() + 1,
+        width: 1,
     }
 }
 

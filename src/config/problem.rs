@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Most characters of a source line that are shown; more are cut away around the place that matters.
 const SHOWN: usize = 110;
@@ -30,8 +31,8 @@ pub struct Place {
     pub column: usize,
     /// How many characters are meant.
     pub width: usize,
-    /// The line itself, as it stands in the file.
-    pub source_line: String,
+    /// The line itself, as it stands in the file; shared, since a whole file may be one line with many problems.
+    pub source_line: Arc<str>,
 }
 
 impl Place {
@@ -177,7 +178,7 @@ mod tests {
             line: 4,
             column,
             width,
-            source_line: source_line.to_owned(),
+            source_line: source_line.into(),
         };
         Problem::new(place, "wrong").help("right").to_string()
     }

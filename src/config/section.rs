@@ -97,7 +97,10 @@ impl<'d> Section<'d> {
         match item.node.typed::<u64>() {
             Some(number) if range.contains(&number) => Some(number),
             _ => {
-                let help = format!("write a whole number from {from} to {to}{unit}");
+                let text: Option<String> = item.node.typed();
+                let quoted = text.is_some_and(|text| text.parse::<u64>().is_ok());
+                let quotes = if quoted { ", without quotes" } else { "" };
+                let help = format!("write a whole number from {from} to {to}{unit}{quotes}");
                 item.problem(format!("'{path}' can not be {}", item.shown()), help);
                 None
             }

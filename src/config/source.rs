@@ -100,7 +100,7 @@ fn text(file: &Path, mut bytes: Vec<u8>) -> Result<String, Problem> {
             line: good.matches('\n').count() + 1,
             column: begun.chars().count() + 1,
             width: 1,
-            source_line: format!("{begun}\u{fffd}"),
+            source_line: format!("{begun}\u{fffd}").into(),
         };
         Problem::new(place, "here is a byte that is not UTF-8").help("save the file as UTF-8 text")
     })

@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 
 use crate::config::WorkerType;
 
-/// Files that a project has for its tools: a directory with one is a worker.
-const PROJECT: [&str; 5] = [
+/// Files that only a program of its own has: a directory with one is a worker.
+const PROJECT: [&str; 6] = [
     "Cargo.toml",
     "go.mod",
+    "main.go",
     "package.json",
     "pyproject.toml",
     "requirements.txt",
 ];
-/// Files that a program may consist of. Below another worker they are rather a part of that one (`lib/index.js`).
-const PROGRAM: [&str; 5] = ["main.py", "app.py", "main.go", "server.js", "index.js"];
+/// Files that make a Python program, or in a package (a directory with `__init__.py`) below another worker a part of that one.
+const PYTHON: [&str; 2] = ["main.py", "app.py"];
+/// Files that make a Node.js program, or below another worker rather a part of that one (`lib/index.js`).
+const NODE: [&str; 2] = ["server.js", "index.js"];
 
 /// The names in a directory.
 #[derive(Debug)]
@@ -77,9 +80,11 @@ impl Listing {
             .iter()
             .any(|name| self.directories.contains(OsStr::new(name)));
         let configuration = || self.directory.join("config/worker.yaml");
+        let has = |names: &[&str]| names.iter().any(|name| self.has_file(name));
         directory
-            || PROJECT.iter().any(|name| self.has_file(name))
-            || (!inside && PROGRAM.iter().any(|name| self.has_file(name)))
+            || has(&PROJECT)
+            || (has(&PYTHON) && !(inside && self.has_file("__init__.py")))
+            || (has(&NODE) && !inside)
             || configuration().symlink_metadata().is_ok()
     }
 

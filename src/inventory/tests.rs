@@ -88,6 +88,10 @@ fn workers_are_found_inside_workers_and_not_inside_their_parts() {
         "api/package.json",
         "api/lib/index.js",
         "api/users/src/main.rs",
+        "api/old/main.go",
+        "api/package/main.py",
+        "api/package/__init__.py",
+        "api/report/app.py",
         "api/users/.cache/x/package.json",
         "api/node_modules/x/package.json",
         "api/src/deep/Cargo.toml",
@@ -97,10 +101,23 @@ fn workers_are_found_inside_workers_and_not_inside_their_parts() {
         ".hidden/src/main.rs",
         "nothing/readme.txt",
     ]);
-    assert_eq!(yard.names(), ["api", "api.users", "group.a", "group.b"]);
+    assert_eq!(
+        yard.names(),
+        [
+            "api",
+            "api.old",
+            "api.report",
+            "api.users",
+            "group.a",
+            "group.b"
+        ]
+    );
     let inventory = yard.scan(Mode::Production);
     let api = &inventory.workers[&WorkerName::parse("api").unwrap()];
-    assert_eq!(api.nested, [yard.path("api/users")]);
+    assert_eq!(
+        api.nested,
+        ["api/old", "api/report", "api/users"].map(|nested| yard.path(nested))
+    );
     assert_eq!(api.directory, yard.path("api"));
 }
 

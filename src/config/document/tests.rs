@@ -29,7 +29,8 @@ fn nodes_know_their_place() {
         width,
     };
     assert_eq!(inner[0].mark, at(2, 3, 2));
-    assert_eq!(inner[0].value.mark, at(2, 7, 5));
+    assert_eq!(inner[0].value.mark, at(2, 7, 3));
+    assert_eq!(document.place(inner[0].value.mark).width, 5);
     let Content::List(items) = &inner[1].value.content else {
         panic!("{document:?}");
     };
@@ -46,6 +47,30 @@ fn empty_files_are_empty() {
         assert!(document.root().is_empty(), "{text:?}");
         assert_eq!(document.finish(()), Ok(()), "{text:?}");
     }
+}
+
+#[test]
+fn every_common_way_of_writing_is_read() {
+    for text in [
+        "a: 1\r\nb:\r\n  c: 2\r\n",
+        "a: |\n  one\n  two\nb: >-\n  three\n\n  four\n",
+        "a: one\n  two\n  three\n",
+        "a: 'it''s'\nb: \"x\\ty\\\n  z\"\n",
+        "a: [1, 2,]\nb: {c, d: , e: f}\n",
+        "a:\n- 1\n-\n- - 2\n  - x: y\n    z:\n",
+        "? a\n: b\n\"c d\": e # f\n",
+        "a: # comment\n  b: c\n",
+        "%YAML 1.2\n---\na: b\n...\n",
+        "a: http://x/y#z\n'/b': -1\n",
+        "a: 'ä €'\nb: \u{1f600}\n",
+    ] {
+        assert_eq!(problems(text), [], "{text:?}");
+    }
+    let document = Document::parse(Path::new("x"), "a: |\r\n  one\r\n  two\r\n");
+    assert_eq!(
+        document.root()[0].value.typed::<String>().unwrap(),
+        "one\ntwo\n"
+    );
 }
 
 #[test]
@@ -114,6 +139,17 @@ fn deep_and_long_files_end_soon() {
     for text in ["# ".repeat(1 << 19), "\n".repeat(1 << 20)] {
         assert!(problems(&text).is_empty());
     }
+    let line = |piece: &str| {
+        format!(
+            "a: {{{}}}",
+            (0..60_000)
+                .map(|key| format!("{piece}{key}: {{}}, "))
+                .collect::<String>()
+        )
+    };
+    assert!(problems(&line("k")).is_empty());
+    assert_eq!(problems(&line("&x k")).len(), MAX_PROBLEMS + 1);
+    assert_eq!(problems(&line("k: 1, k: 2, x")).len(), MAX_PROBLEMS + 1);
     let many: String = (0..60_000)
         .map(|key| format!("key{key}: {key}\n"))
         .collect();

@@ -1,0 +1,167 @@
+//! Directory trees in, what is made of them out: each directory below `tests/golden/` holds `config/` and `workers/` like a real
+//! project, and `expected.txt`. `TQ_GOLDEN=write cargo test --test golden` writes the expectations anew; read the difference before
+//! committing it. A file `mode` with the word `development` chooses that mode.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tqserver::config::{Limits, LimitsPatch, Mode, Settings, WorkerSettings};
+use tqserver::inventory::{Found, Status, scan};
+
+#[test]
+fn every_tree_gives_what_is_expected_of_it() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut cases: Vec<PathBuf> = fs::read_dir(&golden)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty(), "no case in {}", golden.display());
+    let write = std::env::var("TQ_GOLDEN").is_ok_and(|value| value == "write");
+    let mut differences = String::new();
+    for case in cases {
+        let found = told(&case);
+        let file = case.join("expected.txt");
+        if write {
+            fs::write(&file, &found).unwrap();
+            continue;
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        if expected != found {
+            let name = case.file_name().unwrap().to_string_lossy();
+            let _ = write!(
+                differences,
+                "--- {name}, expected:\n{expected}--- {name}, found:\n{found}\n"
+            );
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
+}
+
+/// All there is to say of a tree, without what differs from machine to machine.
+fn told(case: &Path) -> String {
+    let mode = match fs::read_to_string(case.join("mode")) {
+        Ok(word) if word.trim() == "development" => Mode::Development,
+        _ => Mode::Production,
+    };
+    let text = match Settings::load(&case.join("config/server.yaml")) {
+        Err(problems) => format!("refused:\n{problems}\n"),
+        Ok(settings) => server(&settings) + &workers(&settings, mode),
+    };
+    let here = case.display().to_string();
+    text.replace(&format!("{here}/"), "").replace(&here, ".")
+}
+
+fn server(settings: &Settings) -> String {
+    let front = &settings.front;
+    let mut text = format!(
+        "server\n  listen {:?}\n  read {:?} write {:?} idle {:?}\n  health {} head {} bytes, {} fields\n",
+        front.listen,
+        front.read_timeout,
+        front.write_timeout,
+        front.idle_timeout,
+        front.health_path,
+        front.max_header_bytes,
+        front.max_headers,
+    );
+    let _ = write!(
+        text,
+        "workers in {}\n  ports {:?}\n  startup {:?} restart {:?} grace {:?} debounce {:?}\n",
+        settings.workers_directory.display(),
+        settings.ports,
+        settings.startup_delay,
+        settings.restart_delay,
+        settings.shutdown_grace,
+        settings.debounce,
+    );
+    let _ = writeln!(text, "  default: {}", limits(&settings.default));
+    for (
+        route,
+        LimitsPatch {
+            gomaxprocs,
+            gomemlimit,
+            max_requests,
+            ..
+        },
+    ) in &settings.paths
+    {
+        let _ = writeln!(
+            text,
+            "  {route}: cores {gomaxprocs:?} memory {gomemlimit:?} requests {max_requests:?} ..."
+        );
+    }
+    let max = &settings.max;
+    let _ = writeln!(
+        text,
+        "  max: cores {:?} memory {:?} tasks {:?}",
+        max.gomaxprocs, max.gomemlimit, max.tasks_max
+    );
+    text
+}
+
+fn workers(settings: &Settings, mode: Mode) -> String {
+    let inventory = match scan(settings, mode) {
+        Ok(inventory) => inventory,
+        Err(error) => return format!("can not {error}\n"),
+    };
+    let mut text = String::new();
+    for found in inventory.workers.values() {
+        text += &worker(found);
+    }
+    for stray in inventory.strays {
+        let _ = writeln!(text, "stray {stray}");
+    }
+    text
+}
+
+fn worker(found: &Found) -> String {
+    let mut text = format!("worker {} in {}", found.name, found.directory.display());
+    if let Some(public) = &found.public {
+        let _ = write!(text, ", assets in {}", public.display());
+    }
+    for nested in &found.nested {
+        let _ = write!(text, ", without {}", nested.display());
+    }
+    match &found.status {
+        Status::Enabled(settings) => text + "\n" + &effective(settings),
+        Status::Disabled => text + "\n  disabled\n",
+        Status::Refused(problems) => format!("{text}\n  refused:\n{problems}\n"),
+    }
+}
+
+fn effective(settings: &WorkerSettings) -> String {
+    let health = &settings.health;
+    format!(
+        "  route {} type {} listen {:?}\n  command {:?} build {:?} env {:?}\n  \
+         health {:?}, timeout {:?} interval {:?} start {:?} failures {}\n  {}\n",
+        settings.route,
+        settings.kind,
+        settings.listen,
+        settings.command,
+        settings.build,
+        settings.env,
+        health.path,
+        health.timeout,
+        health.interval,
+        health.start_timeout,
+        health.failures,
+        limits(&settings.limits),
+    )
+}
+
+fn limits(limits: &Limits) -> String {
+    let or_none = |value: Option<String>| value.unwrap_or("none".to_owned());
+    format!(
+        "cores {} memory {} tasks {} requests {} read {:?} write {:?} idle {:?} log {:?}",
+        or_none(limits.gomaxprocs.map(|quota| quota.cores.to_string())),
+        or_none(limits.gomemlimit.map(|size| size.to_string())),
+        or_none(limits.tasks_max.map(|tasks| tasks.to_string())),
+        limits.max_requests,
+        limits.timeouts.read,
+        limits.timeouts.write,
+        limits.timeouts.idle,
+        limits.log_file,
+    )
+}
