@@ -877,7 +877,7 @@ mod tests {
             &exec,
             there.path(),
             Path::new("/nowhere"),
-            Duration::from_secs(1),
+            Duration::from_secs(2),
         )
         .await;
         let error = error.unwrap_err().to_string();
