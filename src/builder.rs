@@ -2,33 +2,25 @@
 //!
 //! It names programs and runs builds. It starts no worker (systemd does) and decides nothing about when to build.
 
-use std::collections::VecDeque;
+mod process;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::unix::pipe;
-use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use crate::config::{Mode, WorkerSettings, WorkerType};
 use crate::names::WorkerName;
+use process::{Run, Tail};
 
 /// Where interpreters are looked for: root's directories, whatever environment the server was started with.
 const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// How much of a build's output is kept: the end, where the errors are.
-const OUTPUT_MAX: usize = 64 * 1024;
-
-/// How long the output of a build that has ended may stay open.
-const LEFTOVERS: Duration = Duration::from_secs(1);
 
 /// Where a Node.js program starts if its package.json does not say.
 const NODE_ENTRIES: [&str; 4] = ["server.js", "index.js", "src/server.js", "src/index.js"];
@@ -262,137 +254,45 @@ pub async fn build(
     };
     ended.map_err(|failure| failed(failure, output.text()))?;
 
-    let installed = match by_type {
+    let made = match by_type {
         Some(WorkerType::Rust) => match cargo_executable(&messages.text(), program) {
-            Some(made) => copy(&made, &fresh).and_then(|()| install(&fresh, &place)),
+            Some(made) => Made::Elsewhere(made),
             None => {
-                return Err(failed(
-                    BuildFailure::NoProgram(program.to_owned()),
-                    output.text(),
-                ));
+                let none = BuildFailure::NoProgram(program.to_owned());
+                return Err(failed(none, output.text()));
             }
         },
-        Some(WorkerType::Go) => install(&fresh, &place),
-        Some(WorkerType::Node) => touch(&directory.join("node_modules")).map(|()| Built::Fresh),
-        _ => Ok(Built::Fresh),
+        Some(WorkerType::Go) => Made::Beside,
+        Some(WorkerType::Node) => Made::Modules(directory.join("node_modules")),
+        _ => return Ok(Built::Fresh),
     };
+    let at = place.clone();
+    // Programs are large, and the rest of this process has requests to answer.
+    let installed = tokio::task::spawn_blocking(move || made.install(&fresh, &at)).await;
+    let installed = installed.unwrap_or_else(|panic| Err(io::Error::other(panic)));
     installed.map_err(|source| failed(install_failure(&place, source), output.text()))
 }
 
-/// A build's process.
-struct Run<'a> {
-    words: &'a [String],
-    directory: &'a Path,
-    /// Cargo's target directory, if this is Cargo. Its standard output then is messages for us, not for people.
-    cargo_target: Option<&'a Path>,
+/// Where a build left what it made.
+enum Made {
+    /// The program, where Cargo keeps it.
+    Elsewhere(PathBuf),
+    /// The program, under its new name beside the old one.
+    Beside,
+    /// The directory of a Node.js program's modules.
+    Modules(PathBuf),
 }
 
-impl Run<'_> {
-    async fn to_end(&self, output: &mut Tail, messages: &mut Tail) -> io::Result<ExitStatus> {
-        let (stderr, stderr_end) = pipe_pair()?;
-        let (stdout, stdout_end) = match self.cargo_target {
-            Some(_) => pipe_pair().map(|(ours, theirs)| (Some(ours), theirs))?,
-            // One pipe for both, so that the lines stay in the order they were written.
-            None => (None, stderr_end.try_clone()?),
-        };
-        let mut command = Command::new(&self.words[0]);
-        command
-            .args(&self.words[1..])
-            .current_dir(self.directory)
-            .stdin(Stdio::null())
-            .stdout(stdout_end)
-            .stderr(stderr_end)
-            .process_group(0)
-            .kill_on_drop(true);
-        if let Some(target) = self.cargo_target {
-            command.env("CARGO_TARGET_DIR", target);
-        }
-        let mut child = command.spawn()?;
-        // Our copies of the pipes' other ends: with them open, the output would never end.
-        drop(command);
-        let mut group = Group::of(&child);
-
-        let read_stdout = async {
-            match stdout {
-                Some(stdout) => messages.fill(stdout).await,
-                None => Ok(()),
+impl Made {
+    fn install(self, fresh: &Path, place: &Path) -> io::Result<Built> {
+        match self {
+            Self::Elsewhere(made) => {
+                copy(&made, fresh)?;
+                install(fresh, place)
             }
-        };
-        // The output may stay open longer than the build, in the hands of something it left running. The build's end counts.
-        let reading = async { tokio::try_join!(output.fill(stderr), read_stdout) };
-        tokio::pin!(reading);
-        let (status, read) = tokio::select! {
-            status = child.wait() => (status?, false),
-            read = &mut reading => {
-                read?;
-                (child.wait().await?, true)
-            }
-        };
-        group.kill();
-        if !read {
-            // What wrote is dead, and what is left in the pipe is read; for something that left the group we do not wait.
-            let _ = tokio::time::timeout(LEFTOVERS, reading).await;
+            Self::Beside => install(fresh, place),
+            Self::Modules(modules) => touch(&modules).map(|()| Built::Fresh),
         }
-        Ok(status)
-    }
-}
-
-/// The process group of a build. Killed when dropped, so that a build that is given up takes its children with it.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &tokio::process::Child) -> Self {
-        let leader = child.id().and_then(|id| i32::try_from(id).ok());
-        Self(leader.and_then(Pid::from_raw))
-    }
-
-    fn kill(&mut self) {
-        if let Some(group) = self.0.take() {
-            // No such process: it is over, which is what we want.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// The last [`OUTPUT_MAX`] bytes of an output.
-#[derive(Default)]
-struct Tail {
-    bytes: VecDeque<u8>,
-    cut: bool,
-}
-
-impl Tail {
-    async fn fill(&mut self, mut from: impl AsyncRead + Unpin) -> io::Result<()> {
-        let mut chunk = [0; 8192];
-        loop {
-            match from.read(&mut chunk).await? {
-                0 => return Ok(()),
-                read => self.push(&chunk[..read]),
-            }
-        }
-    }
-
-    fn push(&mut self, chunk: &[u8]) {
-        self.bytes.extend(chunk);
-        let over = self.bytes.len().saturating_sub(OUTPUT_MAX);
-        self.cut |= over > 0;
-        self.bytes.drain(..over);
-    }
-
-    /// As text, from the start of a line.
-    fn text(&self) -> String {
-        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
-        let whole = match bytes.iter().position(|&byte| byte == b'\n') {
-            Some(end) if self.cut => &bytes[end + 1..],
-            _ => &bytes[..],
-        };
-        String::from_utf8_lossy(whole).into_owned()
     }
 }
 
@@ -654,11 +554,6 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn pipe_pair() -> io::Result<(pipe::Receiver, io::PipeWriter)> {
-    let (ours, theirs) = io::pipe()?;
-    Ok((pipe::Receiver::from_owned_fd(ours.into())?, theirs))
-}
-
 /// Copies a program to where it can take the place of another: a new file, of which no process runs.
 fn copy(made: &Path, fresh: &Path) -> io::Result<()> {
     if let Some(bin) = fresh.parent() {
@@ -729,6 +624,7 @@ fn indented(output: &str) -> impl fmt::Display {
 
 #[cfg(test)]
 mod tests {
+    use super::process::OUTPUT_MAX;
     use super::*;
     use serde_json::json;
     use std::time::Instant;
@@ -981,12 +877,12 @@ mod tests {
             &exec,
             there.path(),
             Path::new("/nowhere"),
-            Duration::from_secs(1),
+            Duration::from_secs(2),
         )
         .await;
         let error = error.unwrap_err().to_string();
         assert!(
-            error.ends_with("still running after 1 s, killed"),
+            error.ends_with("still running after 2 s, killed"),
             "{error}"
         );
         eventually(|| all_gone(&there.path().join("ids"))).await;

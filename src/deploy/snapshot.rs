@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Everything appears by rename, whole. Which generations are kept is decided elsewhere. One task at a time changes what belongs
-//! to one worker.
+//! to one worker, on a thread that may block.
 
 use std::fs;
 use std::io;
@@ -200,7 +200,8 @@ impl Store {
         let assets = match self.add_assets_from(instance, source)? {
             Some(assets) => assets,
             None => {
-                let empty = self.next_assets(instance);
+                let name = self.next_assets(instance);
+                let empty = self.directory(&instance.worker).join(name);
                 make_directory(&empty)?;
                 empty
             }
@@ -364,21 +365,19 @@ impl Store {
             }
             Err(reason) => return Err(self.copy_failed(instance, source, reason)),
         };
-        let next = self.assets_number(instance).unwrap_or(0) + 1;
         let omit = Omit {
             anywhere: NOWHERE,
             ..Omit::default()
         };
-        let name = assets_name(instance.generation, next);
+        let name = self.next_assets(instance);
         let made = self.make(instance, public, &name, How::Copy, omit);
         made.map(Some)
             .map_err(|error| error.with_origin(&source.join("public")))
     }
 
-    fn next_assets(&self, instance: &Instance) -> PathBuf {
+    fn next_assets(&self, instance: &Instance) -> String {
         let next = self.assets_number(instance).unwrap_or(0) + 1;
-        self.directory(&instance.worker)
-            .join(assets_name(instance.generation, next))
+        assets_name(instance.generation, next)
     }
 
     fn assets_number(&self, instance: &Instance) -> Option<u64> {
