@@ -3,5 +3,6 @@
 pub mod config;
 pub mod limits;
 pub mod names;
+pub mod proxy;
 pub mod route;
 pub mod wire;

@@ -4,9 +4,18 @@
 //! object behind a 32 bit big-endian length. The two are always of the same version (one binary), so the format needs no history;
 //! a `Hello` of another version ends the connection with a clear word.
 
+use std::io;
+use std::marker::PhantomData;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::codec::{Encoder, FramedRead, LengthDelimitedCodec};
 
 use crate::names::Instance;
 use crate::route::{Address, RouteTable};
@@ -112,4 +121,159 @@ pub struct Count {
     pub in_flight: u64,
     /// How long ago the last one ended or began.
     pub idle: Duration,
+}
+
+/// Longest wait until the other side takes a message. A peer that does not read for so long is gone in all but name.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a message could not be sent or read.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The connection broke, or a frame was longer than [`FRAME_MAX`].
+    #[error("the link between manager and proxy broke")]
+    Io(#[from] io::Error),
+    /// The other side is of another version, or not of ours at all.
+    #[error("a message on the link between manager and proxy could not be read")]
+    Message(#[from] serde_json::Error),
+    /// The other side does not read.
+    #[error("the other side of the link has not read for {} s", SEND_TIMEOUT.as_secs())]
+    Stuck,
+}
+
+/// One end of the link: hears `In`, says `Out`. The manager's is `Duplex<ToManager, ToProxy>`.
+#[derive(Debug)]
+pub struct Duplex<In, Out> {
+    ear: Ear<In>,
+    mouth: Mouth<Out>,
+}
+
+/// The half of a link that hears.
+#[derive(Debug)]
+pub struct Ear<In> {
+    frames: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
+    hears: PhantomData<fn() -> In>,
+}
+
+/// The half of a link that speaks.
+#[derive(Debug)]
+pub struct Mouth<Out> {
+    stream: OwnedWriteHalf,
+    codec: LengthDelimitedCodec,
+    frame: BytesMut,
+    says: PhantomData<fn(Out)>,
+}
+
+impl<In: DeserializeOwned, Out: Serialize> Duplex<In, Out> {
+    /// Speaks over `stream`.
+    pub fn new(stream: UnixStream) -> Self {
+        let (read, write) = stream.into_split();
+        Self {
+            ear: Ear {
+                frames: FramedRead::new(read, codec()),
+                hears: PhantomData,
+            },
+            mouth: Mouth {
+                stream: write,
+                codec: codec(),
+                frame: BytesMut::new(),
+                says: PhantomData,
+            },
+        }
+    }
+
+    /// See [`Ear::next`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn next(&mut self) -> Result<Option<In>, WireError> {
+        self.ear.next().await
+    }
+
+    /// See [`Mouth::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send(&mut self, message: &Out) -> Result<(), WireError> {
+        self.mouth.send(message).await
+    }
+
+    /// The two halves, for two tasks.
+    pub fn split(self) -> (Ear<In>, Mouth<Out>) {
+        (self.ear, self.mouth)
+    }
+}
+
+impl<In: DeserializeOwned> Ear<In> {
+    /// The next message; `None` once the other side has closed. May be dropped and called again without losing a message.
+    ///
+    /// # Errors
+    /// When the connection breaks or the message is not one of ours; the link is of no use then.
+    pub async fn next(&mut self) -> Result<Option<In>, WireError> {
+        match self.frames.next().await {
+            None => Ok(None),
+            Some(frame) => Ok(Some(serde_json::from_slice(&frame?)?)),
+        }
+    }
+}
+
+impl<Out: Serialize> Mouth<Out> {
+    /// Sends one message. Must not be dropped half way: the other side would read the rest of it as something else.
+    ///
+    /// # Errors
+    /// When the connection breaks, the message is longer than [`FRAME_MAX`], or the other side has stopped reading.
+    pub async fn send(&mut self, message: &Out) -> Result<(), WireError> {
+        let message = serde_json::to_vec(message)?;
+        self.frame.clear();
+        self.codec.encode(Bytes::from(message), &mut self.frame)?;
+        match tokio::time::timeout(SEND_TIMEOUT, self.stream.write_all(&self.frame)).await {
+            Ok(sent) => Ok(sent?),
+            Err(_) => Err(WireError::Stuck),
+        }
+    }
+}
+
+fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder()
+        .max_frame_length(FRAME_MAX)
+        .new_codec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Duplex<ToManager, ToProxy>, Duplex<ToProxy, ToManager>) {
+        let (manager, proxy) = UnixStream::pair().unwrap();
+        (Duplex::new(manager), Duplex::new(proxy))
+    }
+
+    #[tokio::test]
+    async fn what_is_said_is_heard_in_order() {
+        let (mut manager, mut proxy) = pair();
+        for id in 0..3 {
+            manager.send(&ToProxy::Count { id }).await.unwrap();
+        }
+        drop(manager);
+        for id in 0..3 {
+            assert_eq!(proxy.next().await.unwrap(), Some(ToProxy::Count { id }));
+        }
+        assert_eq!(proxy.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_too_long_is_an_error_before_it_is_read() {
+        let (mut strange, proxy) = UnixStream::pair().unwrap();
+        let mut proxy = Duplex::<ToProxy, ToManager>::new(proxy);
+        let length = u32::try_from(FRAME_MAX + 1).unwrap();
+        strange.write_all(&length.to_be_bytes()).await.unwrap();
+        assert!(matches!(proxy.next().await, Err(WireError::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn a_message_of_another_kind_is_an_error() {
+        let (mut strange, proxy) = UnixStream::pair().unwrap();
+        let mut proxy = Duplex::<ToProxy, ToManager>::new(proxy);
+        strange.write_all(b"\0\0\0\x02{}").await.unwrap();
+        assert!(matches!(proxy.next().await, Err(WireError::Message(_))));
+    }
 }
