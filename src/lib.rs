@@ -7,7 +7,7 @@ pub mod inventory;
 pub mod limits;
 pub mod manager;
 pub mod names;
-pub mod plan;
+pub mod proxy;
 pub mod route;
 pub mod systemd;
 pub mod wire;

@@ -8,7 +8,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -224,8 +224,7 @@ impl<Out: Serialize> Mouth<Out> {
     pub async fn send(&mut self, message: &Out) -> Result<(), WireError> {
         let message = serde_json::to_vec(message)?;
         self.frame.clear();
-        self.codec
-            .encode(bytes::Bytes::from(message), &mut self.frame)?;
+        self.codec.encode(Bytes::from(message), &mut self.frame)?;
         match tokio::time::timeout(SEND_TIMEOUT, self.stream.write_all(&self.frame)).await {
             Ok(sent) => Ok(sent?),
             Err(_) => Err(WireError::Stuck),

@@ -1,0 +1,201 @@
+//! A response's body on its way to the client.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tracing::warn;
+
+use super::files::FileBody;
+use super::generation::Ticket;
+use super::patience::Patience;
+use super::pool::Lease;
+use super::socket::{Answering, Signals};
+use super::upload::Upload;
+
+/// What hyper's server sends.
+pub(super) struct Body {
+    kind: Kind,
+    /// The connection waits for us as long as there is a body.
+    answering: Option<Answering>,
+}
+
+enum Kind {
+    Empty,
+    Full(Option<Bytes>),
+    Relay(Relay),
+    File(FileBody),
+}
+
+/// A worker's body, and all that is held until it has ended.
+pub(super) struct Relay {
+    pub(super) incoming: Incoming,
+    /// The connection and the request's place in the count; gone once the body has ended.
+    pub(super) held: Option<(Lease, Ticket)>,
+    /// The request's own body, which may still be on its way.
+    pub(super) upload: Option<Rc<Upload>>,
+    /// Borrowed from the client's connection, so that not every response needs a timer.
+    pub(super) patience: Patience,
+    pub(super) spare: Rc<Cell<Option<Patience>>>,
+    /// Longest silence of the worker.
+    pub(super) limit: Duration,
+    /// The client's socket, when its end is all that tells the client where the body ends.
+    pub(super) until_close: Option<Arc<Signals>>,
+    /// An error that is told in the next poll, after what came before it has been flushed.
+    pub(super) torn: Option<io::Error>,
+}
+
+impl Body {
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Self::of(Kind::Empty)
+    }
+
+    /// A short body of our own.
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self::of(Kind::Full(Some(bytes)))
+    }
+
+    /// A worker's body.
+    pub(super) fn relay(relay: Relay) -> Self {
+        Self::of(Kind::Relay(relay))
+    }
+
+    /// A part of a file.
+    pub(super) fn file(file: FileBody) -> Self {
+        Self::of(Kind::File(file))
+    }
+
+    /// Marks the end of the answer for the client's socket.
+    pub(super) fn answering(&mut self, answering: Answering) {
+        self.answering = Some(answering);
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            answering: None,
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.get_mut().kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Relay(relay) => relay.poll_frame(cx),
+            Kind::File(file) => file.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Relay(relay) => relay.incoming.is_end_stream(),
+            Kind::File(file) => file.remaining() == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Relay(relay) => relay.incoming.size_hint(),
+            Kind::File(file) => SizeHint::with_exact(file.remaining()),
+        }
+    }
+}
+
+impl Relay {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(error) = self.torn.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.patience.stop();
+                if self.incoming.is_end_stream() {
+                    self.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => self.tear(cx, io::Error::other(error)),
+            Poll::Pending => {
+                ready!(self.patience.poll(cx, self.limit));
+                let silent = format!("nothing came for {:?}", self.limit);
+                self.tear(cx, io::Error::new(io::ErrorKind::TimedOut, silent))
+            }
+        }
+    }
+
+    /// All has come.
+    fn end(&mut self) {
+        if let Some((lease, ticket)) = self.held.take() {
+            let sent = |upload: &Rc<Upload>| upload.outcome() == Some(Ok(()));
+            if self.upload.as_ref().is_none_or(sent) {
+                lease.give_back();
+            }
+            drop(ticket);
+        }
+    }
+
+    /// What has come is not all there was; the client must be able to see it.
+    fn tear(
+        &mut self,
+        cx: &mut Context<'_>,
+        error: io::Error,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some((_, ticket)) = self.held.take() {
+            let instance = &ticket.generation().instance;
+            warn!(
+                tq.worker = %instance.worker,
+                tq.generation = instance.generation.0,
+                "worker '{}' broke off a response ({}), passing that on to the client",
+                instance.worker,
+                source(&error),
+            );
+        }
+        if let Some(signals) = &self.until_close {
+            signals.tear();
+        }
+        self.torn = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let mut patience = std::mem::take(&mut self.patience);
+        patience.stop();
+        self.spare.set(Some(patience));
+    }
+}
+
+/// The innermost reason, which is the one that says something.
+pub(super) fn source(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,257 @@
+//! Files in a worker's `public/`, served without asking the worker.
+//!
+//! A file is found and opened in one step that can not leave the directory (openat2(2) with `RESOLVE_BENEATH`), so there is no moment
+//! between the check and the use. Hidden files are not served, directories not listed.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
+    HeaderValue, LAST_MODIFIED,
+};
+use http::{Method, Response, StatusCode};
+use http_body::Frame;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::task::JoinHandle;
+
+use super::body::Body;
+use super::conditions::{Condition, Validators, part};
+
+/// Bytes read at once.
+const CHUNK: usize = 64 << 10;
+
+/// A file that is there and may be served.
+#[derive(Debug)]
+pub(super) struct Found {
+    file: File,
+    size: u64,
+    validators: Validators,
+    content_type: HeaderValue,
+}
+
+/// A part of a file on its way to the client.
+#[derive(Debug)]
+pub(super) struct FileBody {
+    file: Arc<File>,
+    at: u64,
+    remaining: u64,
+    /// A read that had to wait for the disk, on another thread.
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+/// What a path below a public directory leads to.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// A file.
+    Found(Found),
+    /// A directory, where a path that ends with a slash would lead to its index.
+    Directory,
+    /// Nothing that is served.
+    Missing,
+}
+
+/// Looks for `rest`, the decoded path below the route, in `public`. With `index`, a directory's `index.html` answers for the directory.
+pub(super) fn find(public: &Path, rest: &str, index: bool) -> Lookup {
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    let (name, directory) = match rest.strip_suffix('/') {
+        Some(directory) => (directory, true),
+        None => (rest, rest.is_empty()),
+    };
+    if directory && !index {
+        return Lookup::Missing;
+    }
+    // `%2F` stays escaped in a decoded path; a name with it, or with a backslash, means different things to different programs.
+    let odd = |segment: &str| segment.is_empty() || segment.starts_with('.');
+    if (!name.is_empty() && name.split('/').any(odd)) || name.contains(['\\', '\0', '%']) {
+        return Lookup::Missing;
+    }
+    let name = match (directory, name) {
+        (true, "") => "index.html".to_owned(),
+        (true, name) => format!("{name}/index.html"),
+        (false, name) => name.to_owned(),
+    };
+    // The one question that a path pays which is not a file.
+    match rustix::fs::stat(public.join(&name)) {
+        Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() => {}
+        Ok(stat) if index && rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
+            return Lookup::Directory;
+        }
+        _ => return Lookup::Missing,
+    }
+    match open(public, &name) {
+        Ok(found) => Lookup::Found(found),
+        Err(_) => Lookup::Missing,
+    }
+}
+
+fn open(public: &Path, name: &str) -> io::Result<Found> {
+    let file = File::from(open_beneath(public, name)?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let kind = mime_guess::from_path(name).first_or_octet_stream();
+    let kind = if kind.type_() == "text" {
+        format!("{kind}; charset=utf-8")
+    } else {
+        kind.to_string()
+    };
+    Ok(Found {
+        size: metadata.len(),
+        validators: Validators {
+            // The kernel's own stamp with all its digits: two versions within a second are two.
+            etag: format!(
+                "\"{:x}.{:x}-{:x}-{:x}\"",
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.len(),
+                metadata.ino()
+            ),
+            modified: metadata.modified().unwrap_or(UNIX_EPOCH),
+        },
+        content_type: HeaderValue::from_str(&kind)
+            .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream")),
+        file,
+    })
+}
+
+fn open_beneath(public: &Path, name: &str) -> io::Result<rustix::fd::OwnedFd> {
+    // Without O_NONBLOCK a fifo put in the file's place would hold up the thread.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, public, path, Mode::empty())?;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(&directory, name, flags, Mode::empty(), beneath) {
+        // Some sandboxes do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let real = public.join(name).canonicalize()?;
+            if !real.starts_with(public.canonicalize()?) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            let flags = flags | OFlags::NOFOLLOW;
+            Ok(rustix::fs::openat(CWD, real, flags, Mode::empty())?)
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+impl Found {
+    /// The answer to a request for this file.
+    pub(super) fn respond(self, method: &Method, asked: &HeaderMap) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        let text = |text: &str| HeaderValue::from_str(text).ok();
+        // Every use asks first, so a changed file is seen at once; asking costs a 304.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.extend(text(&self.validators.etag).map(|value| (ETAG, value)));
+        let date = httpdate::fmt_http_date(self.validators.modified);
+        headers.extend(text(&date).map(|value| (LAST_MODIFIED, value)));
+        let (status, part) = match self.validators.check(method, asked) {
+            Condition::NotModified => (StatusCode::NOT_MODIFIED, None),
+            Condition::Failed => (StatusCode::PRECONDITION_FAILED, None),
+            Condition::Whole => (StatusCode::OK, Some((0, self.size))),
+            Condition::Part(range) => match part(range, self.size) {
+                Ok(None) => (StatusCode::OK, Some((0, self.size))),
+                Ok(Some((at, length))) => {
+                    let range = format!("bytes {at}-{}/{}", at + length - 1, self.size);
+                    headers.extend(text(&range).map(|value| (CONTENT_RANGE, value)));
+                    (StatusCode::PARTIAL_CONTENT, Some((at, length)))
+                }
+                Err(()) => {
+                    let range = format!("bytes */{}", self.size);
+                    headers.extend(text(&range).map(|value| (CONTENT_RANGE, value)));
+                    (StatusCode::RANGE_NOT_SATISFIABLE, None)
+                }
+            },
+        };
+        if let Some((at, length)) = part {
+            headers.insert(CONTENT_TYPE, self.content_type);
+            headers.insert(CONTENT_LENGTH, length.into());
+            if method != Method::HEAD {
+                *response.body_mut() = Body::file(FileBody {
+                    file: Arc::new(self.file),
+                    at,
+                    remaining: length,
+                    reading: None,
+                });
+            }
+        }
+        *response.status_mut() = status;
+        response
+    }
+}
+
+impl FileBody {
+    /// Bytes still to come.
+    pub(super) fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// The next piece. What is in the page cache is read at once; only what must come from a disk is read on another thread.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        let read = match &mut self.reading {
+            Some(reading) => {
+                let outcome = ready!(Pin::new(reading).poll(cx));
+                self.reading = None;
+                outcome.unwrap_or_else(|error| Err(io::Error::other(error)))
+            }
+            None => match self.read_cached() {
+                Some(read) => read,
+                None => {
+                    let (file, at, length) = (self.file.clone(), self.at, self.length());
+                    self.reading = Some(tokio::task::spawn_blocking(move || {
+                        let mut buffer = vec![0; length];
+                        let read = file.read_at(&mut buffer, at)?;
+                        buffer.truncate(read);
+                        Ok(Bytes::from(buffer))
+                    }));
+                    return self.poll_frame(cx);
+                }
+            },
+        };
+        let bytes = match read {
+            Ok(bytes) if bytes.is_empty() => {
+                return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+            }
+            Ok(bytes) => bytes,
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        self.at += bytes.len() as u64;
+        self.remaining -= bytes.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn read_cached(&self) -> Option<io::Result<Bytes>> {
+        let mut buffer = vec![0; self.length()];
+        let slices = &mut [io::IoSliceMut::new(&mut buffer)];
+        match rustix::io::preadv2(&self.file, slices, self.at, ReadWriteFlags::NOWAIT) {
+            Ok(read) => {
+                buffer.truncate(read);
+                Some(Ok(buffer.into()))
+            }
+            // Not in the cache, or a file system that can not tell.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    fn length(&self) -> usize {
+        usize::try_from(self.remaining).map_or(CHUNK, |remaining| remaining.min(CHUNK))
+    }
+}

@@ -1,0 +1,182 @@
+//! What all threads know together of one generation: its counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::names::Instance;
+use crate::wire::Count;
+
+/// A generation and its counters, a set for each thread so that no two threads write the same cache line on the path of a request.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) instance: Instance,
+    shards: Box<[Shard]>,
+    born: Instant,
+    max_requests: AtomicU64,
+    /// Somebody waits for the last request to end.
+    draining: AtomicBool,
+    /// The news that `max_requests` is reached has been given.
+    spent: AtomicBool,
+    news: Arc<Notify>,
+}
+
+/// Two cache lines, because processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    begun: AtomicU64,
+    in_flight: AtomicU64,
+    /// Milliseconds since the generation's birth.
+    active: AtomicU64,
+}
+
+/// A request in flight. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    generation: Arc<Generation>,
+    shard: usize,
+}
+
+impl Generation {
+    /// A generation nobody has asked yet; `news` is told when it drains or is spent.
+    pub(super) fn new(instance: Instance, threads: usize, news: Arc<Notify>) -> Self {
+        Self {
+            instance,
+            shards: (0..threads).map(|_| Shard::default()).collect(),
+            born: Instant::now(),
+            max_requests: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
+            news,
+        }
+    }
+
+    /// Counts a request in.
+    ///
+    /// The caller looks again whether its table is still in force and drops the ticket if not. The count and that look are both
+    /// sequentially consistent, as are the publisher's change and its look at the count: at least one of the two sees the other.
+    pub(super) fn enter(self: &Arc<Self>, shard: usize) -> Ticket {
+        self.shards[shard].in_flight.fetch_add(1, Ordering::SeqCst);
+        Ticket {
+            generation: self.clone(),
+            shard,
+        }
+    }
+
+    /// Requests in flight. Once no table leads here each thread's part only falls, so the sum may be read part by part.
+    pub(super) fn in_flight(&self) -> u64 {
+        let parts = self.shards.iter();
+        parts.map(|s| s.in_flight.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Whether the last request's end is news.
+    pub(super) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::SeqCst);
+    }
+
+    /// After how many requests it is news that they were answered; 0: never. What was news before may be so again.
+    pub(super) fn set_max_requests(&self, max: u64) {
+        self.max_requests.store(max, Ordering::SeqCst);
+        self.spent.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether `max_requests` have been answered.
+    pub(super) fn is_spent(&self) -> bool {
+        let max = self.max_requests.load(Ordering::Relaxed);
+        max != 0 && self.begun().saturating_sub(self.in_flight()) >= max
+    }
+
+    /// The counters, for the manager.
+    pub(super) fn count(&self) -> Count {
+        let active = self.shards.iter().map(|s| s.active.load(Ordering::Relaxed));
+        let active = Duration::from_millis(active.max().unwrap_or(0));
+        Count {
+            instance: self.instance.clone(),
+            requests: self.begun(),
+            in_flight: self.in_flight(),
+            idle: self.born.elapsed().saturating_sub(active),
+        }
+    }
+
+    fn begun(&self) -> u64 {
+        let parts = self.shards.iter();
+        parts.map(|s| s.begun.load(Ordering::SeqCst)).sum()
+    }
+
+    fn touch(&self, shard: usize) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shards[shard].active.store(now, Ordering::Relaxed);
+    }
+}
+
+impl Ticket {
+    /// The request does go to this generation.
+    pub(super) fn begin(&self) {
+        let shard = &self.generation.shards[self.shard];
+        shard.begun.fetch_add(1, Ordering::SeqCst);
+        self.generation.touch(self.shard);
+    }
+
+    /// The generation it is in flight in.
+    pub(super) fn generation(&self) -> &Generation {
+        &self.generation
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let generation = &*self.generation;
+        generation.touch(self.shard);
+        let shard = &generation.shards[self.shard];
+        shard.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let drained = generation.draining.load(Ordering::SeqCst)
+            && shard.in_flight.load(Ordering::SeqCst) == 0;
+        let spent = generation.max_requests.load(Ordering::Relaxed) != 0
+            && generation.is_spent()
+            && !generation.spent.swap(true, Ordering::SeqCst);
+        if drained || spent {
+            generation.news.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{Generation as Number, WorkerName};
+
+    fn generation() -> Arc<Generation> {
+        let instance = Instance::new(WorkerName::parse("api").unwrap(), Number(1));
+        Arc::new(Generation::new(instance, 2, Arc::default()))
+    }
+
+    #[test]
+    fn a_request_is_in_flight_until_its_ticket_is_dropped() {
+        let generation = generation();
+        let (one, two) = (generation.enter(0), generation.enter(1));
+        one.begin();
+        drop(one);
+        assert_eq!(generation.in_flight(), 1);
+        drop(two);
+        assert_eq!(generation.in_flight(), 0);
+        assert_eq!(
+            generation.count().requests,
+            1,
+            "one was not begun and does not count"
+        );
+    }
+
+    #[test]
+    fn spent_means_answered_and_not_only_begun() {
+        let generation = generation();
+        generation.set_max_requests(1);
+        let ticket = generation.enter(0);
+        ticket.begin();
+        assert!(!generation.is_spent());
+        drop(ticket);
+        assert!(generation.is_spent());
+    }
+}

@@ -1,0 +1,228 @@
+//! One of the proxy's threads. It shares the route table and the counters with the others, and nothing else on the path of a request.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+use super::connection;
+use super::generation::Ticket;
+use super::listener::Listener;
+use super::table::{Board, Route, Table, Target};
+
+/// Pause after an accept that failed for want of something: trying again at once would only burn what is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest time between two looks for connections that are too old.
+const REAP_MAX: Duration = Duration::from_secs(60);
+
+/// A thread of the proxy.
+pub(super) struct Lane {
+    shard: usize,
+    board: Arc<Board>,
+    table: RefCell<Rc<Table>>,
+    clients: TaskTracker,
+    stop: CancellationToken,
+    ids: Ids,
+}
+
+/// Where request ids come from: no lock and no system call, and still not to be guessed.
+struct Ids {
+    secrets: [RandomState; 2],
+    count: Cell<u64>,
+}
+
+/// Serves on this thread until `stop`, then lets requests end for at most `grace`.
+pub(super) async fn run(board: Arc<Board>, shard: usize, stop: CancellationToken, grace: Duration) {
+    let mut changed = board.subscribe();
+    let lane = Rc::new(Lane {
+        shard,
+        table: RefCell::new(Rc::new(Table::compile(&board, shard, None))),
+        board,
+        clients: TaskTracker::new(),
+        stop: stop.clone(),
+        ids: Ids {
+            secrets: [RandomState::new(), RandomState::new()],
+            count: Cell::new(0),
+        },
+    });
+    let mut accepting = Accepting::default();
+    accepting.follow(&lane);
+    loop {
+        let reap = lane.reap();
+        tokio::select! {
+            _ = changed.changed() => accepting.follow(&lane),
+            () = tokio::time::sleep_until(reap) => {}
+            Some(_) = accepting.tasks.join_next() => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    drop(accepting);
+    lane.clients.close();
+    // What is left after the grace is dropped with the thread.
+    let _ = tokio::time::timeout(grace, lane.clients.wait()).await;
+}
+
+impl Lane {
+    /// The table in force.
+    pub(super) fn table(&self) -> Rc<Table> {
+        if self.table.borrow().edition != self.board.edition() {
+            let previous = self.table.borrow().clone();
+            let table = Table::compile(&self.board, self.shard, Some(&previous));
+            self.table.replace(Rc::new(table));
+        }
+        self.table.borrow().clone()
+    }
+
+    /// The route for `path`, and a place in its generation's count. When this returns the table it was picked from was in force
+    /// *after* it was counted, so "drained" can not have been said in between.
+    pub(super) fn pick(
+        &self,
+        table: &Rc<Table>,
+        path: &str,
+    ) -> (Option<Rc<Route>>, Option<Ticket>) {
+        let mut table = table.clone();
+        loop {
+            let route = table.find(path).cloned();
+            let ticket = match route.as_deref().map(|route| &route.target) {
+                Some(Target::Serving(upstream)) => Some(upstream.enter()),
+                _ => None,
+            };
+            if self.board.edition() == table.edition {
+                return (route, ticket);
+            }
+            drop(ticket);
+            table = self.table();
+        }
+    }
+
+    /// Ends when the proxy is to stop.
+    pub(super) async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Runs a task that the lane waits for when it stops.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.clients.spawn_local(task);
+    }
+
+    /// A new name for a request: a UUID of version 7, so that they sort by time.
+    pub(super) fn request_id(&self) -> HeaderValue {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let id = self.ids.next().hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+
+    /// Closes connections to workers that have been unused for too long; says when to look again.
+    fn reap(&self) -> Instant {
+        let now = Instant::now();
+        let table = self.table.borrow().clone();
+        let next = table.upstreams().filter_map(|upstream| upstream.reap(now));
+        next.min().unwrap_or(now + REAP_MAX).min(now + REAP_MAX)
+    }
+}
+
+impl Ids {
+    fn next(&self) -> uuid::Uuid {
+        let count = self.count.get();
+        self.count.set(count.wrapping_add(1));
+        let [high, low] = self.secrets.each_ref().map(|s| s.hash_one(count));
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&high.to_ne_bytes());
+        random[8..].copy_from_slice(&low.to_ne_bytes()[..2]);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = now.map_or(0, |now| now.as_millis());
+        uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis).unwrap_or(0), &random)
+            .into_uuid()
+    }
+}
+
+/// The listeners this thread accepts from.
+#[derive(Default)]
+struct Accepting {
+    tasks: JoinSet<()>,
+    /// By the listener's number; cancelled to stop accepting there.
+    stops: HashMap<u64, CancellationToken>,
+}
+
+impl Accepting {
+    /// Accepts where the table in force says.
+    fn follow(&mut self, lane: &Rc<Lane>) {
+        let published = lane.table().published.clone();
+        self.stops.retain(|id, stop| {
+            let stays = published.listeners.iter().any(|l| l.id == *id);
+            if !stays {
+                stop.cancel();
+            }
+            stays
+        });
+        for listener in &published.listeners {
+            if self.stops.contains_key(&listener.id) {
+                continue;
+            }
+            match duplicate(listener) {
+                Ok(socket) => {
+                    let stop = CancellationToken::new();
+                    self.stops.insert(listener.id, stop.clone());
+                    self.tasks.spawn_local(accept(lane.clone(), socket, stop));
+                }
+                Err(error) => error!(
+                    "can not accept connections at {} on thread {}: {error}",
+                    listener.local, lane.shard
+                ),
+            }
+        }
+    }
+}
+
+fn duplicate(listener: &Listener) -> io::Result<TcpListener> {
+    TcpListener::from_std(listener.socket.try_clone()?)
+}
+
+/// Accepts until `stop`, and then what has already connected: it was promised an answer.
+async fn accept(lane: Rc<Lane>, socket: TcpListener, stop: CancellationToken) {
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failing = false;
+                lane.spawn(connection::serve(lane.clone(), stream, peer));
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!("can not accept connections for now ({error}), trying again");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether a failed accept concerns one client only, who is gone.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,243 @@
+//! The proxy's end of the link: hears what the manager wants, tells what happened. Serving does not depend on it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::generation::Generation;
+use super::listener::Listeners;
+use super::table::{Board, Published};
+use super::{Link, Serving, probe};
+use crate::names::Instance;
+use crate::route::{RouteTable, Target};
+use crate::wire::{Duplex, Mouth, ProbeOutcome, ToManager, ToProxy, VERSION, WireError};
+
+/// Pauses between attempts to reach the manager; the last is repeated.
+const RECONNECT_PAUSES: [Duration; 6] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// Most health requests at a time; further ones wait on the link.
+const PROBES_MAX: usize = 64;
+
+/// The one that puts tables in force and answers for them.
+pub(super) struct Steward {
+    board: Arc<Board>,
+    threads: usize,
+    listeners: Listeners,
+    /// Every generation in the table, and those that still have requests or are asked after.
+    generations: BTreeMap<Instance, Arc<Generation>>,
+    /// Generations whose end the manager waits for.
+    draining: Vec<Instance>,
+    /// Generations in the table that may get spent and of which it has not been said.
+    unspent: Vec<Instance>,
+    news: Arc<Notify>,
+    serving: Option<watch::Sender<Option<Serving>>>,
+}
+
+impl Steward {
+    /// A steward of an empty table.
+    pub(super) fn new(
+        board: Arc<Board>,
+        threads: usize,
+        listeners: Listeners,
+        serving: Option<watch::Sender<Option<Serving>>>,
+    ) -> Self {
+        Self {
+            board,
+            threads,
+            listeners,
+            generations: BTreeMap::new(),
+            draining: Vec::new(),
+            unspent: Vec::new(),
+            news: Arc::default(),
+            serving,
+        }
+    }
+
+    /// Speaks with the manager for ever, and reaches for it when it is away.
+    pub(super) async fn run(mut self, link: Link) {
+        match link {
+            Link::Stream(stream) => {
+                if let Err(error) = self.speak(stream).await {
+                    warn!("the link to the manager broke ({error}), serving the last route table");
+                }
+                // The pair is gone for good; what is in force stays so.
+                std::future::pending().await
+            }
+            Link::Path(path) => loop {
+                let stream = reach(&path).await;
+                match self.converse(stream).await {
+                    Ok(()) => info!("the manager closed the link, serving the last route table"),
+                    Err(error) => warn!(
+                        "the link to the manager broke ({error}), serving the last route table"
+                    ),
+                }
+            },
+        }
+    }
+
+    async fn speak(&mut self, stream: std::os::unix::net::UnixStream) -> Result<(), WireError> {
+        stream.set_nonblocking(true)?;
+        self.converse(UnixStream::from_std(stream)?).await
+    }
+
+    /// One connection, from hello to its end.
+    async fn converse(&mut self, stream: UnixStream) -> Result<(), WireError> {
+        let (mut ear, mut mouth) = Duplex::<ToProxy, ToManager>::new(stream).split();
+        let version = VERSION.to_owned();
+        mouth.send(&ToManager::Hello { version }).await?;
+        // Probes belong to the connection they were asked on and end with it.
+        let mut probes: JoinSet<(u64, ProbeOutcome)> = JoinSet::new();
+        let news = self.news.clone();
+        loop {
+            tokio::select! {
+                heard = ear.next(), if probes.len() < PROBES_MAX => match heard? {
+                    None => return Ok(()),
+                    Some(ToProxy::Publish(table)) => {
+                        let applied = self.publish(table);
+                        mouth.send(&applied).await?;
+                        self.settle(&mut mouth).await?;
+                    }
+                    Some(ToProxy::Probe { id, address, path, timeout }) => {
+                        probes.spawn(async move { (id, probe::run(address, path, timeout).await) });
+                    }
+                    Some(ToProxy::Count { id }) => {
+                        let counts = self.generations.values().map(|g| g.count()).collect();
+                        mouth.send(&ToManager::Counted { id, counts }).await?;
+                    }
+                },
+                Some(Ok((id, outcome))) = probes.join_next() => {
+                    mouth.send(&ToManager::Probed { id, outcome }).await?;
+                }
+                () = news.notified() => self.settle(&mut mouth).await?,
+            }
+        }
+    }
+
+    /// Puts a table in force.
+    fn publish(&mut self, table: RouteTable) -> ToManager {
+        let problem = self.listeners.follow(&table.front.listen).err();
+        let listeners = self.listeners.current().to_vec();
+        let listening: Vec<SocketAddr> = listeners.iter().map(|l| l.local).collect();
+        let mut generations = std::collections::HashMap::new();
+        self.unspent.clear();
+        for route in &table.routes {
+            let Target::Serving(upstream) = &route.target else {
+                continue;
+            };
+            let instance = Instance::new(route.worker.clone(), upstream.generation);
+            let generation = self.generations.entry(instance.clone()).or_insert_with(|| {
+                let news = self.news.clone();
+                Arc::new(Generation::new(instance.clone(), self.threads, news))
+            });
+            generation.set_max_requests(upstream.max_requests);
+            if upstream.max_requests > 0 {
+                self.unspent.push(instance.clone());
+            }
+            generations.insert(instance, generation.clone());
+        }
+        // One that still answers is not draining, whatever the list says.
+        self.draining = table.draining.clone();
+        self.draining.retain(|i| !generations.contains_key(i));
+        for (instance, generation) in &self.generations {
+            generation.set_draining(self.draining.contains(instance));
+        }
+        let serial = table.serial;
+        let routes = table.routes.len();
+        self.board.publish(Published {
+            table,
+            generations: generations.clone(),
+            listeners,
+        });
+        self.generations.retain(|instance, generation| {
+            generations.contains_key(instance)
+                || self.draining.contains(instance)
+                || generation.in_flight() > 0
+        });
+        match &problem {
+            None => info!("serving {routes} routes by table {serial}"),
+            Some(problem) => {
+                warn!(
+                    "{problem}; serving {routes} routes by table {serial} where it listens already"
+                )
+            }
+        }
+        if let Some(serving) = &self.serving {
+            serving.send_replace(Some(Serving {
+                listening: listening.clone(),
+                problem: problem.clone(),
+            }));
+        }
+        ToManager::Applied {
+            serial,
+            problem,
+            listening,
+        }
+    }
+
+    /// Tells of generations that are drained or spent.
+    async fn settle(&mut self, mouth: &mut Mouth<ToManager>) -> Result<(), WireError> {
+        let generations = &self.generations;
+        let known = |instance: &Instance| generations.get(instance);
+        let (still, drained) = std::mem::take(&mut self.draining)
+            .into_iter()
+            .partition(|i| known(i).is_some_and(|g| g.in_flight() > 0));
+        let (unspent, spent) = std::mem::take(&mut self.unspent)
+            .into_iter()
+            .partition(|i| !known(i).is_some_and(|g| g.is_spent()));
+        (self.draining, self.unspent) = (still, unspent);
+        let spent: Vec<Instance> = spent;
+        let drained: Vec<Instance> = drained;
+        for instance in spent {
+            mouth.send(&ToManager::Spent(instance)).await?;
+        }
+        for instance in drained {
+            self.generations.remove(&instance);
+            mouth.send(&ToManager::Drained(instance)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Connects to the manager, however long it takes.
+async fn reach(path: &Path) -> UnixStream {
+    let mut pauses = RECONNECT_PAUSES.iter();
+    let mut pause = RECONNECT_PAUSES[0];
+    let mut said = false;
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => {
+                if said {
+                    info!("the manager is back");
+                }
+                return stream;
+            }
+            Err(error) => {
+                // The last pause: the manager is not just restarting.
+                if !said && pauses.len() == 0 {
+                    said = true;
+                    warn!(
+                        "the manager can not be reached at {} ({error}), serving the last route table",
+                        path.display()
+                    );
+                }
+            }
+        }
+        pause = *pauses.next().unwrap_or(&pause);
+        // A socket that is not there, or refuses, gives no event to wait for.
+        tokio::time::sleep(pause).await;
+    }
+}

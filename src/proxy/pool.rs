@@ -1,0 +1,311 @@
+//! One thread's connections to one generation: the last used is used first, so those that are too many grow old and are closed.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::generation::{Generation, Ticket};
+use super::patience::Patience;
+use super::upload::RequestBody;
+use crate::route::Address;
+
+/// Most connections kept unused, for each thread and generation.
+const IDLE_MAX: usize = 256;
+
+/// Pauses between attempts to connect. A listening socket whose backlog is full, or that systemd is about to put in place, gives no
+/// event to wait for.
+const CONNECT_PAUSES: [Duration; 7] = [
+    Duration::from_millis(2),
+    Duration::from_millis(8),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(120),
+    Duration::from_millis(300),
+    Duration::from_millis(500),
+];
+
+/// One thread's way to one generation.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) generation: Arc<Generation>,
+    pub(super) address: Address,
+    shard: usize,
+    idle: RefCell<Vec<Idle>>,
+    /// How long an unused connection is kept.
+    idle_limit: Cell<Duration>,
+    /// No table leads here any more: connections are not kept.
+    retired: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection to a worker. Its task ends with it, so dropping it is how a request is called off.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<RequestBody>,
+    /// Bytes the worker has sent, to tell a request it never saw from one it may have begun.
+    heard: Arc<AtomicU64>,
+    task: AbortHandle,
+}
+
+/// The stream to a worker.
+#[derive(Debug)]
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// A stream that notices a worker that does not take what it is sent.
+#[derive(Debug)]
+struct Wire {
+    stream: Stream,
+    heard: Arc<AtomicU64>,
+    patience: Patience,
+    write_limit: Duration,
+}
+
+impl Upstream {
+    /// A way to `generation` for thread number `shard`, without connections yet.
+    pub(super) fn new(generation: Arc<Generation>, shard: usize, address: Address) -> Self {
+        Self {
+            generation,
+            address,
+            shard,
+            idle: RefCell::default(),
+            idle_limit: Cell::default(),
+            retired: Cell::new(false),
+        }
+    }
+
+    /// Counts a request in, see [`Generation::enter`].
+    pub(super) fn enter(&self) -> Ticket {
+        self.generation.enter(self.shard)
+    }
+
+    /// How long an unused connection is kept; zero is for ever.
+    pub(super) fn set_idle(&self, limit: Duration) {
+        self.idle_limit.set(limit);
+    }
+
+    /// Closes what is unused now, and later what comes back.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+        let idle = self.idle.take();
+        drop(idle);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    /// A connection that was used before and still stands.
+    pub(super) fn take(&self) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { connection, .. }) = idle.pop() {
+            if !connection.sender.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Gives back a connection whose last exchange has ended well.
+    pub(super) fn put(&self, connection: Connection) {
+        let mut idle = self.idle.borrow_mut();
+        if !self.retired.get() && idle.len() < IDLE_MAX && !connection.sender.is_closed() {
+            idle.push(Idle {
+                connection,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Closes what has been unused for too long; says when to look again.
+    pub(super) fn reap(&self, now: Instant) -> Option<Instant> {
+        let limit = self.idle_limit.get();
+        if limit.is_zero() {
+            return None;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let old = idle.partition_point(|idle| idle.since + limit <= now);
+        idle.drain(..old);
+        // One that comes back after this look is not too old before then.
+        Some(idle.first().map_or(now, |oldest| oldest.since) + limit)
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the worker can not be reached within `limit`, and within a second or so of its socket refusing.
+    pub(super) async fn connect(&self, limit: Duration) -> io::Result<Connection> {
+        let stream = if limit.is_zero() {
+            self.dial().await?
+        } else {
+            match tokio::time::timeout(limit, self.dial()).await {
+                Ok(stream) => stream?,
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        };
+        let heard = Arc::<AtomicU64>::default();
+        let wire = Wire {
+            stream,
+            heard: heard.clone(),
+            patience: Patience::default(),
+            write_limit: limit,
+        };
+        let (sender, connection) = http1::handshake(TokioIo::new(wire))
+            .await
+            .map_err(io::Error::other)?;
+        // How it ends is told to whoever waits for an answer on it.
+        let task = tokio::task::spawn_local(connection.with_upgrades());
+        Ok(Connection {
+            sender,
+            heard,
+            task: task.abort_handle(),
+        })
+    }
+
+    async fn dial(&self) -> io::Result<Stream> {
+        let mut pauses = CONNECT_PAUSES.iter();
+        loop {
+            match Stream::connect(&self.address).await {
+                Err(error) if is_passing(&error) => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => return Err(error),
+                },
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Whether a refusal may be over in a moment: the backlog is full, or the socket is just being put in place.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    )
+}
+
+impl Connection {
+    /// Bytes heard from the worker so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Stream {
+    async fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Self::Tcp(stream))
+            }
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let outcome = ready!(match &mut this.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+        });
+        let read = buffer.filled().len() - before;
+        this.heard.fetch_add(read as u64, Ordering::Relaxed);
+        Poll::Ready(outcome)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = match &mut this.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        };
+        match outcome {
+            Poll::Ready(outcome) => {
+                this.patience.stop();
+                Poll::Ready(outcome)
+            }
+            Poll::Pending => {
+                ready!(this.patience.poll(cx, this.write_limit));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket has nothing to flush.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The connection goes back to where it came from when the exchange has ended well, and is closed when not.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) connection: Connection,
+    pub(super) upstream: Rc<Upstream>,
+}
+
+impl Lease {
+    /// Both sides have said all they had to say.
+    pub(super) fn give_back(self) {
+        self.upstream.put(self.connection);
+    }
+}

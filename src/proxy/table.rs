@@ -1,0 +1,318 @@
+//! The route table as one thread serves by it: looked up by path, with the thread's own connections to the workers beneath.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use hyper::server::conn::http1;
+use tokio::sync::watch;
+
+use super::generation::Generation;
+use super::listener::Listener;
+use super::pool::Upstream;
+use crate::names::{Instance, WorkerName};
+use crate::route::{Front, RoutePath, RouteTable, Target as Asked, Timeouts};
+
+/// Fewest bytes hyper reads a message's head into.
+const BUFFER_MIN: usize = 16 << 10;
+
+/// Header fields hyper parses without an allocation; only a front that allows more pays for it.
+const HEADERS_INLINE: usize = 100;
+
+/// A table in force, as all threads share it.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) table: RouteTable,
+    pub(super) generations: HashMap<Instance, Arc<Generation>>,
+    pub(super) listeners: Vec<Arc<Listener>>,
+}
+
+/// The table in force and its edition, which grows with each.
+#[derive(Debug)]
+pub(super) struct Board {
+    published: ArcSwap<Published>,
+    edition: AtomicU64,
+    changed: watch::Sender<()>,
+}
+
+/// A published table made ready for one thread.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Read before the table was: if the board still shows it, the table is in force.
+    pub(super) edition: u64,
+    pub(super) published: Arc<Published>,
+    pub(super) server: http1::Builder,
+    /// By [`RoutePath::prefix`], so the root's is empty.
+    routes: HashMap<Box<str>, Rc<Route>>,
+    /// Most segments of any route: longer prefixes of a path need not be looked up.
+    depth: usize,
+}
+
+/// A route and what is needed on it for each request.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) path: RoutePath,
+    /// The value of `X-Forwarded-Prefix`.
+    pub(super) prefix: HeaderValue,
+    pub(super) worker: WorkerName,
+    pub(super) public: Option<PathBuf>,
+    pub(super) target: Target,
+    pub(super) timeouts: Timeouts,
+}
+
+/// Who answers on a route.
+#[derive(Debug)]
+pub(super) enum Target {
+    Serving(Rc<Upstream>),
+    Files,
+    Unavailable {
+        reason: String,
+        /// Seconds.
+        retry_after: Option<u64>,
+    },
+}
+
+impl Published {
+    /// A table without routes and listeners, in force until the manager's first word.
+    pub(super) fn nothing() -> Self {
+        Self {
+            table: RouteTable {
+                serial: 0,
+                front: Front {
+                    listen: Vec::new(),
+                    read_timeout: Duration::ZERO,
+                    write_timeout: Duration::ZERO,
+                    idle_timeout: Duration::ZERO,
+                    health_path: RoutePath::root(),
+                    max_header_bytes: BUFFER_MIN,
+                    max_headers: HEADERS_INLINE,
+                },
+                routes: Vec::new(),
+                draining: Vec::new(),
+            },
+            generations: HashMap::new(),
+            listeners: Vec::new(),
+        }
+    }
+}
+
+impl Board {
+    /// A board that shows a table without routes.
+    pub(super) fn new(published: Published) -> Self {
+        Self {
+            published: ArcSwap::from_pointee(published),
+            edition: AtomicU64::new(1),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Puts a table in force: when this returns no request that begins follows an older one.
+    pub(super) fn publish(&self, published: Published) {
+        self.published.store(Arc::new(published));
+        self.edition.fetch_add(1, Ordering::SeqCst);
+        self.changed.send_replace(());
+    }
+
+    /// The edition in force.
+    pub(super) fn edition(&self) -> u64 {
+        self.edition.load(Ordering::SeqCst)
+    }
+
+    /// The table in force.
+    pub(super) fn published(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    /// Rings after each [`Self::publish`].
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+impl Table {
+    /// Makes the table on `board` ready for thread number `shard`. Connections of generations that stay are taken over from
+    /// `previous`; those of generations that left are closed.
+    pub(super) fn compile(board: &Board, shard: usize, previous: Option<&Self>) -> Self {
+        let edition = board.edition();
+        let published = board.published();
+        let mut kept: HashMap<&Instance, Rc<Upstream>> = HashMap::new();
+        for upstream in previous.into_iter().flat_map(Self::upstreams) {
+            kept.insert(&upstream.generation.instance, upstream.clone());
+        }
+        let mut routes: HashMap<Box<str>, Rc<Route>> = HashMap::new();
+        for route in &published.table.routes {
+            let target = match &route.target {
+                Asked::Serving(asked) => {
+                    let instance = Instance::new(route.worker.clone(), asked.generation);
+                    let generation = &published.generations[&instance];
+                    // The same generation may answer on two routes: one set of connections for both.
+                    let upstream = kept
+                        .get(&instance)
+                        .filter(|kept| kept.address == asked.address)
+                        .cloned()
+                        .unwrap_or_else(|| {
+                            Rc::new(Upstream::new(
+                                generation.clone(),
+                                shard,
+                                asked.address.clone(),
+                            ))
+                        });
+                    upstream.set_idle(route.timeouts.idle);
+                    kept.insert(&generation.instance, upstream.clone());
+                    Target::Serving(upstream)
+                }
+                Asked::Files => Target::Files,
+                Asked::Unavailable {
+                    reason,
+                    retry_after,
+                } => Target::Unavailable {
+                    reason: reason.clone(),
+                    retry_after: retry_after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0)),
+                },
+            };
+            let compiled = Route {
+                prefix: HeaderValue::from_str(route.path.as_str())
+                    .unwrap_or_else(|_| HeaderValue::from_static("/")),
+                path: route.path.clone(),
+                worker: route.worker.clone(),
+                public: route.public.clone(),
+                target,
+                timeouts: route.timeouts,
+            };
+            routes.insert(route.path.prefix().into(), Rc::new(compiled));
+        }
+        let slashes = |prefix: &str| prefix.bytes().filter(|&byte| byte == b'/').count();
+        let table = Self {
+            edition,
+            server: server(&published.table.front),
+            depth: routes.keys().map(|p| slashes(p)).max().unwrap_or(0),
+            published: published.clone(),
+            routes,
+        };
+        if let Some(previous) = previous {
+            let stays =
+                |upstream: &Rc<Upstream>| table.upstreams().any(|u| Rc::ptr_eq(u, upstream));
+            for upstream in previous.upstreams().filter(|u| !stays(u)) {
+                upstream.retire();
+            }
+        }
+        table
+    }
+
+    /// The route that answers for `path`: the longest that covers it.
+    pub(super) fn find(&self, path: &str) -> Option<&Rc<Route>> {
+        let mut slashes = path.bytes().enumerate().filter(|&(_, byte)| byte == b'/');
+        let end = slashes.nth(self.depth).map_or(path.len(), |(at, _)| at);
+        let mut prefix = &path[..end];
+        loop {
+            if let Some(route) = self.routes.get(prefix) {
+                return Some(route);
+            }
+            prefix = &prefix[..prefix.rfind('/')?];
+        }
+    }
+
+    /// The connections to workers, one set a generation (several times if it has several routes).
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &Rc<Upstream>> {
+        self.routes
+            .values()
+            .filter_map(|route| match &route.target {
+                Target::Serving(upstream) => Some(upstream),
+                _ => None,
+            })
+    }
+
+    /// How clients are met.
+    pub(super) fn front(&self) -> &Front {
+        &self.published.table.front
+    }
+}
+
+/// What all connections of this front have in common. Deadlines are not hyper's: see `socket.rs`.
+fn server(front: &Front) -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server
+        .max_buf_size(front.max_header_bytes.max(BUFFER_MIN))
+        .max_header_size(front.max_header_bytes);
+    if front.max_headers > HEADERS_INLINE {
+        server.max_headers(front.max_headers);
+    }
+    server
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Generation as Number;
+    use crate::route::{Address, Route as Asked, Target as Answer, Upstream as Serving};
+
+    fn board(routes: &[&str]) -> Board {
+        let timeouts = Timeouts {
+            read: Duration::ZERO,
+            write: Duration::ZERO,
+            idle: Duration::ZERO,
+        };
+        let asked = |path: &&str| Asked {
+            path: RoutePath::parse(path).unwrap(),
+            worker: WorkerName::parse("w").unwrap(),
+            public: None,
+            target: Answer::Files,
+            timeouts,
+        };
+        let mut published = Published::nothing();
+        published.table.routes = routes.iter().map(asked).collect();
+        Board::new(published)
+    }
+
+    #[test]
+    fn the_longest_route_that_ends_at_a_segment_answers() {
+        let table = Table::compile(&board(&["/", "/api", "/api/users/new"]), 0, None);
+        for (path, route) in [
+            ("/", "/"),
+            ("/apix", "/"),
+            ("/api", "/api"),
+            ("/api/", "/api"),
+            ("/api/users", "/api"),
+            ("/api/users/new", "/api/users/new"),
+            ("/api/users/new/1/2/3", "/api/users/new"),
+            ("//api", "/"),
+        ] {
+            assert_eq!(table.find(path).unwrap().path.as_str(), route, "{path}");
+        }
+        let table = Table::compile(&board(&["/api"]), 0, None);
+        assert!(table.find("/").is_none());
+        assert!(table.find("/other/api").is_none());
+    }
+
+    #[test]
+    fn connections_are_kept_for_a_generation_that_stays_and_only_for_it() {
+        let board = board(&["/"]);
+        let serve = |number| {
+            let mut published = Published::nothing();
+            published.table = board.published().table.clone();
+            published.table.routes[0].target = Answer::Serving(Serving {
+                generation: Number(number),
+                address: Address::Unix("/nowhere".into()),
+                max_requests: 0,
+            });
+            let instance = Instance::new(WorkerName::parse("w").unwrap(), Number(number));
+            let generation = Arc::new(Generation::new(instance.clone(), 1, Arc::default()));
+            published.generations.insert(instance, generation);
+            board.publish(published);
+        };
+        serve(1);
+        let first = Table::compile(&board, 0, None);
+        let same = Table::compile(&board, 0, Some(&first));
+        let upstream = |table: &Table| table.upstreams().next().unwrap().clone();
+        assert!(Rc::ptr_eq(&upstream(&first), &upstream(&same)));
+        serve(2);
+        let other = Table::compile(&board, 0, Some(&same));
+        assert!(!Rc::ptr_eq(&upstream(&same), &upstream(&other)));
+        assert!(upstream(&same).is_retired());
+    }
+}

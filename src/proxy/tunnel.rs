@@ -1,0 +1,94 @@
+//! A connection that is HTTP no more: bytes both ways until both sides have closed, or neither has spoken for too long.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::generation::Ticket;
+
+/// Bytes under way in each direction.
+const BUFFER: usize = 16 << 10;
+
+/// One side, which notes when it last spoke.
+struct Side {
+    stream: TokioIo<Upgraded>,
+    spoke: Rc<Cell<Instant>>,
+}
+
+/// Joins the client and the worker. The request is in flight until this ends.
+pub(super) async fn run(client: OnUpgrade, worker: OnUpgrade, ticket: Ticket, limit: Duration) {
+    let outcome = async {
+        let (client, worker) = futures_util::future::try_join(client, worker)
+            .await
+            .map_err(io::Error::other)?;
+        let spoke = Rc::new(Cell::new(Instant::now()));
+        let side = |stream| Side {
+            stream: TokioIo::new(stream),
+            spoke: spoke.clone(),
+        };
+        let (mut client, mut worker) = (side(client), side(worker));
+        tokio::select! {
+            copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut worker, BUFFER, BUFFER) => copied.map(|_| ()),
+            () = silence(&spoke, limit) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    };
+    if let Err(error) = outcome.await {
+        let worker = &ticket.generation().instance.worker;
+        debug!(tq.worker = %worker, "tunnel to worker '{worker}' ended: {error}");
+    }
+    drop(ticket);
+}
+
+/// Ends when neither side has spoken for `limit`.
+async fn silence(spoke: &Cell<Instant>, limit: Duration) {
+    if limit.is_zero() {
+        return std::future::pending().await;
+    }
+    loop {
+        let last = spoke.get();
+        tokio::time::sleep_until(last + limit).await;
+        if spoke.get() == last {
+            return;
+        }
+    }
+}
+
+impl AsyncRead for Side {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
+        this.spoke.set(Instant::now());
+        Poll::Ready(outcome)
+    }
+}
+
+impl AsyncWrite for Side {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

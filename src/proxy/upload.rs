@@ -1,0 +1,181 @@
+//! A request's body on its way to the worker.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::patience::Patience;
+
+/// How long a client that asked "may I send?" waits for a worker that does not say. RFC 9110 forbids to wait for ever: many never say.
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a body did not arrive whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UploadError {
+    /// The client paused for too long.
+    #[error("the client stopped sending the request's body")]
+    Slow,
+    /// The client went away, or broke the framing.
+    #[error("the client broke off the request's body")]
+    Torn,
+}
+
+/// How far a body has come, known to both the body and the one that waits for the answer.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// When the worker last took a piece.
+    progress: Cell<Instant>,
+    state: Cell<Option<Result<(), UploadError>>>,
+}
+
+/// The worker's "100 Continue".
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    open: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// The body as hyper's client takes it.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// No body.
+    Empty,
+    /// Piece by piece as the client sends it and the worker takes it.
+    Streaming(Streaming),
+}
+
+#[derive(Debug)]
+pub(super) struct Streaming {
+    incoming: Incoming,
+    upload: Rc<Upload>,
+    patience: Patience,
+    /// Longest pause of the client.
+    limit: Duration,
+    gate: Option<Arc<Gate>>,
+}
+
+impl Upload {
+    fn new() -> Self {
+        Self {
+            progress: Cell::new(Instant::now()),
+            state: Cell::new(None),
+        }
+    }
+
+    /// `None` while pieces are still to come, else how it ended.
+    pub(super) fn outcome(&self) -> Option<Result<(), UploadError>> {
+        self.state.get()
+    }
+
+    /// When the worker last took a piece.
+    pub(super) fn progress(&self) -> Instant {
+        self.progress.get()
+    }
+}
+
+impl Gate {
+    /// Lets the body pass.
+    pub(super) fn open(&self) {
+        self.open.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+impl RequestBody {
+    /// Passes `incoming` on as it comes, with pauses of at most `limit`, and not before `gate` is open.
+    pub(super) fn streaming(
+        incoming: Incoming,
+        limit: Duration,
+        gate: Option<Arc<Gate>>,
+    ) -> (Self, Rc<Upload>) {
+        let upload = Rc::new(Upload::new());
+        let body = Self::Streaming(Streaming {
+            incoming,
+            upload: upload.clone(),
+            patience: Patience::default(),
+            limit,
+            gate,
+        });
+        (body, upload)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Streaming(streaming) => streaming.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(streaming) => streaming.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(streaming) => streaming.incoming.size_hint(),
+        }
+    }
+}
+
+impl Streaming {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        ready!(self.poll_gate(cx));
+        let end = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                ready!(self.patience.poll(cx, self.limit));
+                Err(UploadError::Slow)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.patience.stop();
+                self.upload.progress.set(Instant::now());
+                if self.incoming.is_end_stream() {
+                    self.upload.state.set(Some(Ok(())));
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Poll::Ready(Some(Err(_))) => Err(UploadError::Torn),
+            Poll::Ready(None) => Ok(()),
+        };
+        self.upload.state.set(Some(end));
+        Poll::Ready(end.err().map(Err))
+    }
+
+    /// Polling the client's body is what tells the client "100 Continue", so it waits for the worker's.
+    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(gate) = &self.gate else {
+            return Poll::Ready(());
+        };
+        gate.waker.register(cx.waker());
+        if !gate.open.load(Ordering::Acquire) {
+            ready!(self.patience.poll(cx, CONTINUE_WAIT));
+        }
+        self.patience.stop();
+        self.gate = None;
+        Poll::Ready(())
+    }
+}
