@@ -1,3 +1,5 @@
-//! The entry: runs the command line.
+//! The entry: runs the command line and returns its exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tqserver::cli::run()
+}

@@ -85,7 +85,12 @@ pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (G
                 let manifest = store.manifest(&instance).ok().flatten()?;
                 Some((
                     generation,
-                    spec_of(manifest, store.latest_assets(&instance), sight, name),
+                    spec_of(
+                        manifest,
+                        store.latest_assets(&instance).is_some(),
+                        sight,
+                        name,
+                    ),
                 ))
             })
     };
@@ -96,7 +101,8 @@ pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (G
         .collect()
 }
 
-fn spec_of(manifest: Manifest, public: Option<PathBuf>, sight: &Sight, name: &WorkerName) -> Spec {
+fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerName) -> Spec {
+    let directory = sight.settings.workers_directory.join(name.directory());
     Spec {
         settings: manifest.settings,
         fingerprint: inventory::Fingerprint {
@@ -104,8 +110,8 @@ fn spec_of(manifest: Manifest, public: Option<PathBuf>, sight: &Sight, name: &Wo
             assets: manifest.assets,
             config: manifest.config,
         },
-        directory: sight.settings.workers_directory.join(name.directory()),
-        public,
+        public: has_assets.then(|| directory.join("public")),
+        directory,
     }
 }
 

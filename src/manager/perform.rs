@@ -193,18 +193,15 @@ impl Performer {
     }
 
     async fn copy_assets(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
-        let public = spec
-            .public
-            .clone()
-            .ok_or_else(|| Reason::Unusable("public/ is gone".to_owned()))?;
+        let public = spec.public.clone();
         let Some(store) = self.store.clone() else {
-            return Ok(public);
+            return public.ok_or_else(|| Reason::Unusable("public/ is gone".to_owned()));
         };
-        let (instance, fingerprint) = (instance.clone(), spec.fingerprint.assets.clone());
+        let (instance, directory) = (instance.clone(), spec.directory.clone());
+        let fingerprint = spec.fingerprint.assets.clone();
         blocking(move || {
-            store
-                .add_assets(&instance, &public, &fingerprint)
-                .map_err(|error| Reason::Refused(chain(&error)))
+            let copied = store.add_assets(&instance, &directory, &fingerprint);
+            copied.map_err(|error| Reason::Refused(chain(&error)))
         })
         .await
     }

@@ -368,6 +368,6 @@ pub struct RunView {
 }
 
 /// The address of a `listen: port` worker.
-pub(crate) fn loopback(port: u16) -> Address {
+pub fn loopback(port: u16) -> Address {
     Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
 }

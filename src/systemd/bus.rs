@@ -77,6 +77,8 @@ pub(super) trait Manager {
         patterns: &[&str],
     ) -> zbus::Result<Vec<ListedUnit>>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    #[zbus(name = "GetUnitByPID")]
+    fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
     #[zbus(signal)]
     fn job_removed(
         &self,
@@ -436,6 +438,46 @@ impl Systemd {
         }
         receiver
     }
+}
+
+/// The kind of job (`stop`, `restart`...) that systemd has under way for the unit this process is the main process of; `None`: it
+/// is in no unit, or has no job.
+pub async fn own_job(bus: &str) -> Option<String> {
+    let ask = async {
+        let connection = connection::Builder::address(bus)
+            .method_timeout(CALL)
+            .build()
+            .await?;
+        let manager = ManagerProxy::new(&connection).await?;
+        let unit = manager.get_unit_by_pid(std::process::id()).await?;
+        let job: (u32, OwnedObjectPath) =
+            property(&connection, &unit, "org.freedesktop.systemd1.Unit", "Job").await?;
+        if job.0 == 0 {
+            return Ok(None);
+        }
+        let kind: String = property(
+            &connection,
+            &job.1,
+            "org.freedesktop.systemd1.Job",
+            "JobType",
+        )
+        .await?;
+        Ok::<_, zbus::Error>(Some(kind))
+    };
+    ask.await.ok().flatten()
+}
+
+async fn property<T>(
+    connection: &Connection,
+    path: &OwnedObjectPath,
+    interface: &str,
+    name: &str,
+) -> zbus::Result<T>
+where
+    T: serde::de::DeserializeOwned + zbus::Type,
+{
+    let proxy = zbus::Proxy::new(connection, SERVICE, path, interface).await?;
+    proxy.get_property(name).await
 }
 
 fn lock(jobs: &Mutex<Jobs>) -> std::sync::MutexGuard<'_, Jobs> {

@@ -2,12 +2,17 @@
 
 mod bus;
 mod cgroup;
+mod choice;
+mod cleaner;
 pub mod keeper;
+pub mod notify;
 mod private;
 mod state;
 mod units;
 
-pub use bus::{BusError, Loaded, Systemd, UnitChange, Usage};
+pub use bus::{BusError, Loaded, Systemd, UnitChange, Usage, own_job};
+pub use choice::Kind;
+pub use cleaner::Cleaner;
 pub use private::{Place, Private, PrivateError};
 pub use state::{Activity, Ending, ServiceState};
 pub use units::UnitPair;

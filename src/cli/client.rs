@@ -1,0 +1,121 @@
+//! The command line as a client of a running manager.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use zbus::fdo::DBusProxy;
+use zbus::{Connection, connection};
+
+use super::{Common, exit, refused};
+use crate::manager::control::{ControlError, Manager1Proxy, NAME};
+use crate::systemd::Kind;
+
+/// Longest wait for a manager that is being restarted.
+const BACK: Duration = Duration::from_secs(30);
+
+/// A connection to the bus a manager is on.
+pub(super) struct Client {
+    connection: Connection,
+}
+
+impl Client {
+    /// Finds the manager: by `--manager`, else wherever there is one.
+    pub(super) async fn find(common: &Common) -> anyhow::Result<Self> {
+        let kinds = match common.manager {
+            Some(kind) => vec![kind],
+            // The private one belongs to this very configuration, so it is the first to be meant.
+            None => vec![Kind::Private, Kind::User, Kind::System],
+        };
+        let mut denied = None;
+        for kind in kinds {
+            let Ok(address) = kind.bus(&common.config) else {
+                continue;
+            };
+            let built = connection::Builder::address(address.as_str()).build();
+            match tokio::time::timeout(Duration::from_secs(5), built).await {
+                Ok(Ok(connection)) => {
+                    let client = Self { connection };
+                    if client.is_there().await? {
+                        return Ok(client);
+                    }
+                }
+                Ok(Err(error)) => denied = denied.or(Some(error).filter(is_denied)),
+                Err(_) => {}
+            }
+        }
+        if let Some(error) = denied {
+            return Err(refused(
+                exit::NOT_PERMITTED,
+                format!("the bus can not be used: {error}"),
+                "run it as root".to_owned(),
+            ));
+        }
+        let hint = "start one with `tqserver dev`, or `systemctl start tqserver`".to_owned();
+        Err(refused(exit::UNAVAILABLE, "no TQServer runs here", hint))
+    }
+
+    async fn is_there(&self) -> anyhow::Result<bool> {
+        Ok(DBusProxy::new(&self.connection)
+            .await?
+            .name_has_owner(NAME.try_into()?)
+            .await?)
+    }
+
+    /// The manager's object.
+    pub(super) async fn manager(&self) -> anyhow::Result<Manager1Proxy<'static>> {
+        Ok(Manager1Proxy::new(&self.connection).await?)
+    }
+
+    /// Waits until a manager that has gone is back.
+    pub(super) async fn until_back(&self) -> anyhow::Result<()> {
+        let bus = DBusProxy::new(&self.connection).await?;
+        let mut changes = bus
+            .receive_name_owner_changed_with_args(&[(0, NAME)])
+            .await?;
+        if self.is_there().await? {
+            return Ok(());
+        }
+        let back = async {
+            while let Some(change) = changes.next().await {
+                if change.args().is_ok_and(|args| args.new_owner().is_some()) {
+                    return true;
+                }
+            }
+            false
+        };
+        match tokio::time::timeout(BACK, back).await {
+            Ok(true) => Ok(()),
+            _ => Err(refused(
+                exit::UNAVAILABLE,
+                "the manager went away and did not come back",
+                "see `systemctl status tqserver`".to_owned(),
+            )),
+        }
+    }
+}
+
+fn is_denied(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(error) if error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+/// Whether a call failed because the manager ended before it answered.
+pub(super) fn is_gone(error: &ControlError) -> bool {
+    let error = match error {
+        ControlError::Ending(_) => return true,
+        ControlError::ZBus(error) => error,
+        _ => return false,
+    };
+    // What the bus answers in its place, and what a manager answers whose object is not there yet.
+    let gone = [
+        "NoReply",
+        "ServiceUnknown",
+        "NameHasNoOwner",
+        "UnknownObject",
+    ];
+    match error {
+        zbus::Error::MethodError(name, ..) => name
+            .strip_prefix("org.freedesktop.DBus.Error.")
+            .is_some_and(|name| gone.contains(&name)),
+        _ => false,
+    }
+}

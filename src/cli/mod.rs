@@ -1,0 +1,243 @@
+//! The command line: one file a verb, and the only place that prints.
+
+mod check;
+mod client;
+mod dev;
+mod planes;
+mod reload;
+mod status;
+mod systemd;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Mode, Problems, Settings};
+use crate::systemd::{Kind, keeper};
+
+/// Exit codes, of sysexits.h where it has one.
+mod exit {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const USAGE: u8 = 64;
+    pub(super) const UNAVAILABLE: u8 = 69;
+    pub(super) const NOT_PERMITTED: u8 = 77;
+    pub(super) const CONFIG: u8 = 78;
+}
+
+/// Put a directory under workers/, get a URL: small web programs as systemd units, reloaded without losing a request.
+#[derive(Debug, Parser)]
+#[command(name = "tqserver", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Clone, Debug, clap::Args)]
+struct Common {
+    /// The server's configuration.
+    #[arg(
+        long,
+        global = true,
+        env = "TQ_CONFIG",
+        default_value = "config/server.yaml",
+        value_name = "FILE"
+    )]
+    config: PathBuf,
+    /// Which systemd runs the workers: system, user or private. Default: what is there, in the order user session, system (as root),
+    /// private.
+    #[arg(long, global = true, env = "TQ_MANAGER", value_name = "WHICH")]
+    manager: Option<Kind>,
+    /// development or production. Default: TQ_MODE, DEPLOYMENT_MODE, else what fits the verb.
+    #[arg(long, global = true, value_parser = mode, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// Say only what went wrong.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run everything in the foreground: build the workers, start them, serve them.
+    Dev(dev::Dev),
+    /// Replace the workers that changed, without losing a request; exit 1 if one failed (the old one then serves on).
+    Reload(reload::Reload),
+    /// Show the workers: route, state, generation, process, memory, requests.
+    Status(status::Status),
+    /// Check the configuration and every worker's; exit 78 if something is wrong.
+    Check(check::Check),
+    /// Run the control plane: talks to systemd, reloads workers. Usually started as tqserver.service.
+    Manager(planes::Manager),
+    /// Run the data plane: serves HTTP. Usually started as tqserver-proxy.service.
+    Proxy(planes::Proxy),
+    /// Run a private systemd in the foreground, for machines where none was booted.
+    Systemd(systemd::Systemd),
+    #[command(name = keeper::VERB, hide = true)]
+    Keep,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "development" | "dev" => Ok(Mode::Development),
+        "production" | "prod" => Ok(Mode::Production),
+        other => Err(format!("'{other}' is neither development nor production")),
+    }
+}
+
+impl Common {
+    /// The configuration; a missing file at the default place is no error, everything has a default.
+    fn settings(&self) -> Result<Settings, Problems> {
+        let default = std::path::Path::new("config/server.yaml");
+        if self.config == default && !default.exists() {
+            return Ok(Settings::defaults_at(
+                &std::env::current_dir().unwrap_or_default(),
+            ));
+        }
+        Settings::load(&self.config)
+    }
+
+    fn kind(&self) -> Kind {
+        self.manager.unwrap_or_else(Kind::detect)
+    }
+
+    /// The mode by option, by environment, or this one.
+    fn mode(&self, or: Mode) -> anyhow::Result<Mode> {
+        match self.mode {
+            Some(mode) => Ok(mode),
+            None => Ok(Mode::from_environment(|name| std::env::var(name).ok())?.unwrap_or(or)),
+        }
+    }
+}
+
+/// An error with the exit code it asks for, and the next command to type.
+#[derive(Debug)]
+struct Refusal {
+    code: u8,
+    hint: Option<String>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.hint.as_deref().unwrap_or(""))
+    }
+}
+
+/// Runs the command line and returns its exit code.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    if let Verb::Keep = arguments.verb {
+        return ExitCode::from(keeper::run());
+    }
+    crate::logging::start(arguments.common.quiet);
+    let common = arguments.common;
+    let result = match arguments.verb {
+        Verb::Dev(verb) => wait_for(verb.run(&common)),
+        Verb::Reload(verb) => wait_for(verb.run(&common)),
+        Verb::Status(verb) => wait_for(verb.run(&common)),
+        Verb::Check(verb) => verb.run(&common),
+        Verb::Manager(verb) => wait_for(verb.run(&common)),
+        Verb::Proxy(verb) => wait_for(verb.run(&common)),
+        Verb::Systemd(verb) => wait_for(verb.run(&common)),
+        Verb::Keep => unreachable!("handled above"),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(explain(&error)),
+    }
+}
+
+fn wait_for(work: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(work);
+    // A build or a copy that still runs must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// Prints an error with its causes once, then the next command to type; returns the exit code.
+fn explain(error: &anyhow::Error) -> u8 {
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        eprintln!("{problems}");
+        return exit::CONFIG;
+    }
+    let refusal = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Refused>());
+    eprintln!("error: {}", crate::manager::explain(error.as_ref()));
+    let (code, hint) = match refusal {
+        Some(Refused(_, refusal)) => (refusal.code, refusal.hint.clone()),
+        None => guess(error),
+    };
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    code
+}
+
+/// The exit code and hint that follow from what failed.
+fn guess(error: &anyhow::Error) -> (u8, Option<String>) {
+    use crate::manager::ManagerError;
+    use crate::systemd::PrivateError;
+    if error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+    }) {
+        return (
+            exit::NOT_PERMITTED,
+            Some("run it as root, or as the user who owns the files".to_owned()),
+        );
+    }
+    let no_systemd = error.chain().any(|cause| {
+        cause.is::<PrivateError>()
+            || matches!(
+                cause.downcast_ref::<ManagerError>(),
+                Some(ManagerError::Bus(_) | ManagerError::BusLost)
+            )
+    });
+    (
+        if no_systemd {
+            exit::UNAVAILABLE
+        } else {
+            exit::FAILED
+        },
+        None,
+    )
+}
+
+/// A sentence that ends the command with a certain exit code.
+#[derive(Debug)]
+struct Refused(String, Refusal);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn refused(
+    code: u8,
+    sentence: impl Into<String>,
+    hint: impl Into<Option<String>>,
+) -> anyhow::Error {
+    anyhow::Error::new(Refused(
+        sentence.into(),
+        Refusal {
+            code,
+            hint: hint.into(),
+        },
+    ))
+}

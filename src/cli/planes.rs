@@ -1,0 +1,157 @@
+//! `tqserver manager` and `tqserver proxy`: the two planes as two processes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use crate::config::Mode;
+use crate::dev::{self, Asked, Signals};
+use crate::manager::{self, Ending, Options, Progress};
+use crate::proxy;
+use crate::systemd::{Kind, notify, own_job};
+
+/// The socket between the planes, in the runtime directory.
+const LINK: &str = "link.sock";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Manager {
+    /// Where snapshots of accepted workers are kept (production).
+    #[arg(long, value_name = "DIRECTORY")]
+    state_directory: Option<PathBuf>,
+    /// The proxy's group: it may connect to the workers and to this manager.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+}
+
+impl Manager {
+    pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
+        let settings = common.settings()?;
+        let mode = common.mode(Mode::Production)?;
+        let (kind, file) = (common.kind(), settings.file.clone());
+        let runtime_directory = kind.runtime_directory(&file)?;
+        dev::make(&runtime_directory)?;
+        let gid = self.group.as_deref().map(group_id).transpose()?;
+        let link = runtime_directory.join(LINK);
+        let door = manager::open_door(link.clone(), gid)
+            .with_context(|| format!("listen on {}", link.display()))?;
+        let state_directory = match (mode, self.state_directory) {
+            (Mode::Development, _) => None,
+            (Mode::Production, Some(directory)) => Some(std::path::absolute(directory)?),
+            (Mode::Production, None) => Some(kind.state_directory(&file)?),
+        };
+        let options = Options {
+            settings,
+            mode,
+            bus: kind.bus(&file)?,
+            door,
+            journal: dev::journal(kind, &runtime_directory)?,
+            runtime_directory,
+            state_directory,
+            group: self.group,
+        };
+        supervise(options, kind, &file).await?;
+        Ok(0)
+    }
+}
+
+async fn supervise(options: Options, kind: Kind, file: &Path) -> anyhow::Result<()> {
+    let bus = options.bus.clone();
+    let mut signals = Signals::open()?;
+    let (end, ending) = watch::channel(None);
+    let (progress, mut settled) = watch::channel(Progress::default());
+    let (reload, mut reloads) = mpsc::channel(1);
+    let mut manager =
+        tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
+    notify::ready(&format!(
+        "manages the workers of {} by the {kind} systemd",
+        file.display()
+    ));
+    loop {
+        tokio::select! {
+            ended = &mut manager => return Ok(ended??),
+            Ok(()) = settled.changed() => {
+                if settled.borrow_and_update().settled {
+                    notify::status("all workers were tried; `tqserver status` tells");
+                }
+            }
+            asked = signals.next() => match asked {
+                Asked::Reload => { let _ = reload.try_send(()); }
+                Asked::End => {
+                    notify::stopping();
+                    // Only a `stop` takes the workers along: they outlive a restart, and whatever can not be told apart from one.
+                    let stop = own_job(&bus).await.as_deref() == Some("stop");
+                    let _ = end.send(Some(if stop { Ending::StopWorkers } else { Ending::Leave }));
+                }
+            }
+        }
+    }
+}
+
+fn group_id(name: &str) -> anyhow::Result<u32> {
+    let groups = std::fs::read_to_string("/etc/group").context("read /etc/group")?;
+    let line = groups
+        .lines()
+        .find(|line| line.split(':').next() == Some(name));
+    let id = line
+        .and_then(|line| line.split(':').nth(2))
+        .and_then(|id| id.parse().ok());
+    id.with_context(|| format!("there is no group '{name}'"))
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Proxy {
+    /// The manager's socket.
+    #[arg(long, value_name = "SOCKET")]
+    link: Option<PathBuf>,
+    /// Threads that serve. Default: one a core.
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<usize>,
+    /// How long requests in flight may take to end at shutdown, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u64,
+}
+
+impl Proxy {
+    pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
+        let inherited = notify::inherited();
+        let link = match self.link {
+            Some(link) => link,
+            None => common.kind().runtime_directory(&common.config)?.join(LINK),
+        };
+        let (serving, mut served) = watch::channel(None);
+        let shutdown = CancellationToken::new();
+        let proxy = proxy::run(
+            proxy::Options {
+                link: proxy::Link::Path(link),
+                inherited,
+                keep: Some(Box::new(notify::keep)),
+                serving: Some(serving),
+                threads: self.threads.unwrap_or_else(dev::threads),
+                grace: std::time::Duration::from_secs(self.grace),
+            },
+            shutdown.clone(),
+        );
+        let mut signals = Signals::open()?;
+        let mut proxy = std::pin::pin!(proxy);
+        let mut ready = false;
+        loop {
+            tokio::select! {
+                ended = &mut proxy => { ended?; return Ok(0) },
+                Ok(()) = served.changed(), if !shutdown.is_cancelled() => {
+                    let Some(now) = served.borrow_and_update().clone() else { continue };
+                    let addresses: Vec<String> = now.listening.iter().map(ToString::to_string).collect();
+                    let text = format!("listens on {}", addresses.join(", "));
+                    if ready { notify::status(&text) } else { notify::ready(&text) }
+                    ready = true;
+                }
+                asked = signals.next() => if asked == Asked::End {
+                    notify::stopping();
+                    shutdown.cancel();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `tqserver status`: the workers as they are.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::client::Client;
+use super::{Common, exit, refused};
+use crate::limits::ByteSize;
+use crate::manager::control::{GenerationStatus, WorkerStatus};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// Only this worker, in detail.
+    #[arg(value_name = "WORKER")]
+    worker: Option<String>,
+    /// As JSON, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
+        let client = Client::find(common).await?;
+        let mut workers = client.manager().await?.list_workers().await?;
+        if let Some(name) = &self.worker {
+            let known: Vec<String> = workers.iter().map(|worker| worker.name.clone()).collect();
+            workers.retain(|worker| worker.name == *name);
+            if workers.is_empty() {
+                let hint = format!("there are: {}", known.join(", "));
+                return Err(refused(
+                    exit::USAGE,
+                    format!("there is no worker '{name}'"),
+                    hint,
+                ));
+            }
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&workers)?);
+        } else if self.worker.is_some() {
+            workers.iter().for_each(detail);
+        } else {
+            table(&workers);
+        }
+        Ok(0)
+    }
+}
+
+const HEAD: [&str; 9] = [
+    "WORKER", "ROUTE", "STATE", "GEN", "PID", "MEMORY", "CPU", "REQUESTS", "UP",
+];
+
+fn table(workers: &[WorkerStatus]) {
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    rows.extend(workers.iter().map(row));
+    let mut widths = [0; HEAD.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    for worker in workers
+        .iter()
+        .filter(|worker| !worker.last_failure.is_empty())
+    {
+        println!("{}", failure(worker));
+    }
+}
+
+fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
+    let serving = worker
+        .generations
+        .iter()
+        .find(|run| run.stage == "serving")
+        .or(worker.generations.first());
+    let (name, route, state) = (
+        worker.name.clone(),
+        worker.route.clone(),
+        worker.state.clone(),
+    );
+    match serving {
+        None => [
+            name,
+            route,
+            state,
+            dash(),
+            dash(),
+            dash(),
+            dash(),
+            dash(),
+            dash(),
+        ],
+        Some(run) => [
+            name,
+            route,
+            state,
+            run.generation.to_string(),
+            if run.pid == 0 {
+                dash()
+            } else {
+                run.pid.to_string()
+            },
+            memory(run),
+            seconds(Duration::from_micros(run.cpu_usec)),
+            run.requests.to_string(),
+            uptime(run),
+        ],
+    }
+}
+
+fn detail(worker: &WorkerStatus) {
+    println!("{} on {}: {}", worker.name, worker.route, worker.state);
+    for run in &worker.generations {
+        println!(
+            "  generation {} {} ({})",
+            run.generation, run.stage, run.unit
+        );
+        if run.pid != 0 {
+            println!(
+                "    process {} up {}, memory {}, CPU {}",
+                run.pid,
+                uptime(run),
+                memory(run),
+                seconds(Duration::from_micros(run.cpu_usec))
+            );
+        }
+        println!(
+            "    {} requests, {} in flight, {} restarts by systemd",
+            run.requests, run.in_flight, run.restarts
+        );
+    }
+    if !worker.last_failure.is_empty() {
+        println!("  {}", failure(worker));
+    }
+    println!("  log: journalctl -u 'tqserver-{}@*'", worker.name);
+}
+
+fn failure(worker: &WorkerStatus) -> String {
+    let retry = match worker.retry_in {
+        0 => String::new(),
+        seconds => format!("; tried again in {seconds} s"),
+    };
+    format!(
+        "{}: last failure {} ago: {}{retry}",
+        worker.name,
+        seconds(Duration::from_secs(worker.last_failure_ago)),
+        worker.last_failure
+    )
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn memory(run: &GenerationStatus) -> String {
+    match run.memory {
+        0 => dash(),
+        bytes if bytes < 10 << 20 => format!(
+            "{:.1}MiB",
+            f64::from(u32::try_from(bytes >> 10).unwrap_or(0)) / 1024.0
+        ),
+        bytes => ByteSize(bytes >> 20 << 20).to_string(),
+    }
+}
+
+fn uptime(run: &GenerationStatus) -> String {
+    if run.since == 0 {
+        return dash();
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    seconds(now.saturating_sub(Duration::from_secs(run.since)))
+}
+
+fn seconds(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{:.1}s", duration.as_secs_f64()),
+        total @ 60..3600 => format!("{}min {}s", total / 60, total % 60),
+        total @ 3600..86_400 => format!("{}h {}min", total / 3600, total % 3600 / 60),
+        total => format!("{}d {}h", total / 86_400, total % 86_400 / 3600),
+    }
+}

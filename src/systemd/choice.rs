@@ -1,0 +1,137 @@
+//! Which systemd: the machine's, the user's, or a private one.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::private::{Place, PrivateError};
+
+/// Where the machine's bus is (the D-Bus specification, "Well-known Message Bus Instances").
+const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
+
+/// A systemd to run workers by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The machine's, which runs as PID 1.
+    System,
+    /// The user's, `systemd --user`.
+    User,
+    /// One of our own.
+    Private,
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "system" => Ok(Self::System),
+            "user" => Ok(Self::User),
+            "private" => Ok(Self::Private),
+            other => Err(format!("'{other}' is none of system, user, private")),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Private => "private",
+        })
+    }
+}
+
+impl Kind {
+    /// What is there: a user's session, the machine's when root, else a private one.
+    pub fn detect() -> Self {
+        if Self::User.is_there() {
+            Self::User
+        } else if Self::System.is_there() {
+            Self::System
+        } else {
+            Self::Private
+        }
+    }
+
+    /// Whether this one runs, and we may ask it for units.
+    pub fn is_there(self) -> bool {
+        match self {
+            Self::User => session().is_some_and(|session| session.join("systemd/private").exists()),
+            Self::System => {
+                rustix::process::geteuid().is_root() && sd_notify::booted().unwrap_or(false)
+            }
+            Self::Private => true,
+        }
+    }
+
+    /// The address of its bus. A private one belongs to the configuration in `file`.
+    ///
+    /// # Errors
+    /// When there can be no private one.
+    pub fn bus(self, file: &Path) -> Result<String, PrivateError> {
+        let given = |variable: &str| {
+            std::env::var(variable)
+                .ok()
+                .filter(|address| !address.is_empty())
+        };
+        Ok(match self {
+            Self::System => {
+                given("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| SYSTEM_BUS.to_owned())
+            }
+            Self::User => given("DBUS_SESSION_BUS_ADDRESS").unwrap_or_else(|| {
+                format!("unix:path={}/bus", session().unwrap_or_default().display())
+            }),
+            Self::Private => Place::of(file)?.bus_address(),
+        })
+    }
+
+    /// Where sockets of workers are made.
+    ///
+    /// # Errors
+    /// As [`Kind::bus`].
+    pub fn runtime_directory(self, file: &Path) -> Result<PathBuf, PrivateError> {
+        if let Some(given) = std::env::var_os("RUNTIME_DIRECTORY") {
+            return Ok(PathBuf::from(given));
+        }
+        Ok(match self {
+            Self::System => PathBuf::from("/run/tqserver"),
+            Self::User => session()
+                .unwrap_or_else(|| PathBuf::from("/tmp"))
+                .join("tqserver"),
+            Self::Private => Place::of(file)?.runtime_directory(),
+        })
+    }
+
+    /// Where snapshots are kept in production.
+    ///
+    /// # Errors
+    /// As [`Kind::bus`].
+    pub fn state_directory(self, file: &Path) -> Result<PathBuf, PrivateError> {
+        if let Some(given) = std::env::var_os("STATE_DIRECTORY") {
+            return Ok(PathBuf::from(given).join("snapshots"));
+        }
+        let home = || {
+            std::env::var_os("HOME")
+                .map(PathBuf::from)
+                .unwrap_or_default()
+        };
+        Ok(match self {
+            Self::System => PathBuf::from("/var/lib/tqserver/snapshots"),
+            Self::User => match std::env::var_os("XDG_STATE_HOME") {
+                Some(state) => PathBuf::from(state).join("tqserver/snapshots"),
+                None => home().join(".local/state/tqserver/snapshots"),
+            },
+            // It goes with its systemd, as everything private does.
+            Self::Private => Place::of(file)?.runtime_directory().join("snapshots"),
+        })
+    }
+}
+
+/// The user's runtime directory.
+fn session() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+}
