@@ -119,6 +119,8 @@ fn make(path: &Path) -> io::Result<()> {
 pub struct Private {
     place: Place,
     keeper: tokio::process::Child,
+    /// While this is open the keeper keeps. Apart from `keeper`, whose `wait` would close it.
+    lifeline: Option<tokio::process::ChildStdin>,
     warning: Option<String>,
 }
 
@@ -149,7 +151,8 @@ impl Private {
             return Err(PrivateError::Keeper(refused));
         }
         // The keeper waits for this byte: by now it is in the cgroup that it may divide.
-        if let Some(lifeline) = keeper.stdin.as_mut() {
+        let mut lifeline = keeper.stdin.take();
+        if let Some(lifeline) = lifeline.as_mut() {
             lifeline
                 .write_all(b"g")
                 .await
@@ -170,6 +173,7 @@ impl Private {
                 Ok(Self {
                     place,
                     keeper,
+                    lifeline,
                     warning,
                 })
             }
@@ -193,7 +197,7 @@ impl Private {
 
     /// Takes it down and returns when nothing of it is left.
     pub async fn stop(mut self) {
-        drop(self.keeper.stdin.take());
+        drop(self.lifeline.take());
         let _ = tokio::time::timeout(DOWN, self.keeper.wait()).await;
     }
 
