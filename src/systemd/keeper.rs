@@ -333,12 +333,12 @@ fn take_down(cgroups: &Cgroups) {
                 Some(&timespec(Duration::from_secs(1))),
             );
         }
-        // They are our children now that systemd is gone.
-        while matches!(
-            rustix::process::wait(rustix::process::WaitOptions::NOHANG),
-            Ok(Some(_))
-        ) {}
     }
+    // They are our children now that systemd is gone.
+    while matches!(
+        rustix::process::wait(rustix::process::WaitOptions::NOHANG),
+        Ok(Some(_))
+    ) {}
 }
 
 fn pidfd(pid: u32) -> rustix::io::Result<rustix::fd::OwnedFd> {
