@@ -37,7 +37,7 @@ pub(super) async fn finished(
 }
 
 /// Why it is looked at the disk.
-enum Wanted {
+pub(super) enum Wanted {
     Start,
     Retry(WorkerName),
     Reload {
