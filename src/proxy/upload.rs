@@ -153,7 +153,8 @@ impl Streaming {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.stop();
                 self.upload.progress.set(Instant::now());
-                if self.incoming.is_end_stream() {
+                // Nothing comes after trailers, and nobody asks for it.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.upload.state.set(Some(Ok(())));
                 }
                 return Poll::Ready(Some(Ok(frame)));
