@@ -263,3 +263,27 @@ fn a_full_backlog_is_waited_for() {
     upstream.answer("x");
     assert_eq!(status(&client.head()), 200);
 }
+
+#[test]
+fn an_answer_overtakes_a_body_nobody_reads() {
+    // More than the socket buffers hold: who answers and hangs up would reset the connection, answer and all.
+    let body = "x".repeat(3 << 20);
+    let length = body.len();
+    let request = format!("POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n{body}");
+    let house = House::with(|table| table.routes[0].path = RoutePath::parse("/api").unwrap());
+    let mut client = house.ask(&request);
+    assert_eq!(status(&client.head()), 404);
+    let house = House::new();
+    let worker = house.worker(1);
+    let answering = std::thread::spawn(move || {
+        let mut upstream = worker.accept();
+        upstream.head();
+        upstream.send(
+            "HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        );
+        upstream.rest().unwrap_or_default();
+    });
+    let mut client = house.ask(&request);
+    assert_eq!(status(&client.head()), 413);
+    answering.join().unwrap();
+}

@@ -1,6 +1,7 @@
 //! Requests and responses arrive as they were sent.
 
-use crate::house::{GET, House, field, status};
+use crate::house::{GET, House, field, instance, status};
+use tqserver::wire::ToManager;
 
 #[test]
 fn connections_are_reused_on_both_sides() {
@@ -266,5 +267,9 @@ fn a_client_that_vanishes_takes_its_request_back() {
     upstream.expect("half");
     drop(client);
     upstream.closes();
-    assert_eq!(house.count(1), (0, 3));
+    house.publish(|table| {
+        table.routes.clear();
+        table.draining = vec![instance(1)];
+    });
+    assert_eq!(house.hear(), ToManager::Drained(instance(1)));
 }

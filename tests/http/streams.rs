@@ -1,6 +1,6 @@
 //! Long and large: upgrades, event streams, bodies that do not fit into memory.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::thread;
 
 use crate::house::{GET, House, SHORT, Stream, Talk, field, status};
