@@ -104,7 +104,7 @@ pub(super) async fn forward(
         client.spawn(tunnel::run(
             client_side,
             worker_side,
-            errand.ticket,
+            (connection, errand.ticket),
             errand.tunnel_limit,
         ));
         return Ok(response.map(|_| Body::empty()));

@@ -134,7 +134,7 @@ impl Socket {
         let mut socket = Self {
             stream,
             signals,
-            waiting: Waiting::Head,
+            waiting: Waiting::Request,
             turn: 0,
             reading: Patience::default(),
             writing: Patience::default(),
@@ -145,8 +145,11 @@ impl Socket {
             },
             lingered: None,
         };
-        // Who connects is about to ask: the first request's clock runs from the start.
-        socket.reading.start(socket.limits.read);
+        // Who connects is about to ask, so it gets less time than between two requests. Browsers connect and then do not: one that
+        // has not said a word is not told that it was late.
+        if !socket.limits.read.is_zero() {
+            socket.reading.start(socket.limits.read);
+        }
         socket
     }
 

@@ -67,20 +67,17 @@ impl House {
         link: Link,
         manager: impl FnOnce() -> UnixStream,
     ) -> Self {
+        Self::optioned(options(threads, link), manager)
+    }
+
+    /// The same with all the caller can choose.
+    pub(crate) fn optioned(options: Options, manager: impl FnOnce() -> UnixStream) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let shutdown = CancellationToken::new();
-        let options = Options {
-            link,
-            inherited: Vec::new(),
-            keep: None,
-            serving: None,
-            threads,
-            grace: DEADLINE,
-        };
         let run = runtime.spawn(proxy::run(options, shutdown.clone()));
         let directory = TempDir::new().unwrap();
         let table = table(directory.path());
@@ -221,6 +218,18 @@ impl Drop for House {
         if let Some(run) = &self.run {
             run.abort();
         }
+    }
+}
+
+/// Options without a history.
+pub(crate) fn options(threads: usize, link: Link) -> Options {
+    Options {
+        link,
+        inherited: Vec::new(),
+        keep: None,
+        serving: None,
+        threads,
+        grace: DEADLINE,
     }
 }
 
