@@ -270,8 +270,14 @@ fn an_answer_overtakes_a_body_nobody_reads() {
     let body = "x".repeat(3 << 20);
     let length = body.len();
     let request = format!("POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n{body}");
+    let narrow = |house: &House| {
+        let client = house.client();
+        rustix::net::sockopt::set_socket_send_buffer_size(&client.stream, 16 << 10).unwrap();
+        client
+    };
     let house = House::with(|table| table.routes[0].path = RoutePath::parse("/api").unwrap());
-    let mut client = house.ask(&request);
+    let mut client = narrow(&house);
+    client.send(&request);
     assert_eq!(status(&client.head()), 404);
     let house = House::new();
     let worker = house.worker(1);
@@ -283,7 +289,26 @@ fn an_answer_overtakes_a_body_nobody_reads() {
         );
         upstream.rest().unwrap_or_default();
     });
-    let mut client = house.ask(&request);
+    let mut client = narrow(&house);
+    client.send(&request);
     assert_eq!(status(&client.head()), 413);
     answering.join().unwrap();
+}
+
+#[test]
+fn what_came_before_a_break_is_passed_on() {
+    let house = House::new();
+    let worker = house.worker(1);
+    for (fields, body) in [
+        ("content-length: 10", "half"),
+        ("transfer-encoding: chunked", "4\r\nhalf\r\n"),
+    ] {
+        let mut client = house.ask(GET);
+        let mut upstream = worker.accept();
+        upstream.head();
+        upstream.send(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}"));
+        drop(upstream);
+        assert_eq!(status(&client.head()), 200);
+        assert_eq!(client.rest().unwrap(), body.as_bytes());
+    }
 }
