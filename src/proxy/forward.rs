@@ -138,7 +138,6 @@ pub(super) async fn forward(
             timeouts.read
         },
         until_close: until_close.then(|| client.signals().clone()),
-        torn: None,
     });
     Ok(Response::from_parts(parts, body))
 }
