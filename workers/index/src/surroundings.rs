@@ -56,15 +56,16 @@ fn generation_of(unit: &str) -> Option<&str> {
     Some(instance)
 }
 
+/// The limit its unit has, in the unified hierarchy or in that of cgroup v1; a sandbox may hide both.
 fn memory_limit(cgroup: &str) -> Option<String> {
-    let file = format!("/sys/fs/cgroup{}/memory.max", path_of(cgroup)?);
-    match fs::read_to_string(file) {
-        Ok(limit) => limit.trim().parse().ok().map(readable),
-        // The sandbox may hide the file; then the limit for Go programs is near enough.
-        Err(_) => env::var("GOMEMLIMIT")
-            .ok()
-            .map(|limit| format!("a little over {limit}")),
-    }
+    let unified = path_of(cgroup).map(|path| format!("/sys/fs/cgroup{path}/memory.max"));
+    let legacy = cgroup
+        .lines()
+        .find_map(|line| line.split_once(":memory:"))
+        .map(|(_, path)| format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"));
+    let files = [unified, legacy].into_iter().flatten();
+    let limit = files.flat_map(fs::read_to_string).next()?;
+    limit.trim().parse().ok().map(readable)
 }
 
 fn readable(bytes: u64) -> String {
