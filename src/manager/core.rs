@@ -60,6 +60,7 @@ pub(super) struct Core {
     connection: zbus::Connection,
     pub(super) started: Instant,
     settings: Settings,
+    port: Option<u16>,
     runtime_directory: PathBuf,
     pub(super) tasks: Tasks,
     pub(super) telling: JoinSet<()>,
@@ -85,6 +86,7 @@ impl Core {
         performer: Arc<Performer>,
         connection: zbus::Connection,
         settings: Settings,
+        port: Option<u16>,
         runtime_directory: PathBuf,
         progress: watch::Sender<Progress>,
     ) -> Self {
@@ -94,6 +96,7 @@ impl Core {
             connection,
             started: Instant::now(),
             settings,
+            port,
             runtime_directory,
             tasks: Tasks::new(),
             telling: JoinSet::new(),
@@ -262,10 +265,10 @@ impl Core {
         if self.looking.is_none()
             && let Some(wanted) = self.looks.pop_front()
         {
-            let (settings, mode) = (self.settings.clone(), self.performer.mode);
+            let (settings, mode, port) = (self.settings.clone(), self.performer.mode, self.port);
             self.looking = Some((
                 wanted,
-                tokio::task::spawn_blocking(move || look::look(&settings, mode)),
+                tokio::task::spawn_blocking(move || look::look(&settings, mode, port)),
             ));
         }
     }

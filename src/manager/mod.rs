@@ -35,6 +35,8 @@ const LINK_EVENTS: usize = 1024;
 pub struct Options {
     /// The server's configuration, checked.
     pub settings: Settings,
+    /// The port to listen on instead of the configured one, which every reload reads anew.
+    pub port: Option<u16>,
     /// Development or production.
     pub mode: Mode,
     /// The bus systemd is on.
@@ -133,6 +135,7 @@ pub async fn run(
         performer,
         connection,
         options.settings,
+        options.port,
         options.runtime_directory,
         progress,
     );
