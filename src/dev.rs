@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -37,7 +38,7 @@ pub struct Start {
 pub async fn run(start: Start) -> anyhow::Result<()> {
     let file = start.settings.file.clone();
     let grace = start.settings.shutdown_grace;
-    let (mut private, _cleaner) = host(start.kind, &file).await?;
+    let mut private = host(start.kind, &file).await?;
     let runtime_directory = start.kind.runtime_directory(&file)?;
     make(&runtime_directory)?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
@@ -57,11 +58,15 @@ pub async fn run(start: Start) -> anyhow::Result<()> {
     let (end, ending) = watch::channel(None);
     let (progress, mut settled) = watch::channel(Progress::default());
     let (reload, mut reloads) = mpsc::channel(1);
-    let options = options(
+    let cleaner = Arc::default();
+    let mut options = options(
         &start,
-        runtime_directory,
+        runtime_directory.clone(),
         Door::Stream(tokio::net::UnixStream::from_std(ours)?),
     )?;
+    if start.kind != Kind::Private {
+        options.owning = Some(cleaning(start.kind, &runtime_directory, &cleaner));
+    }
     let mut manager =
         tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
     let mut proxy = proxy;
@@ -112,19 +117,31 @@ async fn ended(private: Option<&mut Private>) {
     }
 }
 
-/// A private systemd where one is wanted; in a session that is not ours to end, somebody who stops our units if we are killed.
-async fn host(kind: Kind, file: &Path) -> anyhow::Result<(Option<Private>, Option<Cleaner>)> {
+/// A private systemd where one is wanted.
+async fn host(kind: Kind, file: &Path) -> anyhow::Result<Option<Private>> {
     if kind != Kind::Private {
-        return Ok((
-            None,
-            Some(Cleaner::start(kind).context("start the cleaner")?),
-        ));
+        return Ok(None);
     }
     let private = Private::start(Place::of(file)?, None).await?;
     if let Some(warning) = private.warning() {
         tracing::warn!("{warning}");
     }
-    Ok((Some(private), None))
+    Ok(Some(private))
+}
+
+/// In a session that is not ours to end: starts who stops our units if we are killed, as soon as they are ours.
+fn cleaning(
+    kind: Kind,
+    runtime_directory: &Path,
+    cleaner: &Arc<Mutex<Option<Cleaner>>>,
+) -> Box<dyn FnOnce() + Send> {
+    let (directory, cleaner) = (runtime_directory.to_owned(), Arc::clone(cleaner));
+    Box::new(move || match Cleaner::start(kind, &directory) {
+        Ok(started) => *cleaner.lock().unwrap_or_else(PoisonError::into_inner) = Some(started),
+        Err(error) => {
+            tracing::warn!("nobody will stop the workers if this process is killed: {error}")
+        }
+    })
 }
 
 /// A directory for sockets and logs, for its owner alone.
@@ -161,6 +178,7 @@ fn options(start: &Start, runtime_directory: PathBuf, door: Door) -> anyhow::Res
         runtime_directory,
         state_directory,
         group: None,
+        owning: None,
     })
 }
 

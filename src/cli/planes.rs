@@ -52,6 +52,7 @@ impl Manager {
             runtime_directory,
             state_directory,
             group: self.group,
+            owning: None,
         };
         supervise(options, kind, &file).await?;
         Ok(0)

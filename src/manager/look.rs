@@ -140,6 +140,20 @@ pub(super) fn adopted(loaded: Vec<Loaded>) -> Vec<Found> {
     found.collect()
 }
 
+/// The directory of a generation that is of none of our workers, if there is one.
+pub(super) fn foreign(found: &[Found], settings: &Settings) -> Option<PathBuf> {
+    let ours = |found: &&Found| {
+        found
+            .spec
+            .directory
+            .starts_with(&settings.workers_directory)
+    };
+    found
+        .iter()
+        .find(|found| !ours(found))
+        .map(|found| found.spec.directory.clone())
+}
+
 /// What the fleet goes by, from the settings.
 pub(super) fn policy(settings: &Settings, mode: Mode, runtime_directory: &Path) -> Policy {
     Policy {

@@ -51,6 +51,8 @@ pub struct Options {
     pub journal: Journal,
     /// Group that may connect to workers' sockets; `None`: the manager's user alone.
     pub group: Option<String>,
+    /// Called once this is the manager of its systemd, before it makes the first unit.
+    pub owning: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Why a manager ended.
@@ -64,6 +66,9 @@ pub enum ManagerError {
         "another TQServer manages this systemd already; stop it, or start this one with --manager=private"
     )]
     Taken(#[source] zbus::Error),
+    /// Generations of other workers run in this systemd; they are not to be mixed up with a developer's.
+    #[error("workers in {} run in this systemd, left by another TQServer; stop them with `systemctl --user stop tqserver.slice`, or start this one with --manager=private", .0.display())]
+    Foreign(PathBuf),
     /// The store of snapshots can not be used.
     #[error(transparent)]
     Store(#[from] SnapshotError),
@@ -110,7 +115,15 @@ pub async fn run(
     let requests = control::publish(&connection, options.mode.to_string()).await;
     let mut requests = requests.map_err(ManagerError::Taken)?;
     let store = options.state_directory.map(Store::open).transpose()?;
-    let loaded = systemd.loaded().await?;
+    let found = look::adopted(systemd.loaded().await?);
+    if let (Mode::Development, Some(foreign)) =
+        (options.mode, look::foreign(&found, &options.settings))
+    {
+        return Err(ManagerError::Foreign(foreign));
+    }
+    if let Some(owning) = options.owning {
+        owning();
+    }
     let policy = look::policy(&options.settings, options.mode, &options.runtime_directory);
     let performer = Arc::new(Performer {
         systemd,
@@ -139,7 +152,7 @@ pub async fn run(
         options.runtime_directory,
         progress,
     );
-    core.begin(look::adopted(loaded));
+    core.begin(found);
     loop {
         core.look_if_idle();
         let deadline = core.deadline();

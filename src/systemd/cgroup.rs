@@ -102,20 +102,29 @@ impl Cgroups {
             home: Vec::new(),
             warning: None,
         };
+        let mut divided = Vec::new();
         for hierarchy in hierarchies
             .iter()
             .filter(|hierarchy| HIERARCHIES.iter().any(|wanted| hierarchy.has(wanted)))
         {
             let ours = hierarchy.mount.join(&path);
-            fs::create_dir_all(&ours)?;
+            match fs::create_dir_all(&ours) {
+                // A user gets the hierarchies in which systemd counts, and none that limits.
+                Err(error)
+                    if error.kind() == io::ErrorKind::PermissionDenied
+                        && !hierarchy.has("name=systemd")
+                        && !hierarchy.has("") =>
+                {
+                    continue;
+                }
+                made => made?,
+            }
             cgroups.ours.push(ours);
             cgroups.home.push(hierarchy.own.clone());
+            divided.push(hierarchy);
         }
-        cgroups.warning = missing(|controller| {
-            hierarchies
-                .iter()
-                .any(|hierarchy| hierarchy.has(controller))
-        });
+        cgroups.warning =
+            missing(|controller| divided.iter().any(|hierarchy| hierarchy.has(controller)));
         Ok(cgroups)
     }
 
@@ -143,33 +152,13 @@ impl Cgroups {
         // A cgroup is busy as long as we are in it; what is left of a scope is the user's systemd's to remove.
     }
 
-    /// Ends and removes what a keeper left behind that was killed itself.
-    pub(super) fn sweep(place: &Path) {
-        let Ok(list) = fs::read_to_string(place.join(LIST)) else {
-            return;
-        };
-        let left: Vec<PathBuf> = list.lines().map(PathBuf::from).collect();
-        for _ in 0..100 {
-            let found = processes(&left);
-            if found.is_empty() {
-                break;
-            }
-            for pid in found
-                .into_iter()
-                .filter_map(|pid| rustix::process::Pid::from_raw(pid.cast_signed()))
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            std::thread::yield_now();
-        }
-        remove(&left);
-        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let _ = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
+    /// Those of a keeper that worked in `place` and was killed itself.
+    pub(super) fn left_over(place: &Path) -> Self {
+        let list = fs::read_to_string(place.join(LIST)).unwrap_or_default();
+        Self {
+            ours: list.lines().map(PathBuf::from).collect(),
+            home: Vec::new(),
+            warning: None,
         }
     }
 }

@@ -2,29 +2,32 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::choice::Kind;
 use super::keeper;
 
-/// Environment variable that makes a keeper a cleaner: which systemd is to be cleaned.
+/// Environment variables that make a keeper a cleaner: which systemd is to be cleaned, and of which runtime directory.
 pub(super) const CLEAN: &str = "KEEPER_CLEAN";
+const DIRECTORY: &str = "KEEPER_DIRECTORY";
 
 /// The process that cleans. It ends when we do, however that is.
 #[derive(Debug)]
 pub struct Cleaner(Child);
 
 impl Cleaner {
-    /// Starts it.
+    /// Starts it. It stops all units in our slice and removes `runtime_directory`, so nobody else's may be there.
     ///
     /// # Errors
     /// When no process can be started.
-    pub fn start(kind: Kind) -> std::io::Result<Self> {
+    pub fn start(kind: Kind, runtime_directory: &Path) -> std::io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("unit-cleaner")
             .arg(keeper::VERB)
             .env(CLEAN, kind.to_string())
+            .env(DIRECTORY, runtime_directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
         command.spawn().map(Self)
@@ -53,5 +56,8 @@ pub(super) fn run(kind: &str) -> u8 {
         .args(["stop", "tqserver.slice"])
         .stderr(Stdio::null())
         .status();
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        let _ = std::fs::remove_dir_all(directory);
+    }
     u8::from(!stopped.is_ok_and(|status| status.success()))
 }

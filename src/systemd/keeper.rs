@@ -8,7 +8,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -101,33 +101,57 @@ fn keep() -> Result<(), String> {
         return Err("dbus-daemon is not installed; apt install dbus-daemon".to_owned());
     }
     let _lock = occupy(&place)?;
-    Cgroups::sweep(&place);
+    let left_over = Cgroups::left_over(&place);
+    take_down(&left_over);
+    left_over.remove();
+    empty(&place);
+    let result = keep_at(&place, systemd);
+    empty(&place);
+    let _ = fs::remove_dir(&place);
+    if let Some(parent) = place.parent() {
+        // Only when no other place is in it.
+        let _ = fs::remove_dir(parent);
+    }
+    result
+}
+
+/// Removes everything in the place.
+fn empty(place: &Path) {
+    // What systemd shows in place of things that are not to be had has no permissions at all, not even for its owner to remove it.
+    let barred = place.join("systemd/inaccessible");
+    for directory in [&barred, &barred.join("dir")] {
+        let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    }
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let _ = if is_directory {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+    }
+}
+
+/// From the first cgroup to the last; files are left to the caller.
+fn keep_at(place: &Path, systemd: &str) -> Result<(), String> {
     let hidden = hide_run_systemd()?;
-    let cgroups = Cgroups::make(&place)?;
-    let started = write_files(&place)
+    let cgroups = Cgroups::make(place)?;
+    let started = write_files(place)
         .map_err(|error| format!("write into {}: {error}", place.display()))
-        .and_then(|()| start(systemd, &place, &cgroups));
-    let result = match started {
-        Ok(mut systemd) => {
-            let _ = writeln!(io::stdout(), "up {}", cgroups.warning().unwrap_or_default());
-            wait(&mut systemd);
-            // It must not start anything again while the rest is taken down. The rest gets time to end by itself.
-            let _ = systemd.kill();
-            let _ = systemd.wait();
-            Ok(())
-        }
-        Err(sentence) => Err(sentence),
-    };
+        .and_then(|()| start(systemd, place, &cgroups));
+    let result = started.map(|mut systemd| {
+        let _ = writeln!(io::stdout(), "up {}", cgroups.warning().unwrap_or_default());
+        wait(&mut systemd);
+        // It must not start anything again while the rest is taken down. The rest gets time to end by itself.
+        let _ = systemd.kill();
+        let _ = systemd.wait();
+    });
     take_down(&cgroups);
     cgroups.remove();
     if hidden {
         let _ = rustix::mount::unmount("/run/systemd", rustix::mount::UnmountFlags::DETACH);
         let _ = fs::remove_dir("/run/systemd");
-    }
-    let _ = fs::remove_dir_all(&place);
-    if let Some(parent) = place.parent() {
-        // Only when no other place is in it.
-        let _ = fs::remove_dir(parent);
     }
     result
 }
