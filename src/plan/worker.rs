@@ -16,7 +16,7 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 const RECOVERED: Duration = Duration::from_secs(60);
 
 /// Most generations of a worker that live at the same time: one that gets the requests, and one that comes or goes.
-const LIVE: usize = 2;
+pub(super) const LIVE: usize = 2;
 
 /// A generation to be made as soon as no other is on its way.
 #[derive(Clone, Debug)]

@@ -105,6 +105,12 @@ impl Fleet {
         std::mem::take(&mut self.actions)
     }
 
+    /// Whom the simulation looks at.
+    #[cfg(test)]
+    pub(super) fn workers(&self) -> &BTreeMap<WorkerName, Worker> {
+        &self.workers
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Adopted(found) => self.adopt(found),
