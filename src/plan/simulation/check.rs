@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::Behaviour;
+use super::systemd::Unit;
 use super::{GRACE, Moment, World};
 use crate::config::WorkerType;
 use crate::names::{Instance, WorkerName};
 use crate::plan::run::Stage;
-use crate::plan::{Action, Outcome, Reason, Spec};
+use crate::plan::{Action, Event, Outcome, Reason, Spec};
 
 /// Longest time any reload may take.
 const RELOAD: Duration = Duration::from_secs(90);
@@ -77,6 +78,25 @@ impl World {
         for asked in self.asked.values_mut() {
             asked.disturbed |= worker.is_none_or(|name| asked.workers.contains_key(name));
         }
+    }
+
+    /// The manager hears of a mishap that has nothing to do with what a version is like.
+    pub(super) fn disturb_by(&mut self, event: &Event) {
+        let worker = match event {
+            Event::Built(instance, Err(Reason::Refused(_)))
+            | Event::Launched(instance, Err(_))
+            | Event::Accepted(instance, Err(_))
+            | Event::AssetsReady(instance, Err(_)) => &instance.worker,
+            Event::Unit(instance, _) | Event::SocketFailed(instance) => {
+                let harmed = |unit: &Unit| unit.harmed;
+                if !self.units.get(instance).is_some_and(harmed) {
+                    return;
+                }
+                &instance.worker
+            }
+            _ => return,
+        };
+        self.disturb(Some(worker));
     }
 
     pub(super) fn check_action(&mut self, action: &Action) {

@@ -35,7 +35,9 @@ impl World {
         let dead = self.incarnation;
         self.incarnation += 1;
         let effect = |happening: &Happening| match happening {
-            Happening::Effect(incarnation, effect) if *incarnation == dead => Some(effect.clone()),
+            Happening::Effect(incarnation, effect) if *incarnation == dead => {
+                Some((**effect).clone())
+            }
             _ => None,
         };
         let begun: Vec<Effect> = self.agenda.values().filter_map(effect).collect();
@@ -59,6 +61,7 @@ impl World {
 
     pub(super) fn tell(&mut self, event: Event) {
         self.trace(|| brief(&event));
+        self.disturb_by(&event);
         let actions = self.fleet.step(self.now, event);
         for action in actions {
             self.trace(|| format!("      -> {}", brief(&action)));
@@ -105,7 +108,10 @@ impl World {
     }
 
     fn begin(&mut self, within_ms: u64, effect: Effect) {
-        self.soon(within_ms, Happening::Effect(self.incarnation, effect));
+        self.soon(
+            within_ms,
+            Happening::Effect(self.incarnation, Box::new(effect)),
+        );
     }
 
     fn launch(&mut self, instance: Instance, spec: Spec, source: Source, address: Address) {
@@ -139,9 +145,6 @@ impl World {
             true => Err(Reason::Refused("disk full".to_owned())),
             false => Ok(()),
         };
-        if refused {
-            self.disturb(Some(&instance.worker));
-        }
         let event = match effect {
             Effect::Build(_, spec) => Event::Built(instance, self.build(&spec).and(result)),
             Effect::Launch(_, spec, address) => {

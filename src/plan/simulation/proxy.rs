@@ -127,7 +127,8 @@ impl World {
                 self.soon(takes, Happening::Answered(instance, request));
             }
         }
-        self.soon(700, Happening::Requests);
+        let pause = if self.quiet { 5000 } else { 700 };
+        self.soon(pause, Happening::Requests);
     }
 
     pub(super) fn answered(&mut self, instance: &Instance, request: u64) {

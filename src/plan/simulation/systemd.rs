@@ -23,6 +23,8 @@ pub(super) struct Unit {
     pub(super) deaths: u32,
     /// How often it has answered 503.
     pub(super) not_yet: u32,
+    /// Something has happened to it.
+    pub(super) harmed: bool,
     /// Its periodic health requests fail.
     pub(super) sick: bool,
     /// Somebody stops it.
@@ -42,6 +44,7 @@ impl Unit {
             service: ServiceState::default(),
             deaths: 0,
             not_yet: 0,
+            harmed: false,
             sick: false,
             stopping: false,
             broken: false,
@@ -143,6 +146,7 @@ impl World {
         let Some(unit) = self.units.get_mut(&instance) else {
             return;
         };
+        unit.harmed = true;
         match self.random.u8(..4) {
             0 => {
                 unit.deaths = 5;
