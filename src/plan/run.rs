@@ -2,10 +2,11 @@
 //!
 //! | stage      | what                           | leads to                                                |
 //! |------------|--------------------------------|---------------------------------------------------------|
-//! | Building   | its build runs                 | Launching; gone (build failed)                          |
-//! | Launching  | files and units are made       | Activating; Stopping (refused)                          |
+//! | Building   | its build runs                 | Launching; gone (build failed, removed)                 |
+//! | Launching  | files and units are made       | Activating, or Accepting without a process; Stopping    |
+//! |            |                                | (refused, died, removed meanwhile)                      |
 //! | Activating | its first health request runs  | Accepting; Stopping (unhealthy, died, too late)         |
-//! | Accepting  | the mark "accepted" is written | Serving; Stopping (refused)                             |
+//! | Accepting  | the mark "accepted" is written | Serving; Stopping (refused, died)                       |
 //! | Serving    | gets the requests              | Draining (replaced, removed); Stopping (all stop)       |
 //! | Draining   | ends what it has begun         | Stopping (drained, or its grace is over)                |
 //! | Stopping   | its units are being stopped    | gone                                                    |
@@ -14,9 +15,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Moment, Reason, Source, Spec};
+use super::{Moment, Policy, Reason, Source, Spec};
+use crate::config::WorkerType;
 use crate::route::Address;
 use crate::systemd::{Activity, Ending, ServiceState};
+use crate::wire::ProbeOutcome;
 
 /// Failed first answers that are put down to a worker which is not yet ready to listen.
 const BROKEN_ANSWERS: u32 = 5;
@@ -54,6 +57,13 @@ impl fmt::Display for Stage {
     }
 }
 
+/// New assets for a generation that serves, and the reloads that wait for them.
+#[derive(Clone, Debug)]
+pub(super) struct Assets {
+    pub(super) spec: Spec,
+    pub(super) reloads: Vec<u64>,
+}
+
 /// One generation of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
@@ -81,7 +91,9 @@ pub(super) struct Run {
     /// When it must have become ready.
     pub(super) ready_by: Option<Moment>,
     /// Its assets changed and are being copied.
-    pub(super) assets: Option<Spec>,
+    pub(super) assets: Option<Assets>,
+    /// They changed again meanwhile: these are next.
+    pub(super) next_assets: Option<Assets>,
     /// The first table that lists it as draining.
     pub(super) drain_serial: Option<u64>,
     /// When the proxy applied that table.
@@ -116,6 +128,7 @@ impl Run {
             last_answer: None,
             ready_by: None,
             assets: None,
+            next_assets: None,
             drain_serial: None,
             drain_began: None,
             drained: false,
@@ -131,37 +144,61 @@ impl Run {
 
     /// On its way to serving.
     pub(super) fn is_candidate(&self) -> bool {
-        self.stage <= Stage::Accepting
+        self.stage <= Stage::Accepting && self.failed.is_none()
     }
 
-    /// Takes a new state of its service and tells whether, during activation, that is the end of it.
+    /// Has a process, or may get one. What is broken has none and gets none.
+    pub(super) fn is_live(&self) -> bool {
+        self.stage < Stage::Stopping && self.broken.is_none()
+    }
+
+    /// From now on it gets no new requests. Hands over the reloads that waited for its assets.
+    pub(super) fn retire(&mut self, now: Moment) -> Vec<u64> {
+        self.enter(Stage::Draining, now);
+        let assets = self
+            .assets
+            .take()
+            .into_iter()
+            .chain(self.next_assets.take());
+        assets.flat_map(|assets| assets.reloads).collect()
+    }
+
+    /// What it is made of once all that is under way has ended.
+    pub(super) fn latest(&self) -> &Spec {
+        let assets = self.next_assets.as_ref().or(self.assets.as_ref());
+        assets.map_or(&self.spec, |assets| &assets.spec)
+    }
+
+    /// Takes a new state of its service and tells whether, before it serves, that is the end of it.
     pub(super) fn observe(&mut self, state: ServiceState) -> Option<Reason> {
-        let ran = !matches!(self.service.activity, Activity::Inactive);
+        let ran = self.service.activity != Activity::Inactive;
         self.service = state;
-        if self.stage != Stage::Activating {
-            return None;
-        }
-        match self.service.activity {
-            Activity::Restarting | Activity::Failed => {
-                Some(self.service.failure.clone().map_or_else(
-                    || Reason::Ended(Ending::Other("it ended".to_owned())),
-                    Reason::Ended,
-                ))
-            }
-            Activity::Inactive if ran => Some(Reason::Ended(Ending::ExitCode(
-                self.service.exit_code.unwrap_or(0),
-            ))),
-            _ => None,
-        }
+        let ended = match (self.stage, self.service.activity) {
+            (Stage::Activating | Stage::Accepting, Activity::Restarting | Activity::Failed) => true,
+            (Stage::Activating, Activity::Inactive) => ran,
+            // Behind a socket it may have gone to sleep; without one nothing would wake it.
+            (Stage::Accepting, Activity::Inactive) => ran && !self.has_socket(),
+            _ => false,
+        };
+        ended.then(|| self.end())
+    }
+
+    /// Whether systemd listens for it and starts it when somebody connects.
+    pub(super) fn has_socket(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
+    /// How its last process ended.
+    pub(super) fn end(&self) -> Reason {
+        Reason::Ended(match (&self.service.failure, self.service.activity) {
+            (Some(failure), _) => failure.clone(),
+            (None, Activity::Inactive) => Ending::ExitCode(self.service.exit_code.unwrap_or(0)),
+            (None, _) => Ending::Other("it ended".to_owned()),
+        })
     }
 
     /// Takes the answer to a first health request; `Err` when it has failed its check.
-    pub(super) fn judge(
-        &mut self,
-        outcome: &crate::wire::ProbeOutcome,
-        now: Moment,
-    ) -> Result<bool, Reason> {
-        use crate::wire::ProbeOutcome;
+    pub(super) fn judge(&mut self, outcome: &ProbeOutcome, now: Moment) -> Result<bool, Reason> {
         self.probe = None;
         let again = |run: &mut Self, wait: Duration, answer: Reason| {
             run.last_answer = Some(answer);
@@ -182,7 +219,7 @@ impl Run {
             // systemd tells in a moment and with a better reason.
             ProbeOutcome::Broken(how) => {
                 self.unhealthy += 1;
-                if matches!(self.address, Address::Unix(_)) && self.unhealthy > BROKEN_ANSWERS {
+                if self.has_socket() && self.unhealthy > BROKEN_ANSWERS {
                     return Err(Reason::Broken(how.clone()));
                 }
                 again(self, Duration::from_millis(50), Reason::Broken(how.clone()))
@@ -190,24 +227,35 @@ impl Run {
         }
     }
 
-    /// When something about it is due without anything happening.
-    pub(super) fn due(&self, policy: &super::Policy) -> Option<Moment> {
+    /// When something about it is due without anything happening; `linked`: whether health can be asked for.
+    pub(super) fn due(&self, policy: &Policy, linked: bool) -> Option<Moment> {
+        // What can not be sent, or was not answered yet, is not due: the answer, or the proxy's return, is an event of its own.
+        let probe = self.probe_at.filter(|_| linked && self.probe.is_none());
         match self.stage {
-            Stage::Activating => self.ready_by.into_iter().chain(self.probe_at).min(),
-            Stage::Serving => self.probe_at,
+            Stage::Activating => self.ready_by.into_iter().chain(probe).min(),
+            Stage::Serving => probe,
             Stage::Draining => self.drain_over(policy),
             _ => None,
         }
     }
 
     /// When a draining generation is stopped, as far as that is known.
-    pub(super) fn drain_over(&self, policy: &super::Policy) -> Option<Moment> {
+    pub(super) fn drain_over(&self, policy: &Policy) -> Option<Moment> {
         let wait = if self.drained {
             policy.restart_delay
         } else {
             policy.grace.max(policy.restart_delay)
         };
         self.drain_began.map(|began| began + wait)
+    }
+
+    /// When its health is asked for next.
+    pub(super) fn health_due(&self, now: Moment) -> Option<Moment> {
+        let interval = self.spec.settings.health.interval;
+        let asked = self.spec.settings.kind != WorkerType::Static
+            && self.broken.is_none()
+            && !interval.is_zero();
+        asked.then(|| now + interval)
     }
 
     /// The path its health is asked at.

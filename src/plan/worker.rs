@@ -15,6 +15,9 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 /// A generation that has served this long has recovered from what came before it.
 const RECOVERED: Duration = Duration::from_secs(60);
 
+/// Most generations of a worker that live at the same time: one that gets the requests, and one that comes or goes.
+pub(super) const LIVE: usize = 2;
+
 /// A generation to be made as soon as no other is on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
@@ -22,6 +25,8 @@ pub(super) struct Candidate {
     pub(super) source: Source,
     pub(super) build: bool,
     pub(super) reloads: Vec<u64>,
+    /// Since when it waits, or what it took the place of.
+    pub(super) since: Moment,
 }
 
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(super) struct Worker {
     /// The highest number given out.
     pub(super) newest: Generation,
     pub(super) waiting: Option<Candidate>,
+    /// The accepted snapshot it was started from, until a generation is accepted: what is tried again while nothing serves.
+    pub(super) snapshot: Option<(Generation, Spec)>,
     /// Why nothing of it serves, while nothing does.
     pub(super) trouble: Option<Reason>,
     pub(super) last_failure: Option<(Failure, Moment)>,
@@ -51,6 +58,7 @@ impl Worker {
             runs: BTreeMap::new(),
             newest: Generation(0),
             waiting: None,
+            snapshot: None,
             trouble: None,
             last_failure: None,
             replace: None,
@@ -76,11 +84,31 @@ impl Worker {
             .map(|(number, _)| *number)
     }
 
+    /// Whether nothing of it serves or is on its way to serving.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_none() && self.candidate().is_none() && self.serving().is_none()
+    }
+
+    /// Whether no other generation may begin yet: one is on its way, or the one before the serving one still drains.
+    pub(super) fn is_full(&self) -> bool {
+        let live = self.runs.values().filter(|run| run.is_live()).count();
+        self.candidate().is_some() || live >= LIVE
+    }
+
+    /// Since when reloads wait for a drain that can not begin, because the proxy does not take the table.
+    pub(super) fn held_up(&self) -> Option<Moment> {
+        let waiting = self.waiting.as_ref().filter(|_| self.is_full())?;
+        let held = |run: &&Run| run.stage == Stage::Draining && run.drain_began.is_none();
+        let since = self.runs.values().filter(held).map(|run| run.since).max()?;
+        (!waiting.reloads.is_empty()).then(|| since.max(waiting.since))
+    }
+
     /// Puts a generation in the queue of one. It takes the place, and the reloads, of one that has not begun.
     pub(super) fn enqueue(&mut self, mut candidate: Candidate) {
         if let Some(earlier) = self.waiting.take() {
             candidate.reloads.extend(earlier.reloads);
             candidate.build |= earlier.build;
+            candidate.since = earlier.since;
         }
         self.waiting = Some(candidate);
     }

@@ -1,0 +1,97 @@
+//! Generations that were there when the manager started: what the manager before it had got to with each.
+
+use std::collections::BTreeMap;
+
+use super::Fleet;
+use crate::names::{Generation, WorkerName};
+use crate::plan::run::{Run, Stage};
+use crate::plan::worker::LIVE;
+use crate::plan::{Found, Severity, Source};
+use crate::route::Address;
+use crate::systemd::Activity;
+
+impl Fleet {
+    pub(super) fn adopt(&mut self, found: Vec<Found>) {
+        let mut workers: BTreeMap<WorkerName, BTreeMap<Generation, Found>> = BTreeMap::new();
+        for found in found {
+            let worker = workers.entry(found.instance.worker.clone());
+            worker.or_default().insert(found.instance.generation, found);
+        }
+        for (name, found) in workers {
+            self.adopt_worker(&name, found);
+        }
+    }
+
+    /// Of several that passed, the newest serves: it took over from the others. What did not pass is a candidate only if nothing
+    /// newer was begun; else it had failed. No more than two lived at a time, so what is older than that was being stopped.
+    fn adopt_worker(&mut self, name: &WorkerName, found: BTreeMap<Generation, Found>) {
+        let Some(newest) = found.keys().next_back().copied() else {
+            return;
+        };
+        self.worker(name).newest = newest;
+        let (mut passed, mut live) = (false, 0);
+        for (generation, found) in found.into_iter().rev() {
+            let stage = match found.accepted {
+                // Its stop has begun, or nothing can start it: whether the worker is to have another, the first look tells.
+                true if !is_reachable(&found) || live >= LIVE => Stage::Stopping,
+                true if passed => Stage::Draining,
+                true => Stage::Serving,
+                false if generation == newest => Stage::Activating,
+                false => Stage::Stopping,
+            };
+            passed |= found.accepted;
+            live += usize::from(stage != Stage::Stopping && is_reachable(&found));
+            self.adopt_run(found, stage);
+        }
+    }
+
+    fn adopt_run(&mut self, found: Found, stage: Stage) {
+        let now = self.now;
+        let reachable = is_reachable(&found);
+        let instance = found.instance;
+        let mut run = Run::new(
+            found.spec,
+            Source::Directory,
+            found.address,
+            Stage::Activating,
+            now,
+        );
+        (run.public, run.service) = (found.public, found.service);
+        if stage == Stage::Activating {
+            run.ready_by = Some(now + run.spec.settings.health.start_timeout);
+            run.probe_at = Some(now);
+        } else {
+            run.enter(stage, now);
+        }
+        if stage == Stage::Serving {
+            run.probe_at = run.health_due(now);
+        }
+        let dies = matches!(
+            run.service.activity,
+            Activity::Restarting | Activity::Failed
+        );
+        let end = run.end();
+        let worker = self.worker(&instance.worker);
+        worker.runs.insert(instance.generation, run);
+        let text = format!(
+            "adopted generation {} of '{}'",
+            instance.generation, instance.worker
+        );
+        self.note(&instance, Severity::Info, Vec::new(), text);
+        match stage {
+            Stage::Stopping => self.stop(&instance, None),
+            Stage::Activating if dies || !reachable => self.fail(&instance, end),
+            _ => {}
+        }
+    }
+}
+
+/// Whether it runs or a request would start it, and nobody has begun to stop it.
+fn is_reachable(found: &Found) -> bool {
+    match (&found.address, found.service.activity) {
+        (_, Activity::Deactivating) => false,
+        // Without a socket, nothing starts what has ended.
+        (Address::Tcp(_), Activity::Inactive) => false,
+        _ => found.listening,
+    }
+}

@@ -1,0 +1,302 @@
+//! A candidate's way: from the queue to its acceptance, or to its end.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Fleet;
+use crate::config::{Listen, WorkerType};
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::run::{Run, Stage};
+use crate::plan::worker::{Candidate, Worker};
+use crate::plan::{Action, Failure, Outcome, Reason, Severity, loopback};
+use crate::route::Address;
+
+/// Most generations that are built, launched or checked at the same time.
+const SIDE_BY_SIDE: usize = 64;
+
+impl Fleet {
+    /// Begins what waits, as far as there is room: first what somebody waits for, then what has waited longest, so that no number
+    /// of broken workers which are tried again keeps the others out.
+    pub(super) fn start_waiting(&mut self) {
+        if self.ending {
+            return;
+        }
+        let under_way = |worker: &&Worker| worker.candidate().is_some();
+        let room = SIDE_BY_SIDE.saturating_sub(self.workers.values().filter(under_way).count());
+        let mut ready: Vec<_> = self
+            .workers
+            .values()
+            .filter(|worker| !worker.is_full())
+            .filter_map(|worker| {
+                let waiting = worker.waiting.as_ref()?;
+                let wanted = !waiting.reloads.is_empty();
+                Some((Reverse(wanted), waiting.since, worker.name.clone()))
+            })
+            .collect();
+        ready.sort();
+        for (_, _, name) in ready.into_iter().take(room) {
+            self.begin(&name);
+        }
+    }
+
+    fn begin(&mut self, name: &WorkerName) {
+        let Some(candidate) = self.worker(name).waiting.take() else {
+            return;
+        };
+        let generation = self.worker(name).newest.next();
+        let address = match candidate.spec.settings.listen {
+            Listen::Socket => {
+                let file = format!("{name}@{generation}.sock");
+                Some(Address::Unix(self.policy.sockets.join(file)))
+            }
+            Listen::Port => self.free_port().map(loopback),
+        };
+        let Some(address) = address else {
+            let (first, last) = (self.policy.ports.start(), self.policy.ports.end());
+            let reason = Reason::Refused(format!(
+                "no port from {first} to {last} is free; widen workers.port_range_start/_end"
+            ));
+            return self.failed_without_units(name, None, reason, candidate.reloads);
+        };
+        self.make(Instance::new(name.clone(), generation), candidate, address);
+    }
+
+    fn make(&mut self, instance: Instance, candidate: Candidate, address: Address) {
+        let build = candidate.build && candidate.spec.settings.kind != WorkerType::Static;
+        let stage = match build {
+            true => Stage::Building,
+            false => Stage::Launching,
+        };
+        let mut run = Run::new(candidate.spec, candidate.source, address, stage, self.now);
+        run.reloads = candidate.reloads;
+        self.actions.push(match build {
+            true => Action::Build(instance.clone(), run.spec.clone()),
+            false => launch(&instance, &run),
+        });
+        let worker = self.worker(&instance.worker);
+        worker.newest = instance.generation;
+        (worker.retry_at, worker.retry_after) = (None, None);
+        worker.runs.insert(instance.generation, run);
+    }
+
+    fn free_port(&self) -> Option<u16> {
+        let taken: BTreeSet<u16> = self
+            .workers
+            .values()
+            .flat_map(|worker| worker.runs.values())
+            .filter_map(|run| match run.address {
+                Address::Tcp(address) => Some(address.port()),
+                Address::Unix(_) => None,
+            })
+            .collect();
+        self.policy.ports.clone().find(|port| !taken.contains(port))
+    }
+
+    pub(super) fn built(&mut self, instance: &Instance, result: Result<(), Reason>) {
+        let now = self.now;
+        let Some(run) = self
+            .run(instance)
+            .filter(|run| run.stage == Stage::Building)
+        else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                run.enter(Stage::Launching, now);
+                let action = launch(instance, run);
+                self.actions.push(action);
+            }
+            Err(reason) => self.drop_candidate(instance, reason),
+        }
+    }
+
+    pub(super) fn launched(
+        &mut self,
+        instance: &Instance,
+        result: Result<Option<PathBuf>, Reason>,
+    ) {
+        let (now, delay) = (self.now, self.policy.startup_delay);
+        let Some(run) = self
+            .run(instance)
+            .filter(|run| run.stage == Stage::Launching)
+        else {
+            return;
+        };
+        if let Some(unwanted) = run.failed.take() {
+            return self.stop(instance, Some(unwanted));
+        }
+        let public = match result {
+            Ok(public) => public,
+            Err(reason) => return self.fail(instance, reason),
+        };
+        run.public = public;
+        if run.spec.settings.kind == WorkerType::Static {
+            run.enter(Stage::Accepting, now);
+            let spec = run.spec.clone();
+            return self.actions.push(Action::Accept(instance.clone(), spec));
+        }
+        run.enter(Stage::Activating, now);
+        run.ready_by = Some(now + delay + run.spec.settings.health.start_timeout);
+        run.probe_at = Some(now + delay);
+        // It may have died before we heard that it was started.
+        let died = run.observe(run.service.clone());
+        let reloads = run.reloads.clone();
+        let text = format!(
+            "generation {} of '{}' is starting",
+            instance.generation, instance.worker
+        );
+        self.note(instance, Severity::Info, reloads, text);
+        if let Some(reason) = died {
+            self.fail(instance, reason);
+        }
+    }
+
+    pub(super) fn accepted(&mut self, instance: &Instance, result: Result<(), Reason>) {
+        let now = self.now;
+        let Some(run) = self
+            .run(instance)
+            .filter(|run| run.stage == Stage::Accepting)
+        else {
+            return;
+        };
+        if let Err(reason) = result {
+            return self.fail(instance, reason);
+        }
+        run.enter(Stage::Serving, now);
+        (run.unhealthy, run.last_answer) = (0, None);
+        run.probe_at = run.health_due(now);
+        let mut reloads = std::mem::take(&mut run.reloads);
+        let worker = self.worker(&instance.worker);
+        (worker.trouble, worker.replace, worker.snapshot) = (None, None, None);
+        (worker.retry_at, worker.retry_after) = (None, None);
+        let mut from = None;
+        for (number, older) in worker.runs.range_mut(..instance.generation) {
+            if older.stage == Stage::Serving {
+                reloads.extend(older.retire(now));
+                from = Some(*number);
+            }
+        }
+        let (to, name) = (instance.generation, &instance.worker);
+        let text = match from {
+            Some(from) => format!("generation {to} of '{name}' took over from generation {from}"),
+            None => format!("generation {to} of '{name}' serves"),
+        };
+        self.note(instance, Severity::Info, reloads.clone(), text);
+        self.switch(name, reloads, Outcome::Replaced { from, to });
+    }
+
+    /// Ends a candidate. Its reloads hear of it when its units are gone and its last words are known.
+    pub(super) fn fail(&mut self, instance: &Instance, reason: Reason) {
+        let Some(run) = self.run(instance).filter(|run| run.is_candidate()) else {
+            return;
+        };
+        match run.stage {
+            Stage::Building => self.drop_candidate(instance, reason),
+            // The units are being made this moment: they can be stopped when that has ended.
+            Stage::Launching if reason == Reason::Removed => run.failed = Some(reason),
+            _ => self.stop(instance, Some(reason)),
+        }
+    }
+
+    /// Ends a candidate that has no units yet.
+    fn drop_candidate(&mut self, instance: &Instance, reason: Reason) {
+        let worker = self.worker(&instance.worker);
+        let Some(run) = worker.runs.remove(&instance.generation) else {
+            return;
+        };
+        let generation = Some(instance.generation);
+        self.failed_without_units(&instance.worker, generation, reason, run.reloads);
+    }
+
+    pub(super) fn failed_without_units(
+        &mut self,
+        name: &WorkerName,
+        generation: Option<Generation>,
+        reason: Reason,
+        reloads: Vec<u64>,
+    ) {
+        let log = match &reason {
+            Reason::Build(_, output) => output.clone(),
+            _ => Vec::new(),
+        };
+        let failure = Failure {
+            generation,
+            reason,
+            log,
+        };
+        self.failed(name, failure, reloads);
+    }
+
+    /// A candidate failed and nothing of it is left.
+    fn failed(&mut self, name: &WorkerName, failure: Failure, reloads: Vec<u64>) {
+        if failure.reason == Reason::Removed {
+            return self.resolve(name, &reloads, &Outcome::Failed(failure));
+        }
+        let (now, ending) = (self.now, self.ending);
+        let worker = self.worker(name);
+        worker.last_failure = Some((failure.clone(), now));
+        let serving = worker.serving();
+        let keeps = serving
+            .filter(|(_, run)| run.broken.is_none())
+            .map(|(number, _)| number);
+        // What is tried again is what serves, or has passed before; these are not the files that failed now.
+        let again = match serving {
+            Some(_) => worker.replace.is_some(),
+            None => failure.reason.may_pass() || worker.snapshot.is_some(),
+        };
+        if keeps.is_none() {
+            worker.trouble = Some(failure.reason.clone());
+        }
+        if again && !worker.removed && !ending {
+            worker.schedule_retry(Duration::ZERO, now);
+        }
+        let what = match failure.generation {
+            Some(generation) => format!("generation {generation} of '{name}' failed"),
+            None => format!("'{name}' can not be started"),
+        };
+        let (severity, then) = match keeps {
+            Some(number) => (Severity::Warning, format!(", keeping generation {number}")),
+            None => (Severity::Error, String::new()),
+        };
+        let text = format!("{what}: {}{then}", failure.reason);
+        self.say(name, failure.generation, severity, reloads.clone(), text);
+        self.resolve(name, &reloads, &Outcome::Failed(failure));
+    }
+
+    pub(super) fn stopped(&mut self, instance: &Instance, log: Vec<String>) {
+        let (name, generation) = (&instance.worker, instance.generation);
+        let Some(worker) = self.workers.get_mut(name) else {
+            return;
+        };
+        let stopping = |run: &mut Run| run.stage == Stage::Stopping;
+        if !worker.runs.get_mut(&generation).is_some_and(stopping) {
+            return;
+        }
+        let Some(run) = worker.runs.remove(&generation) else {
+            return;
+        };
+        let kept: Vec<Generation> = worker.runs.keys().copied().collect();
+        self.actions.push(Action::Prune(name.clone(), kept));
+        if let Some(reason) = run.failed {
+            let failure = Failure {
+                generation: Some(generation),
+                reason,
+                log,
+            };
+            return self.failed(name, failure, run.reloads);
+        }
+        let text = format!("generation {generation} of '{name}' is stopped");
+        self.note(instance, Severity::Info, Vec::new(), text);
+    }
+}
+
+fn launch(instance: &Instance, run: &Run) -> Action {
+    Action::Launch {
+        instance: instance.clone(),
+        spec: run.spec.clone(),
+        source: run.source,
+        address: run.address.clone(),
+    }
+}

@@ -1,0 +1,215 @@
+//! All workers together: events in, actions out.
+//!
+//! - `adopt`: what was there when the manager started
+//! - `look`: what lies on disk, and what a reload makes of it
+//! - `candidate`: a generation's way from the queue to its acceptance, or to its end
+//! - `serving`: what happens to a generation that serves
+//! - `assets`: new files for the same process
+//! - `table`: what the proxy is handed, and what holds once it serves by that
+//! - `time`: what is due without anything happening
+//! - `tell`: what others learn of it
+
+mod adopt;
+mod assets;
+mod candidate;
+mod look;
+mod serving;
+mod table;
+mod tell;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::run::{Run, Stage};
+use super::worker::Worker;
+use super::{Action, Event, Moment, Outcome, Policy, Reason, Spec};
+use crate::names::{Generation, Instance, WorkerName};
+use crate::route::RouteTable;
+
+type Looked = BTreeMap<WorkerName, Result<Spec, Reason>>;
+
+/// The state of all workers.
+pub struct Fleet {
+    policy: Policy,
+    workers: BTreeMap<WorkerName, Worker>,
+    /// The highest numbers of workers that are gone: should they come again, their generations go on from there.
+    numbers: BTreeMap<WorkerName, Generation>,
+    reloads: BTreeMap<u64, Reload>,
+    /// Outcomes that hold once the proxy serves by the table they led to.
+    switches: Vec<Switch>,
+    linked: bool,
+    published: Option<RouteTable>,
+    serial: u64,
+    /// The table by which the proxy serves, as far as it has said on this link.
+    applied: Option<u64>,
+    probes: BTreeMap<u64, Instance>,
+    next_probe: u64,
+    ending: bool,
+    ended: bool,
+    now: Moment,
+    actions: Vec<Action>,
+}
+
+struct Reload {
+    pending: BTreeSet<WorkerName>,
+    outcomes: BTreeMap<WorkerName, Outcome>,
+}
+
+struct Switch {
+    worker: WorkerName,
+    reloads: Vec<u64>,
+    outcome: Outcome,
+    serial: Option<u64>,
+    since: Moment,
+}
+
+impl Fleet {
+    /// A fleet without workers.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            workers: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            reloads: BTreeMap::new(),
+            switches: Vec::new(),
+            linked: false,
+            published: None,
+            serial: 0,
+            applied: None,
+            probes: BTreeMap::new(),
+            next_probe: 0,
+            ending: false,
+            ended: false,
+            now: Moment::ZERO,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes one event and says what to do now.
+    pub fn step(&mut self, now: Moment, event: Event) -> Vec<Action> {
+        self.now = now;
+        self.take(event);
+        self.act_on_time();
+        self.start_waiting();
+        self.forget_removed();
+        self.publish();
+        self.settle();
+        self.finish_reloads();
+        if self.ending && !self.ended && self.workers.values().all(|worker| worker.runs.is_empty())
+        {
+            self.ended = true;
+            self.actions.push(Action::End);
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Whom the simulation looks at.
+    #[cfg(test)]
+    pub(super) fn workers(&self) -> &BTreeMap<WorkerName, Worker> {
+        &self.workers
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Adopted(found) => self.adopt(found),
+            Event::Looked {
+                look,
+                workers,
+                snapshots,
+            } => self.looked(look, workers, snapshots),
+            Event::Configured(policy) => self.policy = policy,
+            Event::Built(instance, result) => self.built(&instance, result),
+            Event::Launched(instance, result) => self.launched(&instance, result),
+            Event::Unit(instance, state) => self.unit_changed(&instance, state),
+            Event::SocketFailed(instance) => self.socket_failed(&instance),
+            Event::Probed(id, outcome) => self.probed(id, &outcome),
+            Event::Accepted(instance, result) => self.accepted(&instance, result),
+            Event::AssetsReady(instance, result) => self.assets_ready(&instance, result),
+            Event::Stopped(instance, log) => self.stopped(&instance, log),
+            Event::Linked => self.linked(),
+            Event::Unlinked => self.unlinked(),
+            Event::Applied(serial) => self.applied = Some(serial),
+            Event::Drained(instance) => self.drained(&instance),
+            Event::Spent(instance) => self.spent(&instance),
+            Event::StopAll => self.stop_all(),
+            Event::Tick => {}
+        }
+    }
+
+    fn run(&mut self, instance: &Instance) -> Option<&mut Run> {
+        self.workers
+            .get_mut(&instance.worker)?
+            .runs
+            .get_mut(&instance.generation)
+    }
+
+    fn worker(&mut self, name: &WorkerName) -> &mut Worker {
+        let numbers = &mut self.numbers;
+        self.workers.entry(name.clone()).or_insert_with(|| {
+            let mut worker = Worker::new(name.clone());
+            worker.newest = numbers.remove(name).unwrap_or(worker.newest);
+            worker
+        })
+    }
+
+    fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
+        self.workers
+            .values_mut()
+            .flat_map(|worker| worker.runs.values_mut())
+    }
+
+    /// Stops a generation's units; `failed`: why, if not because its time has come.
+    fn stop(&mut self, instance: &Instance, failed: Option<Reason>) {
+        let now = self.now;
+        let Some(run) = self.run(instance) else {
+            return;
+        };
+        run.enter(Stage::Stopping, now);
+        // Of what was removed nobody wants to know how it ended.
+        let wanted = failed.as_ref().is_some_and(|why| *why != Reason::Removed);
+        run.failed = failed;
+        self.actions.push(Action::Stop {
+            instance: instance.clone(),
+            failed: wanted,
+        });
+    }
+
+    fn stop_all(&mut self) {
+        self.ending = true;
+        let mut stop = Vec::new();
+        for worker in self.workers.values_mut() {
+            (worker.waiting, worker.retry_at, worker.retry_after) = (None, None, None);
+            worker.trouble = Some(Reason::Refused("the server is being stopped".to_owned()));
+            worker.runs.retain(|_, run| run.stage != Stage::Building);
+            for (number, run) in &mut worker.runs {
+                match run.stage {
+                    Stage::Stopping => {}
+                    // Its units are being made this moment: they can be stopped when that has ended.
+                    Stage::Launching => run.failed = Some(Reason::Removed),
+                    _ => stop.push(instance(&worker.name, *number)),
+                }
+            }
+        }
+        for instance in stop {
+            self.stop(&instance, None);
+        }
+    }
+
+    /// What was removed and has nothing left is forgotten, but for its number.
+    fn forget_removed(&mut self) {
+        let numbers = &mut self.numbers;
+        self.workers.retain(|name, worker| {
+            let gone = worker.removed && worker.runs.is_empty() && worker.waiting.is_none();
+            if gone {
+                numbers.insert(name.clone(), worker.newest);
+            }
+            !gone
+        });
+    }
+}
+
+fn instance(name: &WorkerName, generation: Generation) -> Instance {
+    Instance::new(name.clone(), generation)
+}

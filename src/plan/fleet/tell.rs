@@ -1,0 +1,134 @@
+//! What others learn of the fleet: outcomes of reloads, lines for people, what `status` and a dry run show.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Fleet;
+use super::look::no_such;
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::reconcile::{Change, change};
+use crate::plan::worker::Worker;
+use crate::plan::{Action, Note, Outcome, Reason, RunView, Severity, Spec, WorkerView};
+
+impl Fleet {
+    /// All workers, as `tqserver status` shows them.
+    pub fn view(&self) -> Vec<WorkerView> {
+        self.workers.values().map(view).collect()
+    }
+
+    /// What a reload would do, without doing it.
+    pub fn preview(
+        &self,
+        looked: &BTreeMap<WorkerName, Result<Spec, Reason>>,
+        only: &[WorkerName],
+        force: bool,
+    ) -> BTreeMap<WorkerName, Outcome> {
+        let known = self.workers.values().filter(|worker| !worker.removed);
+        let all = looked.keys().chain(known.map(|worker| &worker.name));
+        let names: BTreeSet<&WorkerName> = match only {
+            [] => all.collect(),
+            only => only.iter().collect(),
+        };
+        let outcome = |name: &WorkerName| {
+            let worker = self.workers.get(name);
+            match (looked.get(name), worker.and_then(Worker::serving)) {
+                (Some(Err(reason)), _) => Outcome::Failed(reason.clone().into()),
+                (None, _) if worker.is_none() => Outcome::Failed(no_such(name).into()),
+                (None, _) => Outcome::Removed,
+                (Some(Ok(_)), None) => Outcome::Replaced {
+                    from: None,
+                    to: Generation(0),
+                },
+                (Some(Ok(spec)), Some((generation, run))) => {
+                    match change(&run.spec, spec, force || run.broken.is_some()) {
+                        Change::None => Outcome::Unchanged(generation),
+                        Change::Assets => Outcome::Assets,
+                        Change::Generation => Outcome::Replaced {
+                            from: Some(generation),
+                            to: generation.next(),
+                        },
+                    }
+                }
+            }
+        };
+        let outcomes = names.into_iter().map(|name| (name.clone(), outcome(name)));
+        outcomes.collect()
+    }
+
+    pub(super) fn resolve(&mut self, worker: &WorkerName, reloads: &[u64], outcome: &Outcome) {
+        for id in reloads {
+            if let Some(reload) = self.reloads.get_mut(id)
+                && reload.pending.remove(worker)
+            {
+                reload.outcomes.insert(worker.clone(), outcome.clone());
+            }
+        }
+    }
+
+    pub(super) fn finish_reloads(&mut self) {
+        let (over, under_way) = std::mem::take(&mut self.reloads)
+            .into_iter()
+            .partition(|(_, reload)| reload.pending.is_empty() || self.ending);
+        self.reloads = under_way;
+        for (id, mut reload) in over {
+            for worker in reload.pending {
+                let stopped = Reason::Refused("the server is being stopped".to_owned());
+                reload
+                    .outcomes
+                    .insert(worker, Outcome::Failed(stopped.into()));
+            }
+            self.actions.push(Action::Finish {
+                id,
+                outcomes: reload.outcomes,
+            });
+        }
+    }
+
+    pub(super) fn note(
+        &mut self,
+        instance: &Instance,
+        severity: Severity,
+        reloads: Vec<u64>,
+        text: String,
+    ) {
+        let generation = Some(instance.generation);
+        self.say(&instance.worker, generation, severity, reloads, text);
+    }
+
+    pub(super) fn say(
+        &mut self,
+        worker: &WorkerName,
+        generation: Option<Generation>,
+        severity: Severity,
+        reloads: Vec<u64>,
+        text: String,
+    ) {
+        let note = Note {
+            severity,
+            worker: worker.clone(),
+            generation,
+            text,
+        };
+        self.actions.push(Action::Progress { reloads, note });
+    }
+}
+
+fn view(worker: &Worker) -> WorkerView {
+    let route = worker
+        .route()
+        .map_or_else(String::new, |route| route.path.to_string());
+    let generations = worker.runs.iter().rev().map(|(number, run)| RunView {
+        instance: Instance::new(worker.name.clone(), *number),
+        stage: run.stage,
+        address: run.address.clone(),
+        since: run.since,
+        service: run.service.clone(),
+    });
+    WorkerView {
+        name: worker.name.clone(),
+        route,
+        state: worker.state(),
+        generations: generations.collect(),
+        last_failure: worker.last_failure.clone(),
+        retry_at: worker.retry_at,
+    }
+}

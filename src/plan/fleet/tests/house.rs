@@ -1,0 +1,235 @@
+//! A fleet to tell stories with.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::inventory::Fingerprint;
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::fleet::{Fleet, instance};
+use crate::plan::run::Stage;
+use crate::plan::simulation::disk::{policy, settings};
+use crate::plan::{Action, Event, Found, Look, Moment, Outcome, Spec};
+use crate::route::{Address, Target};
+use crate::systemd::{Activity, ServiceState};
+use crate::wire::ProbeOutcome;
+
+/// A fleet whose actions are performed at once, and told in short lines.
+pub(super) struct House {
+    pub(super) fleet: Fleet,
+    pub(super) now: Moment,
+    pub(super) disk: BTreeMap<WorkerName, Spec>,
+    /// Versions that answer 500.
+    pub(super) bad: BTreeSet<&'static str>,
+    /// Actions of these kinds are not answered.
+    pub(super) held: BTreeSet<&'static str>,
+    pub(super) told: Vec<String>,
+    pub(super) reloads: u64,
+}
+
+impl House {
+    pub(super) fn new() -> Self {
+        let mut house = Self {
+            fleet: Fleet::new(policy(false)),
+            now: Moment::ZERO,
+            disk: BTreeMap::new(),
+            bad: BTreeSet::new(),
+            held: BTreeSet::new(),
+            told: Vec::new(),
+            reloads: 0,
+        };
+        house.happen(Event::Linked);
+        house
+    }
+
+    /// A house with `index` in version `one`, served by generation 1.
+    pub(super) fn serving_one() -> Self {
+        let mut house = Self::new();
+        house.put("index", "one");
+        house.reload(&[]);
+        house.told.clear();
+        house
+    }
+
+    pub(super) fn put(&mut self, worker: &str, version: &'static str) {
+        self.disk.insert(name(worker), spec(worker, version));
+    }
+
+    pub(super) fn put_assets(&mut self, version: &str) {
+        let index = self.disk.get_mut(&name("index")).unwrap();
+        index.fingerprint.assets = version.to_owned();
+    }
+
+    pub(super) fn reload(&mut self, only: &[&str]) {
+        self.reloads += 1;
+        let only = only.iter().map(|worker| name(worker)).collect();
+        let (id, force) = (self.reloads, false);
+        self.look(Look::Reload { id, only, force });
+    }
+
+    pub(super) fn look(&mut self, look: Look) {
+        let workers = self.disk.clone().into_iter();
+        self.happen(Event::Looked {
+            look,
+            workers: workers.map(|(name, spec)| (name, Ok(spec))).collect(),
+            snapshots: BTreeMap::new(),
+        });
+    }
+
+    pub(super) fn happen(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.fleet.step(self.now, event) {
+                let (word, line) = told(&action);
+                self.told.extend(line);
+                if !self.held.contains(word) {
+                    events.extend(self.answers(action));
+                }
+            }
+        }
+    }
+
+    pub(super) fn answers(&self, action: Action) -> Vec<Event> {
+        match action {
+            Action::Build(instance, _) => vec![Event::Built(instance, Ok(()))],
+            Action::Launch { instance, .. } => vec![Event::Launched(instance, Ok(None))],
+            Action::Probe { id, instance, .. } => {
+                let run = &self.fleet.workers[&instance.worker].runs[&instance.generation];
+                let bad = self.bad.contains(run.spec.fingerprint.program.as_str());
+                let status = if bad { 500 } else { 200 };
+                vec![Event::Probed(id, ProbeOutcome::Status(status))]
+            }
+            Action::Accept(instance, _) => vec![Event::Accepted(instance, Ok(()))],
+            Action::Assets(instance, _) => {
+                vec![Event::AssetsReady(instance, Ok(PathBuf::from("/new")))]
+            }
+            Action::Publish(table) if self.held.contains("drained") => {
+                vec![Event::Applied(table.serial)]
+            }
+            Action::Publish(table) => {
+                let drained = table.draining.into_iter().map(Event::Drained);
+                [Event::Applied(table.serial)]
+                    .into_iter()
+                    .chain(drained)
+                    .collect()
+            }
+            Action::Stop { instance, .. } => vec![Event::Stopped(instance, Vec::new())],
+            Action::Look(worker) => {
+                let look = Look::Retry(worker);
+                let workers = self.disk.clone().into_iter();
+                vec![Event::Looked {
+                    look,
+                    workers: workers.map(|(name, spec)| (name, Ok(spec))).collect(),
+                    snapshots: BTreeMap::new(),
+                }]
+            }
+            Action::Prune(..) | Action::Progress { .. } | Action::Finish { .. } | Action::End => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// Lets time pass until something is due.
+    pub(super) fn wait(&mut self) -> Duration {
+        let before = self.now;
+        self.now = self.fleet.deadline().expect("something is due");
+        self.happen(Event::Tick);
+        self.now - before
+    }
+
+    /// How far generation 1 is.
+    pub(super) fn stage(&self) -> Option<Stage> {
+        let worker = self.fleet.workers.get(&name("index"))?;
+        Some(worker.runs.get(&Generation(1))?.stage)
+    }
+
+    #[track_caller]
+    pub(super) fn was(&mut self, lines: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.told), lines);
+    }
+
+    pub(super) fn adopt(found: Vec<Found>) -> Self {
+        let mut house = Self::new();
+        house.held.insert("drained");
+        house.happen(Event::Adopted(found));
+        house
+    }
+}
+
+fn told(action: &Action) -> (&'static str, Option<String>) {
+    let of = |word: &str, instance: &Instance| {
+        Some(format!(
+            "{word} {}@{}",
+            instance.worker, instance.generation
+        ))
+    };
+    match action {
+        Action::Build(instance, _) => ("build", of("build", instance)),
+        Action::Launch { instance, .. } => ("launch", of("launch", instance)),
+        Action::Probe { .. } => ("probe", None),
+        Action::Accept(instance, _) => ("accept", of("accept", instance)),
+        Action::Assets(instance, _) => ("assets", of("assets", instance)),
+        Action::Publish(table) => {
+            let serving = table.routes.iter().map(|route| match &route.target {
+                Target::Serving(upstream) => format!(" {}@{}", route.worker, upstream.generation),
+                _ => format!(" no {}", route.worker),
+            });
+            (
+                "publish",
+                Some(format!("publish{}", serving.collect::<String>())),
+            )
+        }
+        Action::Stop { instance, .. } => ("stop", of("stop", instance)),
+        Action::Finish { id, outcomes } => {
+            let outcomes = outcomes.values().map(|outcome| match outcome {
+                Outcome::Unchanged(_) => " unchanged".to_owned(),
+                Outcome::Replaced { to, .. } => format!(" replaced by {to}"),
+                Outcome::Assets => " assets".to_owned(),
+                Outcome::Removed => " removed".to_owned(),
+                Outcome::Failed(failure) => format!(" failed: {}", failure.reason),
+            });
+            (
+                "finish",
+                Some(format!("finish {id}:{}", outcomes.collect::<String>())),
+            )
+        }
+        Action::Look(worker) => ("look", Some(format!("look {worker}"))),
+        Action::End => ("end", Some("end".to_owned())),
+        Action::Prune(..) | Action::Progress { .. } => ("", None),
+    }
+}
+
+pub(super) fn name(worker: &str) -> WorkerName {
+    WorkerName::parse(worker).unwrap()
+}
+
+pub(super) fn index(generation: u64) -> Instance {
+    instance(&name("index"), Generation(generation))
+}
+
+pub(super) fn spec(worker: &str, version: &str) -> Spec {
+    Spec {
+        settings: settings(&name(worker)),
+        fingerprint: Fingerprint {
+            program: version.to_owned(),
+            ..Fingerprint::default()
+        },
+        directory: PathBuf::from("/workers").join(worker),
+        public: Some(PathBuf::from("/workers/public")),
+    }
+}
+
+pub(super) fn found(generation: u64, accepted: bool) -> Found {
+    Found {
+        instance: index(generation),
+        spec: spec("index", "one"),
+        address: Address::Unix(PathBuf::from("/run/index.sock")),
+        public: None,
+        accepted,
+        listening: true,
+        service: ServiceState {
+            activity: Activity::Active,
+            ..ServiceState::default()
+        },
+    }
+}

@@ -1,0 +1,402 @@
+//! The main stories, each told by the actions they lead to, and the table of stages.
+
+mod house;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::instance;
+use crate::names::Generation;
+use crate::plan::run::Stage;
+use crate::plan::simulation::disk::policy;
+use crate::plan::{Event, Look, Reason};
+use crate::systemd::{Activity, ServiceState};
+use crate::wire::ProbeOutcome;
+use house::{House, found, index, name};
+
+/// A house in which generation 1 is in `stage`, and from then on nothing that is asked for is done.
+fn at(stage: Stage) -> House {
+    let mut house = House::new();
+    house.happen(Event::Configured(policy(stage == Stage::Building)));
+    let held = match stage {
+        Stage::Building => "build",
+        Stage::Launching => "launch",
+        Stage::Activating => "probe",
+        Stage::Accepting => "accept",
+        Stage::Serving => "",
+        Stage::Draining => "drained",
+        Stage::Stopping => "stop",
+    };
+    house.held.insert(held);
+    house.put("index", "one");
+    house.reload(&[]);
+    if stage > Stage::Serving {
+        house.put("index", "two");
+        house.reload(&[]);
+    }
+    house.held.extend([
+        "build", "launch", "probe", "accept", "publish", "stop", "look",
+    ]);
+    assert_eq!(house.stage(), Some(stage));
+    house
+}
+
+#[test]
+fn each_stage_leads_where_its_table_says() {
+    let refused = || Reason::Refused("no".to_owned());
+    let died = Event::Unit(
+        index(1),
+        ServiceState {
+            activity: Activity::Failed,
+            ..ServiceState::default()
+        },
+    );
+    let gone = || Event::Looked {
+        look: Look::Reload {
+            id: 9,
+            only: Vec::new(),
+            force: false,
+        },
+        workers: BTreeMap::new(),
+        snapshots: BTreeMap::new(),
+    };
+    use Stage::*;
+    let table = [
+        (Building, Event::Built(index(1), Ok(())), Some(Launching)),
+        (Building, Event::Built(index(1), Err(refused())), None),
+        (Building, gone(), None),
+        (Building, Event::StopAll, None),
+        (
+            Launching,
+            Event::Launched(index(1), Ok(None)),
+            Some(Activating),
+        ),
+        (
+            Launching,
+            Event::Launched(index(1), Err(refused())),
+            Some(Stopping),
+        ),
+        (Launching, gone(), Some(Launching)),
+        (Launching, Event::StopAll, Some(Launching)),
+        (
+            Activating,
+            Event::Probed(0, ProbeOutcome::Status(200)),
+            Some(Accepting),
+        ),
+        (
+            Activating,
+            Event::Probed(0, ProbeOutcome::Status(503)),
+            Some(Activating),
+        ),
+        (
+            Activating,
+            Event::Probed(0, ProbeOutcome::Status(500)),
+            Some(Stopping),
+        ),
+        (Activating, died.clone(), Some(Stopping)),
+        (Activating, Event::SocketFailed(index(1)), Some(Stopping)),
+        (Activating, gone(), Some(Stopping)),
+        (Accepting, Event::Accepted(index(1), Ok(())), Some(Serving)),
+        (
+            Accepting,
+            Event::Accepted(index(1), Err(refused())),
+            Some(Stopping),
+        ),
+        (Accepting, died.clone(), Some(Stopping)),
+        (Accepting, Event::SocketFailed(index(1)), Some(Stopping)),
+        (Serving, died, Some(Serving)),
+        (Serving, Event::SocketFailed(index(1)), Some(Serving)),
+        (Serving, gone(), Some(Draining)),
+        (Serving, Event::StopAll, Some(Stopping)),
+        (Draining, Event::Drained(index(1)), Some(Stopping)),
+        (Draining, Event::StopAll, Some(Stopping)),
+        (Stopping, Event::Stopped(index(1), Vec::new()), None),
+    ];
+    for (stage, event, next) in table {
+        let mut house = at(stage);
+        house.happen(event.clone());
+        assert_eq!(house.stage(), next, "{stage}: {event:?}");
+    }
+}
+
+#[test]
+fn a_candidate_that_is_not_ready_in_time_and_a_drain_past_its_grace_are_stopped() {
+    for stage in [Stage::Activating, Stage::Draining] {
+        let mut house = at(stage);
+        house.wait();
+        assert_eq!(house.stage(), Some(Stage::Stopping), "{stage}");
+    }
+}
+
+#[test]
+fn what_ended_long_ago_or_never_was_is_ignored() {
+    let mut house = House::serving_one();
+    for instance in [index(9), instance(&name("ghost"), Generation(1))] {
+        for event in [
+            Event::Built(instance.clone(), Ok(())),
+            Event::Launched(instance.clone(), Ok(None)),
+            Event::Unit(instance.clone(), ServiceState::default()),
+            Event::SocketFailed(instance.clone()),
+            Event::Accepted(instance.clone(), Ok(())),
+            Event::AssetsReady(instance.clone(), Ok(PathBuf::new())),
+            Event::Stopped(instance.clone(), Vec::new()),
+            Event::Drained(instance.clone()),
+            Event::Spent(instance.clone()),
+            Event::Probed(77, ProbeOutcome::TimedOut),
+            Event::Applied(0),
+        ] {
+            house.happen(event);
+        }
+    }
+    house.was(&[]);
+    assert_eq!(house.fleet.workers.len(), 1);
+}
+
+#[test]
+fn a_reload_keeps_the_old_generation_until_the_new_one_is_accepted() {
+    let mut house = House::serving_one();
+    house.put("index", "two");
+    house.reload(&[]);
+    house.was(&[
+        "launch index@2",
+        "accept index@2",
+        "publish index@2",
+        "finish 2: replaced by 2",
+        "stop index@1",
+        "publish index@2",
+    ]);
+}
+
+#[test]
+fn a_generation_that_fails_its_check_leaves_the_old_one_serving() {
+    let mut house = House::serving_one();
+    house.bad.insert("two");
+    house.put("index", "two");
+    house.reload(&[]);
+    house.was(&[
+        "launch index@2",
+        "stop index@2",
+        "finish 2: failed: HTTP status 500 to its health request",
+    ]);
+    assert_eq!(house.fleet.deadline(), None, "nobody asked for another try");
+}
+
+#[test]
+fn what_did_not_change_is_not_touched() {
+    let mut house = House::serving_one();
+    house.reload(&[]);
+    house.was(&["finish 2: unchanged"]);
+}
+
+#[test]
+fn two_reloads_of_the_same_join() {
+    let mut house = House::serving_one();
+    house.held.insert("launch");
+    house.put("index", "two");
+    house.reload(&[]);
+    house.reload(&["index"]);
+    house.was(&["launch index@2"]);
+    house.happen(Event::Launched(index(2), Ok(None)));
+    assert_eq!(
+        house.told[2..4],
+        ["finish 2: replaced by 2", "finish 3: replaced by 2"]
+    );
+}
+
+#[test]
+fn a_reload_of_something_else_follows() {
+    let mut house = House::serving_one();
+    house.held.insert("launch");
+    house.put("index", "two");
+    house.reload(&[]);
+    house.put("index", "three");
+    house.reload(&[]);
+    house.held.clear();
+    house.happen(Event::Launched(index(2), Ok(None)));
+    assert!(house.told.contains(&"finish 2: replaced by 2".to_owned()));
+    assert!(house.told.contains(&"finish 3: replaced by 3".to_owned()));
+}
+
+#[test]
+fn a_third_generation_waits_until_the_first_has_drained() {
+    let mut house = House::serving_one();
+    house.held.insert("drained");
+    house.put("index", "two");
+    house.reload(&[]);
+    house.put("index", "three");
+    house.told.clear();
+    house.reload(&[]);
+    house.was(&[]);
+    house.wait();
+    house.was(&[
+        "stop index@1",
+        "launch index@3",
+        "publish index@2",
+        "accept index@3",
+        "publish index@3",
+        "finish 3: replaced by 3",
+    ]);
+}
+
+#[test]
+fn a_broken_worker_is_tried_again_at_growing_intervals() {
+    let mut house = House::new();
+    house.bad.insert("one");
+    house.put("index", "one");
+    house.reload(&[]);
+    let waits: Vec<u64> = (0..8).map(|_| house.wait().as_secs()).collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    house.bad.clear();
+    house.wait();
+    assert_eq!(house.fleet.view()[0].state, "sleeping");
+    assert_eq!(house.fleet.deadline(), None);
+}
+
+#[test]
+fn a_generation_that_has_answered_its_max_requests_is_replaced() {
+    let mut house = House::serving_one();
+    house.happen(Event::Spent(index(1)));
+    assert_eq!(
+        house.told[..3],
+        ["launch index@2", "accept index@2", "publish index@2"]
+    );
+}
+
+#[test]
+fn a_generation_that_fails_its_health_requests_is_replaced() {
+    let mut house = House::new();
+    house.put("index", "one");
+    let index = house.disk.get_mut(&name("index")).unwrap();
+    index.settings.health.interval = Duration::from_secs(10);
+    house.reload(&[]);
+    let active = found(1, true).service;
+    house.happen(Event::Unit(self::index(1), active));
+    house.told.clear();
+    house.bad.insert("one");
+    house.wait();
+    house.was(&[]);
+    house.wait();
+    house.bad.clear();
+    house.wait();
+    assert_eq!(house.told[0], "launch index@2");
+    assert!(house.told.contains(&"stop index@1".to_owned()));
+}
+
+#[test]
+fn a_removed_worker_loses_its_route_and_drains() {
+    let mut house = House::serving_one();
+    house.disk.clear();
+    house.reload(&[]);
+    house.was(&["publish", "finish 2: removed", "stop index@1", "publish"]);
+    assert!(house.fleet.view().is_empty());
+}
+
+#[test]
+fn a_worker_removed_while_its_units_are_made_does_not_come_up() {
+    let mut house = House::new();
+    house.held.insert("launch");
+    house.put("index", "one");
+    house.reload(&[]);
+    house.disk.clear();
+    house.reload(&[]);
+    house.told.clear();
+    house.happen(Event::Launched(index(1), Ok(None)));
+    house.was(&["stop index@1", "finish 1: failed: the worker was removed"]);
+}
+
+#[test]
+fn a_worker_that_comes_back_does_not_begin_its_numbers_anew() {
+    let mut house = House::serving_one();
+    let disk = std::mem::take(&mut house.disk);
+    house.reload(&[]);
+    house.disk = disk;
+    house.told.clear();
+    house.reload(&[]);
+    assert_eq!(house.told[0], "launch index@2");
+}
+
+#[test]
+fn adoption_goes_on_with_a_candidate() {
+    let mut house = House::adopt(vec![found(1, true), found(2, false)]);
+    assert_eq!(
+        house.told[1..],
+        ["publish index@1", "accept index@2", "publish index@2"]
+    );
+    house.wait();
+    assert_eq!(house.told[4], "stop index@1");
+}
+
+#[test]
+fn of_two_accepted_generations_the_older_drains() {
+    let mut house = House::adopt(vec![found(1, true), found(2, true)]);
+    house.was(&["publish", "publish index@2"]);
+    assert_eq!(house.wait(), policy(false).grace);
+    house.was(&["stop index@1", "publish index@2"]);
+}
+
+#[test]
+fn what_was_not_accepted_and_does_not_listen_is_stopped() {
+    let mut half_made = found(2, false);
+    half_made.listening = false;
+    let mut house = House::adopt(vec![found(1, true), half_made]);
+    house.was(&["publish", "stop index@2", "publish index@1"]);
+}
+
+#[test]
+fn new_assets_need_no_new_process() {
+    let mut house = House::serving_one();
+    house.put_assets("new");
+    house.reload(&[]);
+    house.was(&["assets index@1", "publish index@1", "finish 2: assets"]);
+    // In development the directory stays the same, and with it the table.
+    house.put_assets("newer");
+    house.reload(&[]);
+    house.was(&["assets index@1", "finish 3: assets"]);
+}
+
+#[test]
+fn assets_that_change_while_others_are_copied_come_next() {
+    let mut house = House::serving_one();
+    house.held.insert("assets");
+    house.put_assets("new");
+    house.reload(&[]);
+    house.put_assets("newer");
+    house.reload(&[]);
+    house.was(&["assets index@1"]);
+    house.happen(Event::AssetsReady(index(1), Ok(PathBuf::from("/new"))));
+    house.was(&["assets index@1", "publish index@1", "finish 2: assets"]);
+    house.happen(Event::AssetsReady(index(1), Ok(PathBuf::from("/newer"))));
+    house.was(&["publish index@1", "finish 3: assets"]);
+}
+
+#[test]
+fn the_end_waits_for_units_that_are_being_made() {
+    let mut house = House::serving_one();
+    house.held.insert("launch");
+    house.put("index", "two");
+    house.reload(&[]);
+    house.told.clear();
+    house.happen(Event::StopAll);
+    house.was(&[
+        "stop index@1",
+        "publish no index",
+        "finish 2: failed: the server is being stopped",
+    ]);
+    house.happen(Event::Launched(index(2), Ok(None)));
+    house.was(&["stop index@2", "end"]);
+}
+
+#[test]
+fn a_reload_without_a_proxy_is_told_so() {
+    let mut house = House::serving_one();
+    house.happen(Event::Unlinked);
+    house.put("index", "two");
+    house.reload(&[]);
+    house.wait();
+    house.was(&[
+        "launch index@2",
+        "stop index@2",
+        "finish 2: failed: the proxy is not connected",
+    ]);
+}

@@ -1,0 +1,144 @@
+//! What is due without anything happening.
+
+use std::time::Duration;
+
+use super::{Fleet, Switch, instance};
+use crate::names::Instance;
+use crate::plan::run::Stage;
+use crate::plan::worker::Candidate;
+use crate::plan::{Action, Moment, Outcome, Reason, Source};
+use crate::systemd::Activity;
+
+/// How long a reload may wait for the proxy's word before it is told that the proxy is away.
+const PROXY_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Fleet {
+    /// When [`Event::Tick`](crate::plan::Event::Tick) is due, if nothing happens before.
+    pub fn deadline(&self) -> Option<Moment> {
+        let workers = || self.workers.values();
+        let runs = workers()
+            .flat_map(|worker| worker.runs.values())
+            .filter_map(|run| run.due(&self.policy, self.linked));
+        let retries = workers().filter_map(|worker| worker.retry_at);
+        let held_up = workers().filter_map(|worker| worker.held_up());
+        let switches = self.switches.iter().map(|switch| switch.since);
+        let patience = held_up.chain(switches).map(|since| since + PROXY_PATIENCE);
+        runs.chain(retries).chain(patience).min()
+    }
+
+    pub(super) fn act_on_time(&mut self) {
+        let (now, linked) = (self.now, self.linked);
+        let mut due = Vec::new();
+        for worker in self.workers.values() {
+            for (number, run) in &worker.runs {
+                if run.due(&self.policy, linked).is_some_and(|at| at <= now) {
+                    let late = run.ready_by.is_some_and(|at| at <= now);
+                    due.push((instance(&worker.name, *number), run.stage, late));
+                }
+            }
+        }
+        for (instance, stage, late) in due {
+            match stage {
+                Stage::Draining => self.stop(&instance, None),
+                Stage::Activating if late => self.too_late(&instance),
+                _ => self.ask(instance),
+            }
+        }
+        self.retry();
+        self.give_up_on_the_proxy();
+    }
+
+    fn too_late(&mut self, instance: &Instance) {
+        let linked = self.linked;
+        let Some(run) = self.run(instance) else {
+            return;
+        };
+        let reason = match run.last_answer.take() {
+            _ if !linked => Reason::NoProxy,
+            Some(answer @ (Reason::HttpStatus(_) | Reason::Broken(_))) => answer,
+            _ => Reason::NotReady(run.spec.settings.health.start_timeout),
+        };
+        self.fail(instance, reason);
+    }
+
+    fn ask(&mut self, instance: Instance) {
+        let (now, id) = (self.now, self.next_probe);
+        let Some(run) = self.run(&instance) else {
+            return;
+        };
+        // The worker that sleeps is well; asking would wake it.
+        if run.stage == Stage::Serving && run.service.activity != Activity::Active {
+            run.probe_at = run.health_due(now);
+            return;
+        }
+        let health = &run.spec.settings.health;
+        let timeout = match run.ready_by.filter(|_| run.stage == Stage::Activating) {
+            Some(ready_by) => ready_by.saturating_sub(now),
+            None => health.timeout,
+        };
+        (run.probe, run.probe_at) = (Some(id), None);
+        let (address, path) = (run.address.clone(), run.health_path());
+        self.next_probe += 1;
+        self.probes.insert(id, instance.clone());
+        self.actions.push(Action::Probe {
+            id,
+            instance,
+            address,
+            path,
+            timeout,
+        });
+    }
+
+    /// Tries again what is not well. In production only files that passed their check may follow themselves.
+    fn retry(&mut self) {
+        let (now, build) = (self.now, self.policy.build);
+        let due = |at: Moment| at <= now;
+        for worker in self.workers.values_mut() {
+            if worker.retry_at.take_if(|at| due(*at)).is_none() {
+                continue;
+            }
+            if worker.candidate().is_some() || worker.waiting.is_some() || worker.removed {
+                continue;
+            }
+            let serving = worker
+                .serving()
+                .map(|(number, run)| (number, run.spec.clone()));
+            match serving.or_else(|| worker.snapshot.clone()) {
+                Some((_, spec)) if build => worker.enqueue(again(spec, Source::Directory, now)),
+                Some((number, spec)) => worker.enqueue(again(spec, Source::SameAs(number), now)),
+                None => self.actions.push(Action::Look(worker.name.clone())),
+            }
+        }
+    }
+
+    fn give_up_on_the_proxy(&mut self) {
+        let now = self.now;
+        let late = |since: Moment| since + PROXY_PATIENCE <= now;
+        let (over, waiting) = std::mem::take(&mut self.switches)
+            .into_iter()
+            .partition(|switch: &Switch| late(switch.since));
+        self.switches = waiting;
+        for switch in over {
+            let failed = Outcome::Failed(Reason::NoProxy.into());
+            self.resolve(&switch.worker, &switch.reloads, &failed);
+        }
+        let held_up = self.workers.values_mut().filter_map(|worker| {
+            worker.held_up().filter(|since| late(*since))?;
+            Some((worker.name.clone(), worker.waiting.take()?.reloads))
+        });
+        for (name, reloads) in held_up.collect::<Vec<_>>() {
+            self.failed_without_units(&name, None, Reason::NoProxy, reloads);
+        }
+    }
+}
+
+/// The same as before, without another build: its files did not change.
+fn again(spec: crate::plan::Spec, source: Source, now: Moment) -> Candidate {
+    Candidate {
+        spec,
+        source,
+        build: false,
+        reloads: Vec::new(),
+        since: now,
+    }
+}

@@ -1,0 +1,273 @@
+//! The manager around the fleet: performs actions, looks at the disk, dies at any instant.
+
+use std::time::Duration;
+
+use super::check::Asked;
+use super::disk::Behaviour;
+use super::systemd::Unit;
+use super::{Happening, World, disk};
+use crate::config::{Listen, WorkerType};
+use crate::names::{Instance, WorkerName};
+use crate::plan::{Action, Event, Fleet, Look, Reason, Source, Spec};
+use crate::route::Address;
+
+/// What an action does to the world once it gets there.
+#[derive(Clone, Debug)]
+pub(super) enum Effect {
+    Build(Instance, Spec),
+    Launch(Instance, Spec, Address),
+    Accept(Instance),
+    Assets(Instance),
+    Stop(Instance),
+}
+
+impl World {
+    pub(super) fn start_manager(&mut self) {
+        self.fleet = Fleet::new(self.policy.clone());
+        let found = self.found();
+        self.tell(Event::Adopted(found));
+        self.want_look(Look::Start);
+    }
+
+    /// All it had begun is lost, or has just been done; nobody hears of it.
+    pub(super) fn kill_manager(&mut self) {
+        self.trace(|| "MANAGER killed".to_owned());
+        let dead = self.incarnation;
+        self.incarnation += 1;
+        let effect = |happening: &Happening| match happening {
+            Happening::Effect(incarnation, effect) if *incarnation == dead => {
+                Some((**effect).clone())
+            }
+            _ => None,
+        };
+        let begun: Vec<Effect> = self.agenda.values().filter_map(effect).collect();
+        self.agenda
+            .retain(|_, happening| effect(happening).is_none());
+        for effect in begun {
+            match effect {
+                // Between the manifest and the mark.
+                Effect::Accept(instance) if self.chance(3) => self.keep_snapshot(&instance),
+                effect if self.chance(2) => self.take_effect(dead, effect),
+                _ => {}
+            }
+        }
+        self.asked.clear();
+        self.begun.clear();
+        self.stopped.clear();
+        self.proxy.link = None;
+        self.start_manager();
+        self.reconnect_later();
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.trace(|| brief(&event));
+        self.disturb_by(&event);
+        let actions = self.fleet.step(self.now, event);
+        for action in actions {
+            self.trace(|| format!("      -> {}", brief(&action)));
+            self.check_action(&action);
+            self.perform(action);
+        }
+        self.check_step();
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Build(instance, spec) => self.begin(1000, Effect::Build(instance, spec)),
+            Action::Launch {
+                instance,
+                spec,
+                source,
+                address,
+            } => self.launch(instance, spec, source, address),
+            Action::Accept(instance, _) => self.begin(200, Effect::Accept(instance)),
+            Action::Assets(instance, _) => self.begin(500, Effect::Assets(instance)),
+            Action::Stop { instance, .. } => self.begin(50, Effect::Stop(instance)),
+            Action::Probe {
+                id,
+                instance,
+                timeout,
+                ..
+            } => {
+                if let Some(link) = self.proxy.link {
+                    let probe = Happening::Probe(link, id, instance, timeout);
+                    self.in_order("to proxy", 50, probe);
+                }
+            }
+            Action::Publish(table) => {
+                if let Some(link) = self.proxy.link {
+                    self.in_order("to proxy", 200, Happening::Table(link, table));
+                }
+            }
+            Action::Prune(worker, live) => self.prune(&worker, &live),
+            Action::Look(worker) => self.want_look(Look::Retry(worker)),
+            Action::Finish { id, outcomes } => self.check_finish(id, &outcomes),
+            Action::End => self.ended = true,
+            Action::Progress { .. } => {}
+        }
+    }
+
+    fn begin(&mut self, within_ms: u64, effect: Effect) {
+        self.soon(
+            within_ms,
+            Happening::Effect(self.incarnation, Box::new(effect)),
+        );
+    }
+
+    fn launch(&mut self, instance: Instance, spec: Spec, source: Source, address: Address) {
+        if !self.policy.build {
+            let kept = self.snapshots.entry(instance.worker.clone()).or_default();
+            if let Source::SameAs(earlier) = source {
+                assert!(
+                    kept.contains_key(&earlier),
+                    "{instance} of a snapshot that is gone"
+                );
+            }
+            let before = kept.insert(instance.generation, (spec.clone(), false));
+            assert!(
+                before.is_none(),
+                "the snapshot of {instance} is there already"
+            );
+        }
+        self.begin(1000, Effect::Launch(instance, spec, address));
+    }
+
+    pub(super) fn take_effect(&mut self, incarnation: u64, effect: Effect) {
+        let refused = self.chance(25) && !self.quiet;
+        let instance = match &effect {
+            Effect::Stop(instance) => return self.stop(incarnation, instance),
+            Effect::Build(instance, _)
+            | Effect::Launch(instance, ..)
+            | Effect::Accept(instance)
+            | Effect::Assets(instance) => instance.clone(),
+        };
+        let result = match refused {
+            true => Err(Reason::Refused("disk full".to_owned())),
+            false => Ok(()),
+        };
+        let event = match effect {
+            Effect::Build(_, spec) => Event::Built(instance, self.build(&spec).and(result)),
+            Effect::Launch(_, spec, address) => {
+                let public = spec.public.clone();
+                if !refused && spec.settings.kind != WorkerType::Static {
+                    self.start_pair(&instance, spec, address);
+                }
+                Event::Launched(instance, result.map(|()| public))
+            }
+            Effect::Accept(..) => {
+                if !refused {
+                    self.keep_snapshot(&instance);
+                    if let Some(unit) = self.units.get_mut(&instance) {
+                        unit.accepted = true;
+                    }
+                }
+                Event::Accepted(instance, result)
+            }
+            Effect::Assets(_) => {
+                let public = match self.policy.build {
+                    true => "/workers/public".to_owned(),
+                    false => format!("/assets/{}", self.random.u32(..)),
+                };
+                Event::AssetsReady(instance, result.map(|()| public.into()))
+            }
+            Effect::Stop(_) => return,
+        };
+        self.soon(100, Happening::Hear(incarnation, event));
+    }
+
+    fn build(&self, spec: &Spec) -> Result<(), Reason> {
+        match Behaviour::of(spec) {
+            Behaviour::BadBuild => Err(Reason::Build("it does not compile".to_owned(), Vec::new())),
+            _ => Ok(()),
+        }
+    }
+
+    fn start_pair(&mut self, instance: &Instance, spec: Spec, address: Address) {
+        let listens = spec.settings.listen;
+        let before = self
+            .units
+            .insert(instance.clone(), Unit::new(spec, address));
+        assert!(before.is_none(), "{instance} is loaded already");
+        if listens == Listen::Port {
+            self.wake(instance);
+        }
+    }
+
+    /// Writes the manifest.
+    fn keep_snapshot(&mut self, instance: &Instance) {
+        let of_worker = self.snapshots.get_mut(&instance.worker);
+        if let Some(kept) = of_worker.and_then(|kept| kept.get_mut(&instance.generation)) {
+            kept.1 = true;
+        }
+    }
+
+    fn stop(&mut self, incarnation: u64, instance: &Instance) {
+        let known = self.units.get(instance);
+        let gone_at = match known.is_some_and(|unit| !unit.stopping) {
+            true => self.begin_stop(instance),
+            false => self.now + Duration::from_secs(3) * u32::from(known.is_some()),
+        };
+        let event = Event::Stopped(instance.clone(), Vec::new());
+        self.at(gone_at, Happening::Hear(incarnation, event));
+    }
+
+    pub(super) fn want_look(&mut self, look: Look) {
+        self.in_order("looks", 200, Happening::Look(self.incarnation, look));
+    }
+
+    pub(super) fn ask_for_reload(&mut self) {
+        let mut only = Vec::new();
+        if self.random.bool() {
+            let names: Vec<WorkerName> = self.disk.keys().cloned().collect();
+            only.extend(self.random.choice(names));
+        }
+        let force = self.chance(5);
+        self.reload(only, force);
+    }
+
+    pub(super) fn reload(&mut self, only: Vec<WorkerName>, force: bool) {
+        let id = self.next_reload;
+        self.next_reload += 1;
+        self.want_look(Look::Reload { id, only, force });
+    }
+
+    /// The disk has been looked at.
+    pub(super) fn look(&mut self, look: Look) {
+        let workers = self.seen();
+        let mut snapshots = disk::Newest::new();
+        match &look {
+            Look::Start if !self.policy.build => {
+                for name in self.snapshots.keys().cloned().collect::<Vec<_>>() {
+                    let live = self.fleet.workers().get(&name);
+                    let live: Vec<_> = live.iter().flat_map(|w| w.runs.keys().copied()).collect();
+                    self.prune(&name, &live);
+                }
+                snapshots = self.accepted_snapshots();
+            }
+            Look::Reload { id, only, force } => {
+                let asked = Asked::new(self, &workers, only, *force);
+                self.asked.insert(*id, asked);
+                self.tell(Event::Configured(self.policy.clone()));
+            }
+            _ => {}
+        }
+        self.tell(Event::Looked {
+            look,
+            workers,
+            snapshots,
+        });
+    }
+}
+
+/// What it is about, and little of what it is made of.
+fn brief(what: &impl std::fmt::Debug) -> String {
+    let text = format!("{what:?}").replace("worker: WorkerName", "");
+    let start = text.find("Spec {").unwrap_or(text.len());
+    let mut brief = text[..start].to_owned();
+    brief.extend(text.split("program: ").skip(1).map(|rest| {
+        let end = rest.find(" config").unwrap_or(rest.len());
+        format!(" {}", &rest[..end])
+    }));
+    brief.truncate(400);
+    brief
+}
