@@ -76,7 +76,7 @@ fn millis(duration: Duration) -> f64 {
 }
 
 async fn rounds(house: &House) -> Vec<Row> {
-    let place = Place::of(&house.config).expect("the place of the private systemd");
+    let place = Place::of(&house.config);
     let bus = place.bus_address();
     let (systemd, mut changes) = Systemd::connect(&bus).await.expect("the private systemd");
     let reader = tokio::spawn(async move { while changes.recv().await.is_some() {} });

@@ -39,7 +39,7 @@ pub async fn run(start: Start) -> anyhow::Result<()> {
     let file = start.settings.file.clone();
     let grace = start.settings.shutdown_grace;
     let mut private = host(start.kind, &file).await?;
-    let runtime_directory = start.kind.runtime_directory(&file)?;
+    let runtime_directory = start.kind.runtime_directory(&file);
     make(&runtime_directory)?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
     ours.set_nonblocking(true)?;
@@ -122,7 +122,7 @@ async fn host(kind: Kind, file: &Path) -> anyhow::Result<Option<Private>> {
     if kind != Kind::Private {
         return Ok(None);
     }
-    let private = Private::start(Place::of(file)?, None).await?;
+    let private = Private::start(Place::of(file), None).await?;
     if let Some(warning) = private.warning() {
         tracing::warn!("{warning}");
     }
@@ -165,14 +165,14 @@ pub fn threads() -> usize {
 fn options(start: &Start, runtime_directory: PathBuf, door: Door) -> anyhow::Result<Options> {
     let file = &start.settings.file;
     let state_directory = match start.mode {
-        Mode::Production => Some(start.kind.state_directory(file)?),
+        Mode::Production => Some(start.kind.state_directory(file)),
         Mode::Development => None,
     };
     Ok(Options {
         settings: start.settings.clone(),
         port: start.port,
         mode: start.mode,
-        bus: start.kind.bus(file)?,
+        bus: start.kind.bus(file),
         door,
         journal: journal(start.kind, &runtime_directory)?,
         runtime_directory,

@@ -99,10 +99,7 @@ fn pair(
     command: Vec<String>,
 ) -> UnitPair {
     let instance = Instance::new(worker.name.clone(), Generation(1));
-    let runtime = common
-        .kind()
-        .runtime_directory(&common.config)
-        .unwrap_or_else(|_| "/run/tqserver".into());
+    let runtime = common.kind().runtime_directory(&common.config);
     let address = match worker.listen {
         Listen::Socket => {
             Address::Unix(runtime.join(format!("{}@{}.sock", instance.worker, instance.generation)))

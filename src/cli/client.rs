@@ -28,9 +28,7 @@ impl Client {
         };
         let mut denied = None;
         for kind in kinds {
-            let Ok(address) = kind.bus(&common.config) else {
-                continue;
-            };
+            let address = kind.bus(&common.config);
             let built = connection::Builder::address(address.as_str()).build();
             match tokio::time::timeout(Duration::from_secs(5), built).await {
                 Ok(Ok(connection)) => {

@@ -31,7 +31,7 @@ impl Manager {
         let settings = common.settings()?;
         let mode = common.mode(Mode::Production)?;
         let (kind, file) = (common.kind(), settings.file.clone());
-        let runtime_directory = kind.runtime_directory(&file)?;
+        let runtime_directory = kind.runtime_directory(&file);
         dev::make(&runtime_directory)?;
         let gid = self.group.as_deref().map(group_id).transpose()?;
         let link = runtime_directory.join(LINK);
@@ -40,13 +40,13 @@ impl Manager {
         let state_directory = match (mode, self.state_directory) {
             (Mode::Development, _) => None,
             (Mode::Production, Some(directory)) => Some(std::path::absolute(directory)?),
-            (Mode::Production, None) => Some(kind.state_directory(&file)?),
+            (Mode::Production, None) => Some(kind.state_directory(&file)),
         };
         let options = Options {
             settings,
             port: None,
             mode,
-            bus: kind.bus(&file)?,
+            bus: kind.bus(&file),
             door,
             journal: dev::journal(kind, &runtime_directory)?,
             runtime_directory,
@@ -121,7 +121,7 @@ impl Proxy {
         let inherited = notify::inherited();
         let link = match self.link {
             Some(link) => link,
-            None => common.kind().runtime_directory(&common.config)?.join(LINK),
+            None => common.kind().runtime_directory(&common.config).join(LINK),
         };
         let (serving, mut served) = watch::channel(None);
         let shutdown = CancellationToken::new();

@@ -148,9 +148,17 @@ fn failure(worker: &WorkerStatus) -> String {
     format!(
         "{}: last failure {} ago: {}{retry}",
         worker.name,
-        seconds(Duration::from_secs(worker.last_failure_ago)),
+        ago(worker.last_failure_ago),
         worker.last_failure
     )
+}
+
+fn ago(seconds_ago: u64) -> String {
+    if seconds_ago == 0 {
+        "less than 1 s".to_owned()
+    } else {
+        seconds(Duration::from_secs(seconds_ago))
+    }
 }
 
 fn dash() -> String {

@@ -17,7 +17,7 @@ impl Systemd {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let units = self.units.map(std::path::absolute).transpose()?;
         let mut signals = Signals::open()?;
-        let mut private = Private::start(Place::of(&common.config)?, units.as_deref()).await?;
+        let mut private = Private::start(Place::of(&common.config), units.as_deref()).await?;
         if let Some(warning) = private.warning() {
             tracing::warn!("{warning}");
         }

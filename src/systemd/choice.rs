@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::private::{Place, PrivateError};
+use super::private::Place;
 
 /// Where the machine's bus is (the D-Bus specification, "Well-known Message Bus Instances").
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
@@ -67,65 +67,56 @@ impl Kind {
     }
 
     /// The address of its bus. A private one belongs to the configuration in `file`.
-    ///
-    /// # Errors
-    /// When there can be no private one.
-    pub fn bus(self, file: &Path) -> Result<String, PrivateError> {
+    pub fn bus(self, file: &Path) -> String {
         let given = |variable: &str| {
             std::env::var(variable)
                 .ok()
                 .filter(|address| !address.is_empty())
         };
-        Ok(match self {
+        match self {
             Self::System => {
                 given("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| SYSTEM_BUS.to_owned())
             }
             Self::User => given("DBUS_SESSION_BUS_ADDRESS").unwrap_or_else(|| {
                 format!("unix:path={}/bus", session().unwrap_or_default().display())
             }),
-            Self::Private => Place::of(file)?.bus_address(),
-        })
+            Self::Private => Place::of(file).bus_address(),
+        }
     }
 
     /// Where sockets of workers are made.
-    ///
-    /// # Errors
-    /// As [`Kind::bus`].
-    pub fn runtime_directory(self, file: &Path) -> Result<PathBuf, PrivateError> {
+    pub fn runtime_directory(self, file: &Path) -> PathBuf {
         if let Some(given) = std::env::var_os("RUNTIME_DIRECTORY") {
-            return Ok(PathBuf::from(given));
+            return PathBuf::from(given);
         }
-        Ok(match self {
+        match self {
             Self::System => PathBuf::from("/run/tqserver"),
             Self::User => session()
                 .unwrap_or_else(|| PathBuf::from("/tmp"))
                 .join("tqserver"),
-            Self::Private => Place::of(file)?.runtime_directory(),
-        })
+            Self::Private => Place::of(file).runtime_directory(),
+        }
     }
 
     /// Where snapshots are kept in production.
-    ///
-    /// # Errors
-    /// As [`Kind::bus`].
-    pub fn state_directory(self, file: &Path) -> Result<PathBuf, PrivateError> {
+    pub fn state_directory(self, file: &Path) -> PathBuf {
         if let Some(given) = std::env::var_os("STATE_DIRECTORY") {
-            return Ok(PathBuf::from(given).join("snapshots"));
+            return PathBuf::from(given).join("snapshots");
         }
         let home = || {
             std::env::var_os("HOME")
                 .map(PathBuf::from)
                 .unwrap_or_default()
         };
-        Ok(match self {
+        match self {
             Self::System => PathBuf::from("/var/lib/tqserver/snapshots"),
             Self::User => match std::env::var_os("XDG_STATE_HOME") {
                 Some(state) => PathBuf::from(state).join("tqserver/snapshots"),
                 None => home().join(".local/state/tqserver/snapshots"),
             },
             // It goes with its systemd, as everything private does.
-            Self::Private => Place::of(file)?.runtime_directory().join("snapshots"),
-        })
+            Self::Private => Place::of(file).runtime_directory().join("snapshots"),
+        }
     }
 }
 

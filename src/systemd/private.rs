@@ -49,20 +49,12 @@ pub enum PrivateError {
 pub struct Place(PathBuf);
 
 impl Place {
-    /// The place that belongs to the configuration in `file`.
-    ///
-    /// # Errors
-    /// When no directory can be made for it.
-    pub fn of(file: &Path) -> Result<Self, PrivateError> {
+    /// The place that belongs to the configuration in `file`. Nothing is made there yet.
+    pub fn of(file: &Path) -> Self {
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let mut hash = DefaultHasher::new();
         file.hash(&mut hash);
-        let parent = parent();
-        make(&parent).map_err(|source| PrivateError::Directory {
-            path: parent.clone(),
-            source,
-        })?;
-        Ok(Self(parent.join(format!("{:016x}", hash.finish()))))
+        Self(parent().join(format!("{:016x}", hash.finish())))
     }
 
     /// Where its bus listens, in D-Bus address syntax.
@@ -130,6 +122,11 @@ impl Private {
     /// # Errors
     /// When another one runs there, or what it needs is missing: the message says what to install or do.
     pub async fn start(place: Place, units: Option<&Path>) -> Result<Self, PrivateError> {
+        let parent = parent();
+        make(&parent).map_err(|source| PrivateError::Directory {
+            path: parent,
+            source,
+        })?;
         let mut command = Command::new("/proc/self/exe");
         // Neither its name nor its arguments say "tqserver": what kills all of those must not kill who tidies up after them.
         command

@@ -475,7 +475,7 @@ mod tests {
         }
         assert!(
             text.contains(
-                r#""GREETING=a \"b\" $c" GOMAXPROCS=2 GOMEMLIMIT=94371840B WORKER_MODE=production"#
+                r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" WORKER_MODE=production"#
             ),
             "{text}"
         );
