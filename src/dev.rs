@@ -22,6 +22,8 @@ const STOP_EXTRA: Duration = Duration::from_secs(10);
 pub struct Start {
     /// The configuration.
     pub settings: Settings,
+    /// The port to listen on instead of the configured one.
+    pub port: Option<u16>,
     /// Which systemd.
     pub kind: Kind,
     /// Development, unless production is tried at home.
@@ -151,6 +153,7 @@ fn options(start: &Start, runtime_directory: PathBuf, door: Door) -> anyhow::Res
     };
     Ok(Options {
         settings: start.settings.clone(),
+        port: start.port,
         mode: start.mode,
         bus: start.kind.bus(file)?,
         door,

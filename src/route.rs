@@ -154,6 +154,15 @@ pub struct Front {
     pub max_headers: usize,
 }
 
+impl Front {
+    /// Listens on `port` at every address.
+    pub fn listen_on(&mut self, port: u16) {
+        self.listen
+            .iter_mut()
+            .for_each(|address| address.set_port(port));
+    }
+}
+
 /// One place in the URL space and who answers there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {

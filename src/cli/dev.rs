@@ -15,15 +15,12 @@ impl Dev {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let mut settings = common.settings()?;
         if let Some(port) = self.port {
-            settings
-                .front
-                .listen
-                .iter_mut()
-                .for_each(|address| address.set_port(port));
+            settings.front.listen_on(port);
         }
         let mode = common.mode(Mode::Development)?;
         dev::run(Start {
             settings,
+            port: self.port,
             kind: common.kind(),
             mode,
         })

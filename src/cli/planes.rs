@@ -44,6 +44,7 @@ impl Manager {
         };
         let options = Options {
             settings,
+            port: None,
             mode,
             bus: kind.bus(&file)?,
             door,

@@ -40,13 +40,17 @@ pub enum LookError {
     Workers(String),
 }
 
-/// Reads server.yaml (or keeps the defaults where there is none) and the workers' directories. Blocks on the disk.
-pub(super) fn look(settings: &Settings, mode: Mode) -> Result<Sight, LookError> {
-    let settings = if settings.file.exists() {
+/// Reads server.yaml (or keeps the defaults where there is none) and the workers' directories; `port` goes over the file's. Blocks on
+/// the disk.
+pub(super) fn look(settings: &Settings, mode: Mode, port: Option<u16>) -> Result<Sight, LookError> {
+    let mut settings = if settings.file.exists() {
         Settings::load(&settings.file).map_err(LookError::Settings)?
     } else {
         settings.clone()
     };
+    if let Some(port) = port {
+        settings.front.listen_on(port);
+    }
     let inventory = inventory::scan(&settings, mode)
         .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;
     for stray in &inventory.strays {

@@ -43,6 +43,8 @@ const TRIM_EVERY: Duration = Duration::from_secs(30);
 pub struct Options {
     /// The server's configuration, checked.
     pub settings: Settings,
+    /// The port to listen on instead of the configured one, which every reload reads anew.
+    pub port: Option<u16>,
     /// Development or production.
     pub mode: Mode,
     /// The bus systemd is on.
@@ -139,6 +141,7 @@ pub async fn run(
         connection,
         started: Instant::now(),
         settings: options.settings,
+        port: options.port,
         mode: options.mode,
         runtime_directory: options.runtime_directory,
         tasks: Tasks::new(),
@@ -228,6 +231,7 @@ struct Manager {
     connection: zbus::Connection,
     started: Instant,
     settings: Settings,
+    port: Option<u16>,
     mode: Mode,
     runtime_directory: PathBuf,
     tasks: Tasks,
@@ -389,10 +393,10 @@ impl Manager {
         if self.looking.is_none()
             && let Some(wanted) = self.looks.pop_front()
         {
-            let (settings, mode) = (self.settings.clone(), self.mode);
+            let (settings, mode, port) = (self.settings.clone(), self.mode, self.port);
             self.looking = Some((
                 wanted,
-                tokio::task::spawn_blocking(move || look::look(&settings, mode)),
+                tokio::task::spawn_blocking(move || look::look(&settings, mode, port)),
             ));
         }
     }
