@@ -564,7 +564,9 @@ fn changed(
         }
         UnitKind::Socket => {
             let state = text(&properties, "ActiveState")?;
-            matches!(state.as_str(), "failed" | "inactive")
+            // A unit is announced as inactive before its first start; only one that has left that state can have come back to it.
+            let was_up = number(&properties, "InactiveExitTimestampMonotonic") != Some(0);
+            (state == "failed" || (state == "inactive" && was_up))
                 .then_some(UnitChange::SocketDown(instance))
         }
     }

@@ -19,7 +19,13 @@ fn a_failed_reload_leaves_the_old_generation_serving() {
 #[test]
 fn a_failed_reload_tells_the_exit_code_and_the_last_lines_of_the_log() {
     let house = House::new().worker("index", says("one")).open();
-    house.replace("index", behaves("exit 3").and("log the database is not there"));
-    house.reload().fails_with("exit code 3").says("the database is not there");
+    house.replace(
+        "index",
+        behaves("exit 3").and("log the database is not there"),
+    );
+    house
+        .reload()
+        .fails_with("exit code 3")
+        .says("the database is not there");
     house.get("/").is("one");
 }

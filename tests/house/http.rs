@@ -27,11 +27,15 @@ impl Answer {
     }
 
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text()))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -48,7 +52,12 @@ impl Answer {
 
     #[track_caller]
     pub fn holds(&self, text: &str) -> &Self {
-        assert!(self.text().contains(text), "'{text}' is not in the answer ({}):\n{}", self.status, self.text());
+        assert!(
+            self.text().contains(text),
+            "'{text}' is not in the answer ({}):\n{}",
+            self.status,
+            self.text()
+        );
         self
     }
 }
@@ -61,7 +70,10 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, connection: None }
+        Self {
+            address,
+            connection: None,
+        }
     }
 
     pub fn get(&mut self, path: &str) -> io::Result<Answer> {
@@ -94,7 +106,10 @@ impl Client {
             return Err(io::Error::other("nothing was sent"));
         };
         let answer = read(&mut connection)?;
-        if answer.header("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close")) {
+        if answer
+            .header("connection")
+            .is_none_or(|value| !value.eq_ignore_ascii_case("close"))
+        {
             self.connection = Some(connection);
         }
         Ok(answer)
@@ -106,28 +121,43 @@ fn read(connection: &mut BufReader<TcpStream>) -> io::Result<Answer> {
     let mut line = |connection: &mut BufReader<TcpStream>| {
         let mut line = String::new();
         match connection.read_line(&mut line)? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed")),
+            0 => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection was closed",
+            )),
             _ => Ok(line.trim_end().to_owned()),
         }
     };
     let first = line(connection)?;
-    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = first
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| bad(format!("no status line: {first}")))?;
     let mut headers = Vec::new();
     loop {
         let header = line(connection)?;
-        let Some((name, value)) = header.split_once(':') else { break };
+        let Some((name, value)) = header.split_once(':') else {
+            break;
+        };
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    let mut answer = Answer { status, headers, body: Vec::new() };
+    let mut answer = Answer {
+        status,
+        headers,
+        body: Vec::new(),
+    };
     if let Some(length) = answer.header("content-length") {
-        let length = length.parse().map_err(|_| bad(format!("content-length {length}")))?;
+        let length = length
+            .parse()
+            .map_err(|_| bad(format!("content-length {length}")))?;
         answer.body.resize(length, 0);
         connection.read_exact(&mut answer.body)?;
     } else if answer.header("transfer-encoding").is_some() {
         loop {
             let size = line(connection)?;
-            let size = usize::from_str_radix(&size, 16).map_err(|_| bad(format!("chunk size {size}")))?;
+            let size =
+                usize::from_str_radix(&size, 16).map_err(|_| bad(format!("chunk size {size}")))?;
             let mut chunk = vec![0; size + 2];
             connection.read_exact(&mut chunk)?;
             if size == 0 {
@@ -175,7 +205,10 @@ impl Totals {
     pub fn only(&self, bodies: &[&str]) {
         self.lost_nothing();
         for body in self.bodies.keys() {
-            assert!(bodies.contains(&body.as_str()), "an answer was '{body}', not one of {bodies:?}");
+            assert!(
+                bodies.contains(&body.as_str()),
+                "an answer was '{body}', not one of {bodies:?}"
+            );
         }
     }
 }
@@ -201,7 +234,10 @@ impl Load {
             let (shared, path) = (Arc::clone(&shared), path.to_owned());
             std::thread::spawn(move || shared.ask_on(Client::new(address), &path, began))
         };
-        let load = Self { connections: (0..connections).map(connect).collect(), shared };
+        let load = Self {
+            connections: (0..connections).map(connect).collect(),
+            shared,
+        };
         load.reaches(1);
         load
     }
@@ -212,9 +248,16 @@ impl Load {
         let all = |totals: &Totals| totals.answered() + totals.failures.len() as u64;
         let goal = all(&lock(&self.shared.totals)) + further;
         let totals = lock(&self.shared.totals);
-        let waited = self.shared.more.wait_timeout_while(totals, LONG, |totals| all(totals) < goal);
+        let waited = self
+            .shared
+            .more
+            .wait_timeout_while(totals, LONG, |totals| all(totals) < goal);
         let (totals, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
-        assert!(!timeout.timed_out(), "only {} of {goal} responses came within {LONG:?}", all(&totals));
+        assert!(
+            !timeout.timed_out(),
+            "only {} of {goal} responses came within {LONG:?}",
+            all(&totals)
+        );
     }
 
     /// Ends it and tells what came of it.
@@ -225,7 +268,9 @@ impl Load {
 
     fn end(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.connections.drain(..).for_each(|connection| drop(connection.join()));
+        self.connections
+            .drain(..)
+            .for_each(|connection| drop(connection.join()));
     }
 }
 
@@ -243,11 +288,20 @@ impl Shared {
             let mut totals = lock(&self.totals);
             let at = began.elapsed().as_millis();
             match answer {
-                Ok(answer) if answer.status == 200 => *totals.bodies.entry(answer.text()).or_default() += 1,
-                Ok(answer) => totals.failures.push(format!("at {at} ms: status {}: {}", answer.status, answer.text())),
+                Ok(answer) if answer.status == 200 => {
+                    *totals.bodies.entry(answer.text()).or_default() += 1
+                }
+                Ok(answer) => totals.failures.push(format!(
+                    "at {at} ms: status {}: {}",
+                    answer.status,
+                    answer.text()
+                )),
                 Err(error) => {
                     totals.refused += u64::from(error.kind() == io::ErrorKind::ConnectionRefused);
-                    totals.failures.push(format!("at {at} ms, after {} ms: {error}", asked.elapsed().as_millis()));
+                    totals.failures.push(format!(
+                        "at {at} ms, after {} ms: {error}",
+                        asked.elapsed().as_millis()
+                    ));
                 }
             }
             drop(totals);

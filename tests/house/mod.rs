@@ -30,7 +30,8 @@ pub const LONG: Duration = Duration::from_secs(30);
 /// Houses that stand at the same time; each runs a systemd, a bus, a server and its workers.
 const HOUSES: usize = 4;
 /// The head of a house's server.yaml. Rebuilds by file events are not what is tested here: a test says itself when it reloads.
-pub const HEAD: &str = "server: {address: \"127.0.0.1\", port: 0}\nfile_watcher: {debounce_ms: 60000}\n";
+pub const HEAD: &str =
+    "server: {address: \"127.0.0.1\", port: 0}\nfile_watcher: {debounce_ms: 60000}\n";
 
 /// A project directory and a server.
 pub struct House {
@@ -47,7 +48,8 @@ impl House {
     /// A project directory; nothing runs yet.
     pub fn new() -> Self {
         let permit = Permit::take();
-        let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).expect("make a directory");
+        let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR"))
+            .expect("make a directory");
         fs::create_dir_all(directory.path().join("workers")).expect("make workers/");
         let house = Self {
             directory,
@@ -69,7 +71,9 @@ impl House {
 
     /// With these lines below `workers:` in its server.yaml.
     pub fn workers_section(self, lines: &str) -> Self {
-        self.server_yaml(&format!("{HEAD}workers:\n    shutdown_grace_period_ms: 5000\n{lines}"))
+        self.server_yaml(&format!(
+            "{HEAD}workers:\n    shutdown_grace_period_ms: 5000\n{lines}"
+        ))
     }
 
     /// With this server.yaml.
@@ -109,19 +113,33 @@ impl House {
 
     #[track_caller]
     fn open_dev(&mut self) {
-        let server = self.server.insert(Server::start(&mut Self::dev(&self.config(), self.mode, self.port)));
-        let line = server.said("TQServer listens on ").unwrap_or_else(|error| panic!("the server did not start: {error}"));
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+        let server = self.server.insert(Server::start(&mut Self::dev(
+            &self.config(),
+            self.mode,
+            self.port,
+        )));
+        let line = server
+            .said("TQServer listens on ")
+            .unwrap_or_else(|error| panic!("the server did not start: {error}"));
+        let address = line
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next());
         self.address = address.and_then(|address| address.parse().ok());
         assert!(self.address.is_some(), "no address in '{line}'");
     }
 
     fn dev(config: &Path, mode: Option<&str>, port: Option<&str>) -> std::process::Command {
         let config = format!("--config={}", config.display());
-        let options = ["--manager=private", &config].into_iter().chain(mode).chain(port);
+        let options = ["--manager=private", &config]
+            .into_iter()
+            .chain(mode)
+            .chain(port);
         let mut command = tqserver(["dev"].into_iter().chain(options));
         // No worker may see these.
-        command.env("TQ_CANARY", "seen").env("KEEPER_CANARY", "seen");
+        command
+            .env("TQ_CANARY", "seen")
+            .env("KEEPER_CANARY", "seen");
         command
     }
 
@@ -164,7 +182,9 @@ impl House {
 
     /// Where its private systemd lives.
     pub fn place(&self) -> PathBuf {
-        let runtime = Place::of(&self.config()).expect("a place").runtime_directory();
+        let runtime = Place::of(&self.config())
+            .expect("a place")
+            .runtime_directory();
         runtime.parent().expect("it is in the place").to_owned()
     }
 
@@ -187,22 +207,34 @@ impl House {
         let mut server = self.server.take().expect("the house is open");
         server.signal(signal);
         let ended = server.end();
-        assert!(ended.is_some(), "the server did not end: {}", server.all_it_said().join("\n"));
+        assert!(
+            ended.is_some(),
+            "the server did not end: {}",
+            server.all_it_said().join("\n")
+        );
         ended.and_then(|status| status.code())
     }
 
     /// Waits until the server has said this.
     #[track_caller]
     pub fn server_says(&self, text: &str) {
-        self.server().said(text).unwrap_or_else(|error| panic!("{error}"));
+        self.server()
+            .said(text)
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     // ---- its command line -----------------------------------------------------------------------------------------------------
 
     /// `tqserver` with these arguments, for this house.
-    pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> std::process::Command {
+    pub fn command<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> std::process::Command {
         let mut command = tqserver(arguments);
-        command.arg("--config").arg(self.config()).arg("--manager=private");
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--manager=private");
         command
     }
 
@@ -225,28 +257,41 @@ impl House {
     /// All workers, as `tqserver status --json` tells; `None`: it does not.
     pub fn try_status(&self) -> Option<Vec<WorkerStatus>> {
         let ran = self.run(["status", "--json"]);
-        (ran.code == Some(0)).then(|| serde_json::from_str(&ran.stdout).expect("status --json is JSON"))
+        (ran.code == Some(0))
+            .then(|| serde_json::from_str(&ran.stdout).expect("status --json is JSON"))
     }
 
     /// One worker's.
     #[track_caller]
     pub fn status(&self, worker: &str) -> WorkerStatus {
-        let all = self.try_status().unwrap_or_else(|| panic!("no status: {}", self.run(["status"])));
+        let all = self
+            .try_status()
+            .unwrap_or_else(|| panic!("no status: {}", self.run(["status"])));
         let found = all.iter().find(|status| status.name == worker);
-        found.unwrap_or_else(|| panic!("no worker '{worker}' in {all:#?}")).clone()
+        found
+            .unwrap_or_else(|| panic!("no worker '{worker}' in {all:#?}"))
+            .clone()
     }
 
     /// The process of a worker's serving generation.
     #[track_caller]
     pub fn pid(&self, worker: &str) -> u32 {
         let status = self.status(worker);
-        let serving = status.generations.iter().find(|run| run.stage == "serving" && run.pid != 0);
-        serving.unwrap_or_else(|| panic!("'{worker}' has no process that serves: {status:#?}")).pid
+        let serving = status
+            .generations
+            .iter()
+            .find(|run| run.stage == "serving" && run.pid != 0);
+        serving
+            .unwrap_or_else(|| panic!("'{worker}' has no process that serves: {status:#?}"))
+            .pid
     }
 
     /// The generations of a worker.
     pub fn units<'a>(&'a self, worker: &'a str) -> Units<'a> {
-        Units { house: self, worker }
+        Units {
+            house: self,
+            worker,
+        }
     }
 
     // ---- its workers, by HTTP -------------------------------------------------------------------------------------------------
@@ -270,11 +315,25 @@ impl House {
 
     /// What there is to read for somebody who wonders why a test failed.
     fn tell(&self) {
-        let server = self.server.as_ref().map(Server::all_it_said).unwrap_or_default();
-        eprintln!("---- what the server said\n{}", tail(&server.join("\n"), 60));
+        let server = self
+            .server
+            .as_ref()
+            .map(Server::all_it_said)
+            .unwrap_or_default();
+        eprintln!(
+            "---- what the server said\n{}",
+            tail(&server.join("\n"), 60)
+        );
         let place = self.place();
-        let logs = [place.join("systemd.log"), self.path().join("manager.log"), self.path().join("proxy.log")];
-        let workers = fs::read_dir(place.join("tqserver/log")).into_iter().flatten().flatten();
+        let logs = [
+            place.join("systemd.log"),
+            self.path().join("manager.log"),
+            self.path().join("proxy.log"),
+        ];
+        let workers = fs::read_dir(place.join("tqserver/log"))
+            .into_iter()
+            .flatten()
+            .flatten();
         for file in logs.into_iter().chain(workers.map(|entry| entry.path())) {
             if let Ok(text) = fs::read_to_string(&file) {
                 eprintln!("---- {}\n{}", file.display(), tail(&text, 40));
@@ -317,18 +376,37 @@ impl Units<'_> {
                 last = self.found();
                 last == expected
             },
-            |waited| format!("the generations of '{}' are not {expected:?} but {:?} after {waited:?}", self.worker, self.found()),
+            |waited| {
+                format!(
+                    "the generations of '{}' are not {expected:?} but {:?} after {waited:?}",
+                    self.worker,
+                    self.found()
+                )
+            },
         );
-        let numbers: Vec<&str> = last.iter().filter_map(|run| run.split(' ').nth(1)).collect();
+        let numbers: Vec<&str> = last
+            .iter()
+            .filter_map(|run| run.split(' ').nth(1))
+            .collect();
         let loaded = || {
-            let mut loaded = self.house.loaded(&format!("tqserver-{}@*.service", self.worker));
+            let mut loaded = self
+                .house
+                .loaded(&format!("tqserver-{}@*.service", self.worker));
             loaded.reverse();
             loaded
         };
-        let wanted: Vec<String> = numbers.iter().map(|number| format!("tqserver-{}@{number}.service", self.worker)).collect();
+        let wanted: Vec<String> = numbers
+            .iter()
+            .map(|number| format!("tqserver-{}@{number}.service", self.worker))
+            .collect();
         until_or(
             || loaded() == wanted,
-            |waited| format!("systemd has not {wanted:?} but {:?} after {waited:?}", loaded()),
+            |waited| {
+                format!(
+                    "systemd has not {wanted:?} but {:?} after {waited:?}",
+                    loaded()
+                )
+            },
         );
     }
 
@@ -336,7 +414,9 @@ impl Units<'_> {
         let all = self.house.try_status().unwrap_or_default();
         let worker = all.into_iter().find(|status| status.name == self.worker);
         let runs = worker.map(|status| status.generations).unwrap_or_default();
-        runs.iter().map(|run| format!("generation {} {}", run.generation, run.stage)).collect()
+        runs.iter()
+            .map(|run| format!("generation {} {}", run.generation, run.stage))
+            .collect()
     }
 }
 
@@ -373,7 +453,9 @@ impl Permit {
     fn take() -> Self {
         if MINE.get() == 0 {
             let standing = lock(&STANDING);
-            let mut standing = FREE.wait_while(standing, |standing| *standing >= HOUSES).unwrap_or_else(PoisonError::into_inner);
+            let mut standing = FREE
+                .wait_while(standing, |standing| *standing >= HOUSES)
+                .unwrap_or_else(PoisonError::into_inner);
             *standing += 1;
         }
         MINE.set(MINE.get() + 1);

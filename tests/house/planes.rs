@@ -36,15 +36,25 @@ impl House {
             fs::write(directory.join("house.conf"), changes).expect("write a drop-in");
         }
         let mut command = tqserver(["systemd", "--manager=private"]);
-        command.arg("--config").arg(self.config()).arg("--units").arg(&units);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--units")
+            .arg(&units);
         let server = self.server.insert(Server::start(&mut command));
-        server.said("unix:path=").unwrap_or_else(|error| panic!("no private systemd: {error}"));
+        server
+            .said("unix:path=")
+            .unwrap_or_else(|error| panic!("no private systemd: {error}"));
         self.systemctl(["start", MANAGER]).succeeds();
         self.systemctl(["start", PROXY]).succeeds();
         let status = self.property(PROXY, "StatusText");
-        self.address = status.strip_prefix("listens on ").and_then(|address| address.parse().ok());
+        self.address = status
+            .strip_prefix("listens on ")
+            .and_then(|address| address.parse().ok());
         assert!(self.address.is_some(), "the proxy's status is '{status}'");
-        super::until("all workers were tried", || self.property(MANAGER, "StatusText").contains("were tried"));
+        super::until("all workers were tried", || {
+            self.property(MANAGER, "StatusText").contains("were tried")
+        });
     }
 
     /// `systemctl` of the house's systemd.
@@ -52,8 +62,14 @@ impl House {
     pub fn systemctl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
         let mut command = Command::new("systemctl");
         let place = self.place();
-        command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}/bus", place.display()));
-        command.env("XDG_RUNTIME_DIR", place).args(["--user", "--no-pager"]).args(arguments);
+        command.env(
+            "DBUS_SESSION_BUS_ADDRESS",
+            format!("unix:path={}/bus", place.display()),
+        );
+        command
+            .env("XDG_RUNTIME_DIR", place)
+            .args(["--user", "--no-pager"])
+            .args(arguments);
         Ran::of(&mut command)
     }
 
@@ -67,8 +83,19 @@ impl House {
     /// Names of the loaded units like `pattern`, by number.
     #[track_caller]
     pub fn loaded(&self, pattern: &str) -> Vec<String> {
-        let ran = self.systemctl(["list-units", "--all", "--plain", "--no-legend", "--full", pattern]);
-        let names = ran.succeeds().stdout.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+        let ran = self.systemctl([
+            "list-units",
+            "--all",
+            "--plain",
+            "--no-legend",
+            "--full",
+            pattern,
+        ]);
+        let names = ran
+            .succeeds()
+            .stdout
+            .lines()
+            .filter_map(|line| line.split_whitespace().next().map(str::to_owned));
         let mut names: Vec<String> = names.collect();
         names.sort_by_key(|name| (name.len(), name.clone()));
         names
@@ -103,6 +130,8 @@ impl House {
     /// Waits until a manager other than this one answers.
     #[track_caller]
     pub fn manager_is_back(&self, other_than: u32) {
-        super::until("another manager answers", || self.manager_pid() != other_than && self.try_status().is_some());
+        super::until("another manager answers", || {
+            self.manager_pid() != other_than && self.try_status().is_some()
+        });
     }
 }

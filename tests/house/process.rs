@@ -67,21 +67,35 @@ impl Ran {
     /// This is in what it printed, wherever.
     #[track_caller]
     pub fn says(&self, text: &str) -> &Self {
-        assert!(self.stdout.contains(text) || self.stderr.contains(text), "'{text}' is not in what it printed\n{self}");
+        assert!(
+            self.stdout.contains(text) || self.stderr.contains(text),
+            "'{text}' is not in what it printed\n{self}"
+        );
         self
     }
 
     #[track_caller]
     pub fn says_nothing_of(&self, text: &str) -> &Self {
-        assert!(!self.stdout.contains(text) && !self.stderr.contains(text), "'{text}' is in what it printed\n{self}");
+        assert!(
+            !self.stdout.contains(text) && !self.stderr.contains(text),
+            "'{text}' is in what it printed\n{self}"
+        );
         self
     }
 }
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { code, stdout, stderr, took } = self;
-        write!(f, "exit code {code:?} after {took:?}\n-- its output:\n{stdout}\n-- its messages:\n{stderr}")
+        let Self {
+            code,
+            stdout,
+            stderr,
+            took,
+        } = self;
+        write!(
+            f,
+            "exit code {code:?} after {took:?}\n-- its output:\n{stdout}\n-- its messages:\n{stderr}"
+        )
     }
 }
 
@@ -97,12 +111,24 @@ impl Running {
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         let began = Instant::now();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("run {command:?}: {error}"));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let stdout = std::thread::spawn(move || stdout.map(super::http::read_all).unwrap_or_default());
-        let stderr = std::thread::spawn(move || stderr.map(super::http::read_all).unwrap_or_default());
-        Self { child, began, stdout, stderr }
+        let stdout =
+            std::thread::spawn(move || stdout.map(super::http::read_all).unwrap_or_default());
+        let stderr =
+            std::thread::spawn(move || stderr.map(super::http::read_all).unwrap_or_default());
+        Self {
+            child,
+            began,
+            stdout,
+            stderr,
+        }
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -124,7 +150,11 @@ impl Running {
             stderr: text(self.stderr),
             took,
         };
-        assert!(status.is_some(), "a command did not end within {:?}: {ran}", 2 * LONG);
+        assert!(
+            status.is_some(),
+            "a command did not end within {:?}: {ran}",
+            2 * LONG
+        );
         ran
     }
 }
@@ -156,8 +186,13 @@ struct Said {
 impl Server {
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("run {command:?}: {error}"));
         let said = Arc::new(Said::default());
         if let Some(stderr) = child.stderr.take() {
             let said = Arc::clone(&said);
@@ -184,7 +219,8 @@ impl Server {
         let waiting = |state: &mut (Vec<String>, bool)| found(&state.0).is_none() && !state.1;
         let waited = self.said.more.wait_timeout_while(lines, LONG, waiting);
         let (lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        found(&lines.0).ok_or_else(|| format!("it did not say '{text}' but\n{}", lines.0.join("\n")))
+        found(&lines.0)
+            .ok_or_else(|| format!("it did not say '{text}' but\n{}", lines.0.join("\n")))
     }
 
     pub fn all_it_said(&self) -> Vec<String> {
@@ -227,11 +263,15 @@ pub fn gone(pid: u32) {
 
 pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
     state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
 pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap_or_else(|| panic!("{pid} is no process"));
-    kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {signal:?} to {pid:?}: {error}"));
+    kill_process(pid, signal)
+        .unwrap_or_else(|error| panic!("signal {signal:?} to {pid:?}: {error}"));
 }

@@ -22,12 +22,22 @@ impl House {
         let list = fs::read_to_string(place.join("cgroups")).expect("the place lists its cgroups");
         let cgroups: Vec<PathBuf> = list.lines().map(PathBuf::from).collect();
         let mut processes = Vec::new();
-        cgroups.iter().for_each(|cgroup| members(cgroup, &mut processes));
+        cgroups
+            .iter()
+            .for_each(|cgroup| members(cgroup, &mut processes));
         processes.push(self.server().pid());
         processes.sort_unstable();
         processes.dedup();
-        assert!(processes.len() > 3 && !cgroups.is_empty(), "a house without processes or cgroups: {processes:?} {cgroups:?}");
-        Traces { place, processes, cgroups, mounts }
+        assert!(
+            processes.len() > 3 && !cgroups.is_empty(),
+            "a house without processes or cgroups: {processes:?} {cgroups:?}"
+        );
+        Traces {
+            place,
+            processes,
+            cgroups,
+            mounts,
+        }
     }
 }
 
@@ -35,7 +45,10 @@ impl Traces {
     /// None of it is there any more, or soon.
     #[track_caller]
     pub fn are_gone(&self) {
-        super::until_or(|| self.left().is_empty(), |waited| format!("left behind {waited:?} later: {:#?}", self.left()));
+        super::until_or(
+            || self.left().is_empty(),
+            |waited| format!("left behind {waited:?} later: {:#?}", self.left()),
+        );
     }
 
     /// None of it is there any more, now.
@@ -45,11 +58,21 @@ impl Traces {
     }
 
     fn left(&self) -> Vec<String> {
-        let processes = self.processes.iter().filter(|pid| is_alive(**pid)).map(|pid| format!("process {pid} {}", name(*pid)));
-        let files = self.cgroups.iter().chain([&self.place]).filter(|path| path.exists());
+        let processes = self
+            .processes
+            .iter()
+            .filter(|pid| is_alive(**pid))
+            .map(|pid| format!("process {pid} {}", name(*pid)));
+        let files = self
+            .cgroups
+            .iter()
+            .chain([&self.place])
+            .filter(|path| path.exists());
         let files = files.map(|path| path.display().to_string());
         let mounts = mounts();
-        let mounts = mounts.difference(&self.mounts).filter(|line| line.contains("systemd") || line.contains("tqserver"));
+        let mounts = mounts
+            .difference(&self.mounts)
+            .filter(|line| line.contains("systemd") || line.contains("tqserver"));
         processes.chain(files).chain(mounts.cloned()).collect()
     }
 }
@@ -61,7 +84,9 @@ pub fn mounts() -> BTreeSet<String> {
 }
 
 fn name(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
+    fs::read_to_string(format!("/proc/{pid}/cmdline"))
+        .unwrap_or_default()
+        .replace('\0', " ")
 }
 
 fn members(cgroup: &Path, found: &mut Vec<u32>) {
@@ -81,7 +106,10 @@ pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
         let mut lines = text.lines().map(|line| line.splitn(3, ':').skip(1));
         lines.find_map(|mut fields| {
             let controllers = fields.next()?;
-            controllers.split(',').any(|found| found == wanted).then(|| fields.next().map(str::to_owned))?
+            controllers
+                .split(',')
+                .any(|found| found == wanted)
+                .then(|| fields.next().map(str::to_owned))?
         })
     };
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -89,13 +117,24 @@ pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
         mounts.lines().find_map(|line| {
             let (mount, system) = line.split_once(" - ")?;
             let mut system = system.split(' ');
-            let found = system.next()? == kind && (option.is_empty() || system.nth(1)?.split(',').any(|found| found == option));
-            found.then(|| mount.split(' ').skip(3).take(2).map(str::to_owned).collect::<Vec<_>>())
+            let found = system.next()? == kind
+                && (option.is_empty() || system.nth(1)?.split(',').any(|found| found == option));
+            found.then(|| {
+                mount
+                    .split(' ')
+                    .skip(3)
+                    .take(2)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
         })
     };
     let (mount, path) = match line(controller) {
         Some(path) => (mounted("cgroup", controller), path),
-        None => (mounted("cgroup2", ""), line("").expect("a process is in a cgroup")),
+        None => (
+            mounted("cgroup2", ""),
+            line("").expect("a process is in a cgroup"),
+        ),
     };
     let mount = mount.expect("the hierarchy is mounted");
     let path = path.strip_prefix(&mount[0]).unwrap_or(&path);

@@ -25,7 +25,11 @@ pub fn never_ready() -> Worker {
 
 /// It does what a line of its `behaviour` says (see the example `contract`).
 pub fn behaves(line: &str) -> Worker {
-    Worker { program: true, ..Worker::default() }.and(line)
+    Worker {
+        program: true,
+        ..Worker::default()
+    }
+    .and(line)
 }
 
 /// It has no program, only `public/`.
@@ -84,23 +88,34 @@ impl Worker {
 /// Writes a file that is never seen half.
 pub fn write(path: &Path, text: &str) {
     let directory = path.parent().expect("a file is in a directory");
-    fs::create_dir_all(directory).unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
+    fs::create_dir_all(directory)
+        .unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
     let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("make a file");
     fs::write(file.path(), text).expect("write a file");
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).expect("chmod a file");
-    file.persist(path).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+    file.persist(path)
+        .unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
 }
 
 fn link(from: &Path, to: &Path) {
     if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).unwrap_or_else(|error| panic!("copy {} to {}: {error}", from.display(), to.display()));
+        fs::copy(from, to)
+            .unwrap_or_else(|error| panic!("copy {} to {}: {error}", from.display(), to.display()));
     }
 }
 
 /// The example's program, beside the tests'.
 fn contract() -> PathBuf {
     let tests = std::env::current_exe().expect("the tests are a program");
-    let program = tests.parent().and_then(Path::parent).expect("it is in deps/").join("examples/contract");
-    assert!(program.exists(), "{} is missing: cargo build --example contract", program.display());
+    let program = tests
+        .parent()
+        .and_then(Path::parent)
+        .expect("it is in deps/")
+        .join("examples/contract");
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build --example contract",
+        program.display()
+    );
     program
 }
