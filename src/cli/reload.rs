@@ -65,7 +65,10 @@ impl Reload {
         loop {
             tokio::select! {
                 biased;
-                Some(line) = progress.next() => if let (Ok(line), false) = (line.args(), quiet) {
+                // What fails is told in full at the end.
+                Some(line) = progress.next() => if let (Ok(line), false) = (line.args(), quiet)
+                    && *line.severity() == "info"
+                {
                     println!("{}", line.text());
                 },
                 outcomes = &mut reload => return outcomes,

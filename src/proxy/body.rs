@@ -48,8 +48,6 @@ pub(super) struct Relay {
     pub(super) limit: Duration,
     /// The client's socket, when its end is all that tells the client where the body ends.
     pub(super) until_close: Option<Arc<Signals>>,
-    /// An error that is told in the next poll, after what came before it has been flushed.
-    pub(super) torn: Option<io::Error>,
 }
 
 impl Body {
@@ -123,13 +121,11 @@ impl HttpBody for Body {
 
 impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(error) = self.torn.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.stop();
-                if self.incoming.is_end_stream() {
+                // Nothing comes after trailers, and nobody asks for it.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -138,11 +134,11 @@ impl Relay {
                 self.end();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => self.tear(cx, io::Error::other(error)),
+            Poll::Ready(Some(Err(error))) => self.tear(io::Error::other(error)),
             Poll::Pending => {
                 ready!(self.patience.poll(cx, self.limit));
                 let silent = format!("nothing came for {:?}", self.limit);
-                self.tear(cx, io::Error::new(io::ErrorKind::TimedOut, silent))
+                self.tear(io::Error::new(io::ErrorKind::TimedOut, silent))
             }
         }
     }
@@ -158,12 +154,9 @@ impl Relay {
         }
     }
 
-    /// What has come is not all there was; the client must be able to see it.
-    fn tear(
-        &mut self,
-        cx: &mut Context<'_>,
-        error: io::Error,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    /// What has come is not all there was; the client must be able to see it. What came before has been flushed by now: hyper hands over
+    /// one piece at a time, and the break is the next.
+    fn tear(&mut self, error: io::Error) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some((_, ticket)) = self.held.take() {
             let instance = &ticket.generation().instance;
             warn!(
@@ -177,9 +170,7 @@ impl Relay {
         if let Some(signals) = &self.until_close {
             signals.tear();
         }
-        self.torn = Some(error);
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Some(Err(error)))
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,7 @@ use tracing::debug;
 
 use super::body::Body;
 use super::files::{self, Lookup};
-use super::forward::{Errand, forward};
+use super::forward::{Errand, Fields, forward};
 use super::headers;
 use super::lane::Lane;
 use super::pages::{Form, Refusal};
@@ -35,6 +36,8 @@ pub(super) struct Client {
     signals: Arc<Signals>,
     /// A clock that requests hand on, one to the next.
     spare: Rc<Cell<Option<Patience>>>,
+    /// Room for a copy of a request, handed on likewise.
+    fields: Cell<Fields>,
 }
 
 /// Serves a client until it leaves, or `lane` stops.
@@ -42,8 +45,9 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
     let address = peer.ip().to_canonical().to_string();
     let client = Rc::new(Client {
         peer: HeaderValue::from_str(&address).unwrap_or(HeaderValue::from_static("unknown")),
-        signals: Arc::default(),
+        signals: Arc::new(Signals::new()),
         spare: Rc::default(),
+        fields: Cell::default(),
         lane,
     });
     let lane = client.lane.clone();
@@ -104,6 +108,17 @@ impl Client {
         self.spare.clone()
     }
 
+    /// Room for a copy of a request's fields.
+    pub(super) fn fields(&self) -> Fields {
+        self.fields.take()
+    }
+
+    /// Takes the room back.
+    pub(super) fn keep_fields(&self, mut fields: Fields) {
+        fields.clear();
+        self.fields.set(fields);
+    }
+
     /// Runs a task that outlives the connection's HTTP.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.lane.spawn(task);
@@ -115,6 +130,9 @@ impl Client {
             None => self.lane.request_id(),
         };
         let form = Form::wanted(request.headers());
+        if !request.body().is_end_stream() {
+            self.signals.set_unread(true);
+        }
         let mut response = match self.dispatch(request, &id).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(form, &id),

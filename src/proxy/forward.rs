@@ -58,11 +58,14 @@ enum ForwardError {
 }
 
 /// A request that may be sent a second time: it has no body, and its meaning does not change when it is done twice.
-struct Copy {
+struct Copy<'a> {
     method: Method,
     uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    fields: &'a mut Fields,
 }
+
+/// Header fields in a row: all that a copy needs of a map, and cheap to fill again for the next request.
+pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// Sends `request` to the worker and returns its answer, or the refusal that stands for it.
 pub(super) async fn forward(
@@ -77,7 +80,16 @@ pub(super) async fn forward(
     let (request, upload) = outbound(client, &errand, request, upgrade.is_some());
     let mut patience = client.patience();
     let timeouts = errand.route.timeouts;
-    let outcome = exchange(&errand, request, upload.as_deref(), &mut patience).await;
+    let mut fields = client.fields();
+    let outcome = exchange(
+        &errand,
+        request,
+        upload.as_deref(),
+        &mut patience,
+        &mut fields,
+    )
+    .await;
+    client.keep_fields(fields);
     let (mut response, connection) = match outcome {
         Ok((response, _)) if is_unasked(&response, upgrade.is_some()) => {
             return Err(refuse(&errand, &ForwardError::Switched));
@@ -92,7 +104,7 @@ pub(super) async fn forward(
         client.spawn(tunnel::run(
             client_side,
             worker_side,
-            errand.ticket,
+            (connection, errand.ticket),
             errand.tunnel_limit,
         ));
         return Ok(response.map(|_| Body::empty()));
@@ -126,7 +138,6 @@ pub(super) async fn forward(
             timeouts.read
         },
         until_close: until_close.then(|| client.signals().clone()),
-        torn: None,
     });
     Ok(Response::from_parts(parts, body))
 }
@@ -156,7 +167,12 @@ fn outbound(
         } else if parts.headers.contains_key(EXPECT) {
             gate = Some(Arc::new(Gate::default()));
         }
-        let (body, upload) = RequestBody::streaming(incoming, errand.client_limit, gate.clone());
+        let (body, upload) = RequestBody::streaming(
+            incoming,
+            errand.client_limit,
+            gate.clone(),
+            client.signals(),
+        );
         (body, Some(upload))
     };
     let mut request = Request::new(body);
@@ -188,6 +204,7 @@ async fn exchange(
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
     patience: &mut Patience,
+    fields: &mut Fields,
 ) -> Result<(Response<Incoming>, Connection), ForwardError> {
     let (upstream, timeouts) = (&errand.upstream, errand.route.timeouts);
     let mut kept = upstream.take();
@@ -201,7 +218,7 @@ async fn exchange(
             }
         };
         let copy = if reused && upload.is_none() && request.method().is_idempotent() {
-            Some(Copy::of(&request))
+            Some(Copy::of(&request, fields))
         } else {
             None
         };
@@ -259,13 +276,15 @@ async fn within<T>(
     .await
 }
 
-impl Copy {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let fields = request.headers().iter();
+impl<'a> Copy<'a> {
+    fn of(request: &Request<RequestBody>, fields: &'a mut Fields) -> Self {
+        fields.clear();
+        let original = request.headers().iter();
+        fields.extend(original.map(|(name, value)| (name.clone(), value.clone())));
         Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
-            headers: fields.map(|(n, v)| (n.clone(), v.clone())).collect(),
+            fields,
         }
     }
 
@@ -273,9 +292,10 @@ impl Copy {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
-        request.headers_mut().reserve(self.headers.len());
-        for (name, value) in self.headers {
-            request.headers_mut().append(name, value);
+        let headers = request.headers_mut();
+        headers.reserve(self.fields.len());
+        for (name, value) in self.fields.drain(..) {
+            headers.append(name, value);
         }
         request
     }

@@ -48,17 +48,7 @@ struct Ids {
 /// Serves on this thread until `stop`, then lets requests end for at most `grace`.
 pub(super) async fn run(board: Arc<Board>, shard: usize, stop: CancellationToken, grace: Duration) {
     let mut changed = board.subscribe();
-    let lane = Rc::new(Lane {
-        shard,
-        table: RefCell::new(Rc::new(Table::compile(&board, shard, None))),
-        board,
-        clients: TaskTracker::new(),
-        stop: stop.clone(),
-        ids: Ids {
-            secrets: [RandomState::new(), RandomState::new()],
-            count: Cell::new(0),
-        },
-    });
+    let lane = Rc::new(Lane::new(board, shard, stop.clone()));
     let mut accepting = Accepting::default();
     accepting.follow(&lane);
     loop {
@@ -77,6 +67,20 @@ pub(super) async fn run(board: Arc<Board>, shard: usize, stop: CancellationToken
 }
 
 impl Lane {
+    fn new(board: Arc<Board>, shard: usize, stop: CancellationToken) -> Self {
+        Self {
+            shard,
+            table: RefCell::new(Rc::new(Table::compile(&board, shard, None))),
+            board,
+            clients: TaskTracker::new(),
+            stop,
+            ids: Ids {
+                secrets: [RandomState::new(), RandomState::new()],
+                count: Cell::new(0),
+            },
+        }
+    }
+
     /// The table in force.
     pub(super) fn table(&self) -> Rc<Table> {
         if self.table.borrow().edition != self.board.edition() {
@@ -225,4 +229,35 @@ fn is_the_clients(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::{board, serve};
+    use super::*;
+
+    #[test]
+    fn a_table_that_changes_while_a_request_is_counted_is_not_followed() {
+        let board = Arc::new(board(&["/"]));
+        let old = serve(&board, 1);
+        let lane = Lane::new(board.clone(), 0, CancellationToken::new());
+        let table = lane.table();
+        let new = serve(&board, 2);
+        // The manager may hear "drained" of the old one from here on.
+        let (_, ticket) = lane.pick(&table, "/");
+        assert_eq!((old.in_flight(), new.in_flight()), (0, 1));
+        drop(ticket);
+        assert_eq!(new.in_flight(), 0);
+    }
+
+    #[test]
+    fn request_ids_are_new_each_time() {
+        let lane = Lane::new(Arc::new(board(&[])), 0, CancellationToken::new());
+        let ids: Vec<_> = (0..1000).map(|_| lane.request_id()).collect();
+        let different: std::collections::HashSet<_> =
+            ids.iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(different.len(), ids.len());
+        let id = uuid::Uuid::parse_str(ids[0].to_str().unwrap()).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+    }
 }

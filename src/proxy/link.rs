@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::generation::Generation;
 use super::listener::Listeners;
@@ -168,7 +168,7 @@ impl Steward {
                 || generation.in_flight() > 0
         });
         match &problem {
-            None => info!("serving {routes} routes by table {serial}"),
+            None => debug!("serving {routes} routes by table {serial}"),
             Some(problem) => {
                 warn!(
                     "{problem}; serving {routes} routes by table {serial} where it listens already"

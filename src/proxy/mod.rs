@@ -1,7 +1,7 @@
 //! The data plane: accepts clients, sends each request to the generation its route names, and knows nothing but the route table.
 //!
 //! Each thread is a runtime of its own and owns its clients and its connections to workers; threads share the table and the counters
-//! (why: docs/ARCHITECTURE.md, "what peers cost"). hyper and its family are used nowhere else.
+//! (why: docs/ARCHITECTURE.md). hyper and its family are used nowhere else.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -71,7 +71,8 @@ mod tests {
         let began = Instant::now();
         let mut patience = Patience::default();
         let limit = Duration::from_secs(3);
-        poll_fn(|cx| Poll::Ready(assert!(patience.poll(cx, limit).is_pending()))).await;
+        let pending = poll_fn(|cx| Poll::Ready(patience.poll(cx, limit).is_pending())).await;
+        assert!(pending);
         tokio::time::advance(Duration::from_secs(2)).await;
         patience.stop();
         poll_fn(|cx| patience.poll(cx, limit)).await;

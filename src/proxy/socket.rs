@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::patience::Patience;
 use crate::route::Front;
@@ -19,6 +20,10 @@ use crate::route::Front;
 /// Sent to a client that did not finish its request's head in time.
 const HEAD_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How long, and for how many bytes, a client may go on sending what nobody reads.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 << 20;
 
 /// A client's socket.
 #[derive(Debug)]
@@ -31,13 +36,20 @@ pub(super) struct Socket {
     reading: Patience,
     writing: Patience,
     limits: Limits,
+    /// Bytes taken after our last word, once that is said.
+    lingered: Option<usize>,
 }
 
 /// What the one that answers tells the socket. Shared by reference count only because an upgraded connection must be `Send`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Signals {
     /// Grows when a request begins and when its answer has ended: odd means that silence is not the client's fault.
     turns: AtomicU64,
+    /// When the last answer ended, in microseconds since `born`.
+    ended: AtomicU64,
+    born: Instant,
+    /// The client is still sending a body that may never be read.
+    unread: AtomicBool,
     /// What was sent is not whole, and only a reset can say so.
     torn: AtomicBool,
 }
@@ -66,10 +78,30 @@ struct Limits {
 }
 
 impl Signals {
+    /// The signals of a connection just accepted.
+    pub(super) fn new() -> Self {
+        Self {
+            turns: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            born: Instant::now(),
+            unread: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
+        }
+    }
+
+    fn ended(&self) -> Instant {
+        self.born + Duration::from_micros(self.ended.load(Ordering::Relaxed))
+    }
+
     /// A request has come and is being answered until the result is dropped.
     pub(super) fn answering(self: &Arc<Self>) -> Answering {
         self.turns.fetch_add(1, Ordering::Relaxed);
         Answering(Some(self.clone()))
+    }
+
+    /// Whether the client is still sending a body.
+    pub(super) fn set_unread(&self, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
     }
 
     /// Ends the connection with a reset: the only way to tell a client that reads until the end that this is not the end.
@@ -88,6 +120,9 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         if let Some(signals) = &self.0 {
+            let now = signals.born.elapsed().as_micros();
+            let now = u64::try_from(now).unwrap_or(u64::MAX);
+            signals.ended.store(now, Ordering::Relaxed);
             signals.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -99,7 +134,7 @@ impl Socket {
         let mut socket = Self {
             stream,
             signals,
-            waiting: Waiting::Head,
+            waiting: Waiting::Request,
             turn: 0,
             reading: Patience::default(),
             writing: Patience::default(),
@@ -108,9 +143,13 @@ impl Socket {
                 write: front.write_timeout,
                 idle: front.idle_timeout,
             },
+            lingered: None,
         };
-        // Who connects is about to ask: the first request's clock runs from the start.
-        socket.reading.start(socket.limits.read);
+        // Who connects is about to ask, so it gets less time than between two requests. Browsers connect and then do not: one that
+        // has not said a word is not told that it was late.
+        if !socket.limits.read.is_zero() {
+            socket.reading.start(socket.limits.read);
+        }
         socket
     }
 
@@ -121,28 +160,65 @@ impl Socket {
             return;
         }
         self.turn = turn;
-        self.reading.stop();
-        self.waiting = if turn % 2 == 1 {
-            Waiting::Nothing
+        if turn % 2 == 1 {
+            self.waiting = Waiting::Nothing;
+            self.reading.stop();
         } else {
-            Waiting::Request
-        };
+            self.waiting = Waiting::Request;
+            let ended = self.signals.ended();
+            self.reading.start_at(ended, self.limits.idle);
+        }
     }
 
     fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.take_turn();
-        if self.waiting == Waiting::Nothing {
-            return Poll::Pending;
+        loop {
+            self.take_turn();
+            match self.waiting {
+                // hyper does not look again when an answer has ended, and waking it for that each time would be dear. So the clock
+                // for idle connections runs already, and is set right when it rings.
+                Waiting::Nothing => {
+                    ready!(self.reading.poll(cx, self.limits.idle));
+                    self.reading.start(self.limits.idle);
+                }
+                Waiting::Request => {
+                    ready!(self.reading.poll(cx, self.limits.idle));
+                    // As if the client had closed.
+                    return Poll::Ready(Ok(()));
+                }
+                Waiting::Head => {
+                    ready!(self.reading.poll(cx, self.limits.read));
+                    // The socket takes so little or the client is past caring.
+                    let _ = self.stream.try_write(HEAD_TIMEOUT);
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
         }
-        if self.waiting == Waiting::Request {
-            ready!(self.reading.poll(cx, self.limits.idle));
-            // As if the client had closed.
-            return Poll::Ready(Ok(()));
+    }
+}
+
+impl Socket {
+    /// Takes for a moment what a client goes on sending. A socket closed with bytes unread is reset, and a reset overtakes the answer
+    /// that said why.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.signals.unread.load(Ordering::Relaxed) {
+            return Poll::Ready(());
         }
-        ready!(self.reading.poll(cx, self.limits.read));
-        // The socket takes so little or the client is past caring.
-        let _ = self.stream.try_write(HEAD_TIMEOUT);
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        let mut bytes = [0; 8 << 10];
+        let mut taken = self.lingered.unwrap_or(0);
+        while taken < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => {
+                    self.lingered = Some(taken);
+                    return self.reading.poll(cx, LINGER_TIME);
+                }
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    taken += buffer.filled().len();
+                }
+                Poll::Ready(_) => break,
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -213,7 +289,13 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.lingered.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.lingered = Some(0);
+            this.reading.stop();
+        }
+        this.poll_linger(cx).map(Ok)
     }
 }
 

@@ -246,12 +246,13 @@ fn server(front: &Front) -> http1::Builder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::names::Generation as Number;
     use crate::route::{Address, Route as Asked, Target as Answer, Upstream as Serving};
 
-    fn board(routes: &[&str]) -> Board {
+    /// A board with routes that lead to files.
+    pub(in crate::proxy) fn board(routes: &[&str]) -> Board {
         let timeouts = Timeouts {
             read: Duration::ZERO,
             write: Duration::ZERO,
@@ -267,6 +268,22 @@ mod tests {
         let mut published = Published::nothing();
         published.table.routes = routes.iter().map(asked).collect();
         Board::new(published)
+    }
+
+    /// Makes the first route of `board` lead to generation `number`.
+    pub(in crate::proxy) fn serve(board: &Board, number: u64) -> Arc<Generation> {
+        let mut published = Published::nothing();
+        published.table = board.published().table.clone();
+        published.table.routes[0].target = Answer::Serving(Serving {
+            generation: Number(number),
+            address: Address::Unix("/nowhere".into()),
+            max_requests: 0,
+        });
+        let instance = Instance::new(WorkerName::parse("w").unwrap(), Number(number));
+        let generation = Arc::new(Generation::new(instance.clone(), 1, Arc::default()));
+        published.generations.insert(instance, generation.clone());
+        board.publish(published);
+        generation
     }
 
     #[test]
@@ -292,25 +309,12 @@ mod tests {
     #[test]
     fn connections_are_kept_for_a_generation_that_stays_and_only_for_it() {
         let board = board(&["/"]);
-        let serve = |number| {
-            let mut published = Published::nothing();
-            published.table = board.published().table.clone();
-            published.table.routes[0].target = Answer::Serving(Serving {
-                generation: Number(number),
-                address: Address::Unix("/nowhere".into()),
-                max_requests: 0,
-            });
-            let instance = Instance::new(WorkerName::parse("w").unwrap(), Number(number));
-            let generation = Arc::new(Generation::new(instance.clone(), 1, Arc::default()));
-            published.generations.insert(instance, generation);
-            board.publish(published);
-        };
-        serve(1);
+        serve(&board, 1);
         let first = Table::compile(&board, 0, None);
         let same = Table::compile(&board, 0, Some(&first));
         let upstream = |table: &Table| table.upstreams().next().unwrap().clone();
         assert!(Rc::ptr_eq(&upstream(&first), &upstream(&same)));
-        serve(2);
+        serve(&board, 2);
         let other = Table::compile(&board, 0, Some(&same));
         assert!(!Rc::ptr_eq(&upstream(&same), &upstream(&other)));
         assert!(upstream(&same).is_retired());

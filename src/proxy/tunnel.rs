@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::generation::Ticket;
+use super::pool::Connection;
 
 /// Bytes under way in each direction.
 const BUFFER: usize = 16 << 10;
@@ -24,8 +25,14 @@ struct Side {
     spoke: Rc<Cell<Instant>>,
 }
 
-/// Joins the client and the worker. The request is in flight until this ends.
-pub(super) async fn run(client: OnUpgrade, worker: OnUpgrade, ticket: Ticket, limit: Duration) {
+/// Joins the client and the worker. The request is in flight until this ends. The connection is held because dropping it would call
+/// off the exchange that the tunnel comes from.
+pub(super) async fn run(
+    client: OnUpgrade,
+    worker: OnUpgrade,
+    (_connection, ticket): (Connection, Ticket),
+    limit: Duration,
+) {
     let outcome = async {
         let (client, worker) = futures_util::future::try_join(client, worker)
             .await
@@ -45,7 +52,6 @@ pub(super) async fn run(client: OnUpgrade, worker: OnUpgrade, ticket: Ticket, li
         let worker = &ticket.generation().instance.worker;
         debug!(tq.worker = %worker, "tunnel to worker '{worker}' ended: {error}");
     }
-    drop(ticket);
 }
 
 /// Ends when neither side has spoken for `limit`.

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::patience::Patience;
+use super::socket::Signals;
 
 /// How long a client that asked "may I send?" waits for a worker that does not say. RFC 9110 forbids to wait for ever: many never say.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
@@ -36,6 +37,8 @@ pub(super) struct Upload {
     /// When the worker last took a piece.
     progress: Cell<Instant>,
     state: Cell<Option<Result<(), UploadError>>>,
+    /// The client's socket, which wants to know whether the client is still sending.
+    signals: Arc<Signals>,
 }
 
 /// The worker's "100 Continue".
@@ -65,10 +68,18 @@ pub(super) struct Streaming {
 }
 
 impl Upload {
-    fn new() -> Self {
+    fn new(signals: Arc<Signals>) -> Self {
         Self {
             progress: Cell::new(Instant::now()),
             state: Cell::new(None),
+            signals,
+        }
+    }
+
+    fn end(&self, outcome: Result<(), UploadError>) {
+        self.state.set(Some(outcome));
+        if outcome.is_ok() {
+            self.signals.set_unread(false);
         }
     }
 
@@ -97,8 +108,9 @@ impl RequestBody {
         incoming: Incoming,
         limit: Duration,
         gate: Option<Arc<Gate>>,
+        signals: &Arc<Signals>,
     ) -> (Self, Rc<Upload>) {
-        let upload = Rc::new(Upload::new());
+        let upload = Rc::new(Upload::new(signals.clone()));
         let body = Self::Streaming(Streaming {
             incoming,
             upload: upload.clone(),
@@ -153,15 +165,16 @@ impl Streaming {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.stop();
                 self.upload.progress.set(Instant::now());
-                if self.incoming.is_end_stream() {
-                    self.upload.state.set(Some(Ok(())));
+                // Nothing comes after trailers, and nobody asks for it.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
+                    self.upload.end(Ok(()));
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Ready(Some(Err(_))) => Err(UploadError::Torn),
             Poll::Ready(None) => Ok(()),
         };
-        self.upload.state.set(Some(end));
+        self.upload.end(end);
         Poll::Ready(end.err().map(Err))
     }
 

@@ -7,12 +7,14 @@ mod cleaner;
 pub mod keeper;
 pub mod notify;
 mod private;
+mod signals;
 mod state;
 mod units;
 
-pub use bus::{BusError, Loaded, Systemd, UnitChange, Usage, own_job};
+pub use bus::{BusError, Loaded, Systemd, Usage, own_job};
 pub use choice::Kind;
 pub use cleaner::Cleaner;
 pub use private::{Place, Private, PrivateError};
+pub use signals::UnitChange;
 pub use state::{Activity, Ending, ServiceState};
 pub use units::UnitPair;

@@ -369,11 +369,13 @@ impl UnitPair {
 }
 
 /// Variables of the service manager or of the user's session that are no business of a worker.
-const UNSET: [&str; 4] = [
+const UNSET: [&str; 6] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "XDG_RUNTIME_DIR",
-    "SYSTEMD_UNIT_PATH",
     "MANAGERPID",
+    "SYSTEMD_UNIT_PATH",
+    "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE",
+    "SYSTEMD_PROC_CMDLINE",
 ];
 
 fn properties(lines: Vec<Directive>) -> Properties {

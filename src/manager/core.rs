@@ -1,0 +1,493 @@
+//! What the manager's loop holds between two events, and how each kind of event is taken.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::Progress;
+use super::control::{self, Request, WorkerOutcome};
+use super::link::{LinkEvent, Outbox, Questions};
+use super::look::{self, LookError, Sight};
+use super::perform::{Performer, Tasks};
+use super::report::told;
+use crate::config::Settings;
+use crate::names::{Instance, WorkerName};
+use crate::plan::{Action, Event, Fleet, Found, Look, Note, Outcome, Severity, Spec};
+use crate::wire::{ToManager, ToProxy};
+
+/// How often files that stand in for a journal are looked after.
+const TRIM_EVERY: Duration = Duration::from_secs(30);
+
+/// The look at the disk under way.
+pub(super) type Looking = Option<(Wanted, JoinHandle<Result<Sight, LookError>>)>;
+
+/// The end of the look under way; never, if there is none.
+pub(super) async fn finished(
+    looking: &mut Looking,
+) -> Result<Result<Sight, LookError>, tokio::task::JoinError> {
+    match looking {
+        Some((_, task)) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why it is looked at the disk.
+pub(super) enum Wanted {
+    Start,
+    Retry(WorkerName),
+    Reload {
+        only: Vec<WorkerName>,
+        force: bool,
+        dry_run: bool,
+        caller: Option<String>,
+        reply: Option<oneshot::Sender<Result<Vec<WorkerOutcome>, LookError>>>,
+    },
+}
+
+struct Caller {
+    name: Option<String>,
+    reply: Option<oneshot::Sender<Result<Vec<WorkerOutcome>, LookError>>>,
+}
+
+pub(super) struct Core {
+    pub(super) fleet: Fleet,
+    pub(super) performer: Arc<Performer>,
+    connection: zbus::Connection,
+    pub(super) started: Instant,
+    settings: Settings,
+    port: Option<u16>,
+    runtime_directory: PathBuf,
+    pub(super) tasks: Tasks,
+    pub(super) telling: JoinSet<()>,
+    pub(super) proxy: Option<Outbox>,
+    pub(super) questions: Questions,
+    /// The look at the disk under way. One at a time, so that what is seen later is newer.
+    pub(super) looking: Looking,
+    looks: VecDeque<Wanted>,
+    callers: HashMap<u64, Caller>,
+    /// What the generations are made of whose log may be asked for.
+    specs: HashMap<Instance, Spec>,
+    next_reload: u64,
+    progress: watch::Sender<Progress>,
+    trim_at: Instant,
+    first_look_done: bool,
+    /// Everything is stopped: the loop can end.
+    pub(super) ended: bool,
+}
+
+impl Core {
+    pub(super) fn new(
+        fleet: Fleet,
+        performer: Arc<Performer>,
+        connection: zbus::Connection,
+        settings: Settings,
+        port: Option<u16>,
+        runtime_directory: PathBuf,
+        progress: watch::Sender<Progress>,
+    ) -> Self {
+        Self {
+            fleet,
+            performer,
+            connection,
+            started: Instant::now(),
+            settings,
+            port,
+            runtime_directory,
+            tasks: Tasks::new(),
+            telling: JoinSet::new(),
+            proxy: None,
+            questions: Questions::default(),
+            looking: None,
+            looks: VecDeque::new(),
+            callers: HashMap::new(),
+            specs: HashMap::new(),
+            next_reload: 1,
+            progress,
+            trim_at: Instant::now() + TRIM_EVERY,
+            first_look_done: false,
+            ended: false,
+        }
+    }
+
+    /// Takes over what runs and looks at what lies on disk.
+    pub(super) fn begin(&mut self, found: Vec<Found>) {
+        self.specs = found
+            .iter()
+            .map(|found| (found.instance.clone(), found.spec.clone()))
+            .collect();
+        self.step(Event::Adopted(found));
+        self.looks.push_back(Wanted::Start);
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        let fleet = self.fleet.deadline().map(|moment| self.started + moment);
+        fleet.map_or(self.trim_at, |moment| moment.min(self.trim_at))
+    }
+
+    pub(super) fn tick(&mut self) {
+        if self.trim_at <= Instant::now() {
+            self.performer.journal.trim();
+            self.trim_at = Instant::now() + TRIM_EVERY;
+        }
+        self.step(Event::Tick);
+    }
+
+    pub(super) fn step(&mut self, event: Event) {
+        let actions = self.fleet.step(self.started.elapsed(), event);
+        for action in actions {
+            self.perform(action);
+        }
+        self.tell_settled();
+    }
+
+    fn perform(&mut self, action: Action) {
+        let (performer, tasks) = (&self.performer, &mut self.tasks);
+        match action {
+            Action::Build(instance, spec) => performer.build(tasks, instance, spec),
+            Action::Launch {
+                instance,
+                spec,
+                source,
+                address,
+            } => {
+                self.specs.insert(instance.clone(), spec.clone());
+                performer.launch(tasks, instance, spec, source, address);
+            }
+            Action::Accept(instance, spec) => performer.accept(tasks, instance, spec),
+            Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
+            Action::Stop { instance, failed } => {
+                let spec = self.specs.remove(&instance);
+                performer.stop(tasks, instance, spec, failed);
+            }
+            Action::Prune(worker, live) => performer.prune(&worker, &live),
+            Action::Look(worker) => self.looks.push_back(Wanted::Retry(worker)),
+            Action::Probe {
+                id,
+                address,
+                path,
+                timeout,
+                ..
+            } => self.say(ToProxy::Probe {
+                id,
+                address,
+                path,
+                timeout,
+            }),
+            Action::Publish(table) => self.say(ToProxy::Publish(table)),
+            Action::Progress { reloads, note } => self.note(&reloads, note),
+            Action::Finish { id, outcomes } => self.finish(id, outcomes),
+            Action::End => self.ended = true,
+        }
+    }
+
+    fn say(&self, message: ToProxy) {
+        if let Some(proxy) = &self.proxy {
+            proxy.say(message);
+        }
+    }
+
+    // ---- the proxy ------------------------------------------------------------------------------------------------------------
+
+    pub(super) fn hear(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(outbox) => {
+                self.proxy = Some(outbox);
+                self.step(Event::Linked);
+            }
+            LinkEvent::Down => {
+                self.proxy = None;
+                self.questions.forget();
+                self.step(Event::Unlinked);
+            }
+            LinkEvent::Said(message) => match message {
+                ToManager::Hello { .. } => {}
+                ToManager::Applied {
+                    serial,
+                    problem,
+                    listening,
+                } => self.applied(serial, problem, listening),
+                ToManager::Drained(instance) => self.step(Event::Drained(instance)),
+                ToManager::Probed { id, outcome } => self.step(Event::Probed(id, outcome)),
+                ToManager::Spent(instance) => self.step(Event::Spent(instance)),
+                ToManager::Counted { id, counts } => self.questions.answer(id, counts),
+            },
+        }
+    }
+
+    fn applied(
+        &mut self,
+        serial: u64,
+        problem: Option<String>,
+        listening: Vec<std::net::SocketAddr>,
+    ) {
+        self.step(Event::Applied(serial));
+        let before = self.progress.borrow().clone();
+        if let Some(problem) = problem
+            .as_ref()
+            .filter(|problem| before.problem.as_ref() != Some(problem))
+        {
+            tracing::error!("{problem}");
+        }
+        if before.problem != problem || before.listening != listening {
+            self.progress.send_modify(|progress| {
+                (progress.problem, progress.listening) = (problem, listening)
+            });
+        }
+    }
+
+    /// The start is over when nothing is on its way any more and the proxy serves.
+    fn tell_settled(&mut self) {
+        if !self.first_look_done
+            || self.progress.borrow().settled
+            || self.progress.borrow().listening.is_empty()
+        {
+            return;
+        }
+        if self
+            .fleet
+            .view()
+            .iter()
+            .all(|worker| worker.state != "starting")
+        {
+            self.progress
+                .send_modify(|progress| progress.settled = true);
+        }
+    }
+
+    // ---- looking at the disk --------------------------------------------------------------------------------------------------
+
+    pub(super) fn look_if_idle(&mut self) {
+        if self.looking.is_none()
+            && let Some(wanted) = self.looks.pop_front()
+        {
+            let (settings, mode, port) = (self.settings.clone(), self.performer.mode, self.port);
+            self.looking = Some((
+                wanted,
+                tokio::task::spawn_blocking(move || look::look(&settings, mode, port)),
+            ));
+        }
+    }
+
+    pub(super) fn seen(&mut self, seen: Result<Sight, LookError>) {
+        let Some((wanted, _)) = self.looking.take() else {
+            return;
+        };
+        let sight = match (seen, wanted) {
+            (Ok(sight), wanted) => (sight, wanted),
+            (Err(error), Wanted::Reload { reply, .. }) => {
+                tracing::error!("reload refused, the running configuration stays:\n{error}");
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(error));
+                }
+                return;
+            }
+            (Err(error), Wanted::Start) => {
+                tracing::error!("the workers can not be read; mend it and reload:\n{error}");
+                self.first_look_done = true;
+                return self.tell_settled();
+            }
+            (Err(error), Wanted::Retry(name)) => {
+                tracing::warn!("'{name}' can not be tried again: {error}; the next reload does");
+                return;
+            }
+        };
+        match sight {
+            (sight, Wanted::Start) => self.start(sight),
+            (sight, Wanted::Retry(name)) => {
+                let look = Look::Retry(name);
+                self.step(Event::Looked {
+                    look,
+                    workers: sight.workers,
+                    snapshots: BTreeMap::new(),
+                });
+            }
+            (
+                sight,
+                Wanted::Reload {
+                    only,
+                    force,
+                    dry_run: true,
+                    reply,
+                    ..
+                },
+            ) => {
+                let preview = self.fleet.preview(&sight.workers, &only, force);
+                if let Some(reply) = reply {
+                    let _ = reply.send(Ok(preview
+                        .into_iter()
+                        .map(|(worker, outcome)| told(&worker, &outcome, true))
+                        .collect()));
+                }
+            }
+            (
+                sight,
+                Wanted::Reload {
+                    only,
+                    force,
+                    caller,
+                    reply,
+                    ..
+                },
+            ) => self.reload(
+                sight,
+                only,
+                force,
+                Caller {
+                    name: caller,
+                    reply,
+                },
+            ),
+        }
+    }
+
+    fn start(&mut self, sight: Sight) {
+        let snapshots = match &self.performer.store {
+            Some(store) => {
+                // What was never accepted is of no use to anybody.
+                for worker in store.workers() {
+                    let live: Vec<_> = self
+                        .specs
+                        .keys()
+                        .filter(|i| i.worker == worker)
+                        .map(|i| i.generation)
+                        .collect();
+                    let running = self
+                        .fleet
+                        .view()
+                        .into_iter()
+                        .filter(|view| view.name == worker);
+                    let running = running
+                        .flat_map(|view| view.generations)
+                        .map(|run| run.instance.generation);
+                    let live: Vec<_> = running.chain(live).collect();
+                    self.performer.prune(&worker, &live);
+                }
+                look::snapshots(store, &sight)
+            }
+            None => BTreeMap::new(),
+        };
+        self.first_look_done = true;
+        self.step(Event::Looked {
+            look: Look::Start,
+            workers: sight.workers,
+            snapshots,
+        });
+    }
+
+    // ---- requests -------------------------------------------------------------------------------------------------------------
+
+    pub(super) fn asked(&mut self, request: Request) {
+        match request {
+            Request::Reload {
+                only,
+                force,
+                dry_run,
+                caller,
+                reply,
+            } => {
+                self.looks.push_back(Wanted::Reload {
+                    only,
+                    force,
+                    dry_run,
+                    caller,
+                    reply: Some(reply),
+                });
+            }
+            Request::Status { reply } => self.report(reply),
+        }
+    }
+
+    pub(super) fn reload_from_signal(&mut self) {
+        tracing::info!("reload asked for by SIGHUP");
+        self.looks.push_back(Wanted::Reload {
+            only: Vec::new(),
+            force: false,
+            dry_run: false,
+            caller: None,
+            reply: None,
+        });
+    }
+
+    fn reload(&mut self, sight: Sight, only: Vec<WorkerName>, force: bool, caller: Caller) {
+        let id = self.next_reload;
+        self.next_reload += 1;
+        self.callers.insert(id, caller);
+        self.settings = sight.settings;
+        let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
+        self.step(Event::Configured(policy));
+        let look = Look::Reload { id, only, force };
+        self.step(Event::Looked {
+            look,
+            workers: sight.workers,
+            snapshots: BTreeMap::new(),
+        });
+    }
+
+    fn finish(&mut self, id: u64, outcomes: BTreeMap<WorkerName, Outcome>) {
+        let failed = outcomes
+            .values()
+            .filter(|outcome| matches!(outcome, Outcome::Failed(_)))
+            .count();
+        let changed = outcomes
+            .values()
+            .filter(|outcome| !matches!(outcome, Outcome::Unchanged(_) | Outcome::Failed(_)))
+            .count();
+        let unchanged = outcomes.len() - failed - changed;
+        if failed > 0 {
+            tracing::error!(
+                "reload over: {changed} changed, {unchanged} unchanged, {failed} failed"
+            );
+        } else {
+            tracing::info!("reload over: {changed} changed, {unchanged} unchanged");
+        }
+        if let Some(reply) = self.callers.remove(&id).and_then(|caller| caller.reply) {
+            let outcomes = outcomes
+                .iter()
+                .map(|(worker, outcome)| told(worker, outcome, false));
+            let _ = reply.send(Ok(outcomes.collect()));
+        }
+    }
+
+    fn note(&mut self, reloads: &[u64], note: Note) {
+        let generation = note.generation.map_or(0, |generation| generation.0);
+        let unit = note.generation.map_or_else(String::new, |generation| {
+            Instance::new(note.worker.clone(), generation).service_unit()
+        });
+        let (worker, text) = (note.worker.as_str(), note.text.as_str());
+        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)).
+        match note.severity {
+            Severity::Info => tracing::info!(
+                tq.worker = worker,
+                tq.generation = generation,
+                object_systemd_unit = unit,
+                "{text}"
+            ),
+            Severity::Warning => tracing::warn!(
+                tq.worker = worker,
+                tq.generation = generation,
+                object_systemd_unit = unit,
+                "{text}"
+            ),
+            Severity::Error => tracing::error!(
+                tq.worker = worker,
+                tq.generation = generation,
+                object_systemd_unit = unit,
+                "{text}"
+            ),
+        }
+        for caller in reloads
+            .iter()
+            .filter_map(|id| self.callers.get(id)?.name.clone())
+        {
+            let (connection, note) = (self.connection.clone(), note.clone());
+            self.telling.spawn(async move {
+                let _ = control::tell(&connection, &caller, &note).await;
+            });
+        }
+    }
+}

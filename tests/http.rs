@@ -1,0 +1,22 @@
+//! The proxy, asked and answered in raw bytes: clients on one side, workers played by the test on the other, and the manager's end of
+//! the link. No test waits for time to pass, except for the deadlines that are its subject.
+
+#[path = "http/house.rs"]
+mod house;
+
+#[path = "http/deadlines.rs"]
+mod deadlines;
+#[path = "http/errors.rs"]
+mod errors;
+#[path = "http/files.rs"]
+mod files;
+#[path = "http/headers.rs"]
+mod headers;
+#[path = "http/messages.rs"]
+mod messages;
+#[path = "http/retry.rs"]
+mod retry;
+#[path = "http/streams.rs"]
+mod streams;
+#[path = "http/table.rs"]
+mod table;

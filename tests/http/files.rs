@@ -1,0 +1,210 @@
+//! `public/` is served without the worker, and nothing else is.
+
+use std::os::unix::fs::symlink;
+
+use crate::house::{House, field, status};
+use tqserver::route::{RoutePath, Target};
+
+/// A house whose worker has a public directory with `app.js` in it, and no socket: who asks it gets 503.
+fn house(target: Option<Target>) -> House {
+    let mut house = House::new();
+    house.file("app.js", b"0123456789");
+    let public = house.public();
+    house.publish(|table| {
+        table.routes[0].public = Some(public);
+        if let Some(target) = target {
+            table.routes[0].target = target;
+        }
+    });
+    house
+}
+
+#[test]
+fn a_file_is_served_without_the_worker() {
+    let house = house(None);
+    let (head, body) = house.get("/app.js", "");
+    assert_eq!((status(&head), body), (200, b"0123456789".to_vec()));
+    assert_eq!(
+        field(&head, "content-type"),
+        Some("text/javascript; charset=utf-8")
+    );
+    assert_eq!(field(&head, "cache-control"), Some("no-cache"));
+    assert_eq!(field(&head, "accept-ranges"), Some("bytes"));
+    let mut client = house.ask("HEAD /app.js HTTP/1.1\r\nhost: h\r\n\r\n");
+    let head = client.head();
+    assert_eq!(
+        (status(&head), field(&head, "content-length")),
+        (200, Some("10"))
+    );
+    client.send("HEAD /app.js HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert_eq!(status(&client.head()), 200);
+}
+
+#[test]
+fn below_a_route_the_rest_of_the_path_names_the_file() {
+    let mut house = house(None);
+    house.file("css/a b.css", b"x");
+    house.publish(|table| table.routes[0].path = RoutePath::parse("/app").unwrap());
+    assert_eq!(status(&house.get("/app/app.js", "").0), 200);
+    assert_eq!(status(&house.get("/app/css/a%20b.css", "").0), 200);
+    assert_eq!(status(&house.get("/app.js", "").0), 404);
+}
+
+#[test]
+fn a_part_of_a_file_can_be_had() {
+    let house = house(None);
+    for (range, expected, content, span) in [
+        ("0-3", 206, "0123", "bytes 0-3/10"),
+        ("7-", 206, "789", "bytes 7-9/10"),
+        ("-2", 206, "89", "bytes 8-9/10"),
+        ("10-", 416, "", "bytes */10"),
+    ] {
+        let (head, body) = house.get("/app.js", &format!("range: bytes={range}\r\n"));
+        assert_eq!(status(&head), expected, "{range}");
+        assert_eq!(body, content.as_bytes());
+        assert_eq!(field(&head, "content-range"), Some(span));
+    }
+}
+
+#[test]
+fn who_has_the_file_does_not_get_it_again() {
+    let house = house(None);
+    let (head, _) = house.get("/app.js", "");
+    let (tag, date) = (
+        field(&head, "etag").unwrap(),
+        field(&head, "last-modified").unwrap(),
+    );
+    let (again, body) = house.get("/app.js", &format!("if-none-match: {tag}\r\n"));
+    assert_eq!((status(&again), body.len()), (304, 0));
+    assert_eq!(field(&again, "etag"), Some(tag));
+    let (again, _) = house.get("/app.js", &format!("if-modified-since: {date}\r\n"));
+    assert_eq!(status(&again), 304);
+    let (part, _) = house.get(
+        "/app.js",
+        &format!("range: bytes=0-1\r\nif-range: {tag}\r\n"),
+    );
+    assert_eq!(status(&part), 206);
+    // Changed within the second of the date.
+    house.file("app.js", b"abcdefghij");
+    let fields = format!("if-none-match: {tag}\r\nif-modified-since: {date}\r\n");
+    let (changed, body) = house.get("/app.js", &fields);
+    assert_eq!((status(&changed), body), (200, b"abcdefghij".to_vec()));
+    let (whole, _) = house.get(
+        "/app.js",
+        &format!("range: bytes=0-1\r\nif-range: {tag}\r\n"),
+    );
+    assert_eq!(status(&whole), 200);
+}
+
+#[test]
+fn what_is_no_file_goes_to_the_worker() {
+    let house = house(None);
+    house.worker(1).echo("worker");
+    house.file("dir/index.html", b"index");
+    house.file(".env", b"secret");
+    house.file("dir/.git/config", b"secret");
+    for path in [
+        "/",
+        "/missing",
+        "/dir",
+        "/dir/",
+        "/.env",
+        "/dir/.git/config",
+        "/app.js/",
+        "/app.js%2f",
+        "//app.js",
+        "/a%5capp.js",
+    ] {
+        assert_eq!(house.get(path, "").1, b"worker", "{path}");
+    }
+    let mut client = house.ask("POST /app.js HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n");
+    let head = client.head();
+    assert_eq!(client.content(&head), b"worker");
+}
+
+#[test]
+fn no_path_leaves_the_directory() {
+    let house = house(Some(Target::Files));
+    std::fs::write(house.directory.path().join("secret"), "secret").unwrap();
+    symlink("../secret", house.public().join("relative")).unwrap();
+    symlink(
+        house.directory.path().join("secret"),
+        house.public().join("absolute"),
+    )
+    .unwrap();
+    symlink("..", house.public().join("up")).unwrap();
+    symlink("app.js", house.public().join("inside.js")).unwrap();
+    for path in [
+        "/..%2fsecret",
+        "/%2e%2e%2fsecret",
+        "/../secret",
+        "/%2e%2e/secret",
+        "/x/..%2f..%2fsecret",
+        "/relative",
+        "/absolute",
+        "/up/secret",
+        "/..%5csecret",
+    ] {
+        let (head, body) = house.get(path, "");
+        assert!(matches!(status(&head), 400 | 404), "{path}: {head}");
+        assert!(
+            !String::from_utf8_lossy(&body).contains("secret<") && body != b"secret",
+            "{path}"
+        );
+    }
+    assert_eq!(house.get("/inside.js", "").1, b"0123456789");
+}
+
+#[test]
+fn a_site_of_files_only_has_indexes_and_no_other_methods() {
+    let house = house(Some(Target::Files));
+    house.file("index.html", b"root");
+    house.file("dir/index.html", b"dir");
+    house.file("empty/x", b"");
+    assert_eq!(house.get("/", "").1, b"root");
+    assert_eq!(house.get("/dir/", "").1, b"dir");
+    let (head, _) = house.get("/dir?q=1", "");
+    assert_eq!(
+        (status(&head), field(&head, "location")),
+        (308, Some("/dir/?q=1"))
+    );
+    for missing in ["/empty/", "/missing", "/.env"] {
+        assert_eq!(status(&house.get(missing, "").0), 404, "{missing}");
+    }
+    let (head, body) = house.get("/empty/x", "");
+    assert_eq!((status(&head), body.len()), (200, 0));
+    let mut client = house.ask("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n");
+    let head = client.head();
+    assert_eq!(
+        (status(&head), field(&head, "allow")),
+        (405, Some("GET, HEAD"))
+    );
+}
+
+#[test]
+fn a_large_file_arrives_whole() {
+    let house = house(None);
+    let content: Vec<u8> = (0..(8 << 20)).map(|i: u32| (i % 251) as u8).collect();
+    house.file("large.bin", &content);
+    let (head, body) = house.get("/large.bin", "");
+    assert_eq!(
+        field(&head, "content-type"),
+        Some("application/octet-stream")
+    );
+    assert!(body == content);
+}
+
+#[test]
+fn a_fifo_is_not_a_file() {
+    let house = house(Some(Target::Files));
+    let fifo = house.public().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    assert_eq!(status(&house.get("/fifo", "").0), 404);
+}

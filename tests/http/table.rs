@@ -1,0 +1,341 @@
+//! Tables come and go; requests do not notice, and the manager hears what it waits for.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::house::{DEADLINE, GET, House, SHORT, Talk, instance, options, status};
+use tqserver::proxy::Link;
+use tqserver::route::{Address, Target};
+use tqserver::wire::{ProbeOutcome, ToManager, ToProxy};
+
+/// Switches `house` from generation `from` to the next.
+fn switch(house: &mut House, from: u64) {
+    let next = house.serving(from + 1);
+    house.publish(|table| {
+        table.routes[0].target = next;
+        table.draining = vec![instance(from)];
+    });
+}
+
+#[test]
+fn after_applied_no_request_goes_to_the_old_generation() {
+    let mut house = House::new();
+    let old = house.worker(1);
+    house.worker(2).echo("new");
+    let mut client = house.ask(GET);
+    let mut upstream = old.accept();
+    upstream.head();
+    upstream.answer("old");
+    let head = client.head();
+    client.content(&head);
+    switch(&mut house, 1);
+    client.send(GET);
+    let head = client.head();
+    assert_eq!(client.content(&head), b"new");
+    upstream.closes();
+    assert!(old.is_alone());
+    assert_eq!(house.hear(), ToManager::Drained(instance(1)));
+}
+
+#[test]
+fn drained_comes_when_the_last_request_has_ended_and_not_before() {
+    let mut house = House::new();
+    let old = house.worker(1);
+    house.worker(2).echo("new");
+    let mut slow = house.ask(GET);
+    let mut upstream = old.accept();
+    upstream.head();
+    switch(&mut house, 1);
+    // Answers come in order: had it been said before, it would be heard here.
+    assert_eq!(house.count(1), (1, 1));
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\na");
+    slow.head();
+    assert_eq!(house.count(1), (1, 1), "the body has not ended");
+    upstream.send("b");
+    slow.expect("ab");
+    assert_eq!(house.hear(), ToManager::Drained(instance(1)));
+    upstream.closes();
+}
+
+#[test]
+fn a_tunnel_holds_up_draining() {
+    let mut house = House::new();
+    let old = house.worker(1);
+    let mut client =
+        house.ask("GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n");
+    let mut upstream = old.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n");
+    client.head();
+    switch(&mut house, 1);
+    assert_eq!(house.count(1), (1, 1));
+    client.send("x");
+    upstream.expect("x");
+    drop((client, upstream));
+    assert_eq!(house.hear(), ToManager::Drained(instance(1)));
+}
+
+#[test]
+fn a_generation_never_heard_of_is_drained() {
+    let mut house = House::new();
+    house.publish(|table| table.draining = vec![instance(7)]);
+    assert_eq!(house.hear(), ToManager::Drained(instance(7)));
+}
+
+#[test]
+fn a_generation_that_still_serves_is_not_drained() {
+    let mut house = House::new();
+    house.publish(|table| table.draining = vec![instance(1)]);
+    assert_eq!(house.count(1), (0, 0));
+}
+
+#[test]
+fn spent_is_said_once_and_again_with_a_new_table() {
+    let mut house = House::with(|table| {
+        if let Target::Serving(upstream) = &mut table.routes[0].target {
+            upstream.max_requests = 2;
+        }
+    });
+    house.worker(1).echo("x");
+    house.get("/", "");
+    assert_eq!(house.count(1), (0, 1));
+    house.get("/", "");
+    assert_eq!(house.hear(), ToManager::Spent(instance(1)));
+    house.get("/", "");
+    assert_eq!(house.count(1), (0, 3));
+    house.publish(|_| {});
+    assert_eq!(house.hear(), ToManager::Spent(instance(1)));
+}
+
+#[test]
+fn switching_under_load_loses_nothing() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut house = House::threaded(3, Link::Stream(theirs), move || ours);
+    house.publish(|_| {});
+    house.worker(1).echo("x");
+    let stop = Arc::new(AtomicBool::new(false));
+    let address = house.listening[0];
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                let mut served = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let mut client = Talk::new(TcpStream::connect(address).unwrap());
+                    for _ in 0..20 {
+                        client.send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\nx");
+                        let head = client.head();
+                        assert_eq!(status(&head), 200, "{head}");
+                        client.content(&head);
+                        served += 1;
+                    }
+                }
+                served
+            })
+        })
+        .collect();
+    for generation in 1..40 {
+        house.worker(generation + 1).echo("x");
+        switch(&mut house, generation);
+        assert_eq!(house.hear(), ToManager::Drained(instance(generation)));
+        std::fs::remove_file(house.socket(generation)).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let served: u32 = clients.into_iter().map(|c| c.join().unwrap()).sum();
+    assert!(served >= 160, "{served}");
+}
+
+#[test]
+fn the_last_table_is_served_while_the_manager_is_away() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("manager.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let accept = |listener: &UnixListener| listener.accept().unwrap().0;
+    let mut house = House::linked(Link::Path(path.clone()), || accept(&listener));
+    house.publish(|_| {});
+    house.worker(1).echo("x");
+    house.worker(2).echo("y");
+    assert_eq!(house.get("/", "").1, b"x");
+    // The manager dies and its socket with it.
+    drop(listener);
+    std::fs::remove_file(&path).unwrap();
+    house.unlink();
+    assert_eq!(house.get("/", "").1, b"x");
+    let listener = UnixListener::bind(&path).unwrap();
+    house.relink(accept(&listener));
+    assert_eq!(house.get("/", "").1, b"x");
+    switch(&mut house, 1);
+    assert_eq!(house.hear(), ToManager::Drained(instance(1)));
+    assert_eq!(house.get("/", "").1, b"y");
+}
+
+#[test]
+fn a_changed_address_is_listened_at_and_the_old_one_left() {
+    let mut house = House::new();
+    house.worker(1).echo("x");
+    let old = house.listening[0];
+    let mut client = house.ask(GET);
+    let head = client.head();
+    client.content(&head);
+    let v6: SocketAddr = "[::1]:0".parse().unwrap();
+    assert_eq!(house.publish(|table| table.front.listen = vec![v6]), None);
+    assert!(house.listening[0].is_ipv6());
+    assert_eq!(house.get("/", "").1, b"x");
+    // Who was connected goes on.
+    client.send(GET);
+    assert_eq!(status(&client.head()), 200);
+    let began = std::time::Instant::now();
+    while TcpStream::connect(old).is_ok() {
+        assert!(began.elapsed() < DEADLINE, "the old address is still open");
+    }
+}
+
+#[test]
+fn an_unchanged_address_is_kept_even_if_the_kernel_chose_its_port() {
+    let mut house = House::new();
+    let before = house.listening.clone();
+    house.publish(|_| {});
+    assert_eq!(house.listening, before);
+}
+
+#[test]
+fn an_address_in_use_is_a_problem_with_a_name_and_the_old_ones_stay() {
+    let mut house = House::new();
+    house.worker(1).echo("x");
+    let before = house.listening.clone();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
+    let problem = house
+        .publish(|table| table.front.listen = vec![taken.1])
+        .unwrap();
+    assert!(
+        problem.starts_with(&format!("address {} is in use by another process", taken.1)),
+        "{problem}"
+    );
+    assert_eq!(house.listening, before);
+    assert_eq!(house.get("/", "").1, b"x");
+}
+
+#[test]
+fn probes_say_how_the_worker_is() {
+    let mut house = House::new();
+    let worker = house.worker(1);
+    let unix = Address::Unix(house.socket(1));
+    let probe = |id, address: &Address, timeout| ToProxy::Probe {
+        id,
+        address: address.clone(),
+        path: "/health?x".to_owned(),
+        timeout,
+    };
+    house.say(probe(1, &unix, DEADLINE));
+    let mut upstream = worker.accept();
+    let head = upstream.head();
+    assert!(head.starts_with("GET /health?x HTTP/1.1\r\n"), "{head}");
+    for field in [
+        "host: localhost",
+        "connection: close",
+        "user-agent: tqserver-health/",
+    ] {
+        assert!(head.contains(field), "{head}");
+    }
+    upstream.send("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n");
+    let outcome = ProbeOutcome::Status(302);
+    assert_eq!(house.hear(), ToManager::Probed { id: 1, outcome });
+
+    house.say(probe(2, &unix, SHORT));
+    let outcome = ProbeOutcome::TimedOut;
+    assert_eq!(house.hear(), ToManager::Probed { id: 2, outcome });
+
+    let nowhere = Address::Unix(house.socket(9));
+    house.say(probe(3, &nowhere, DEADLINE));
+    let ToManager::Probed {
+        id: 3,
+        outcome: ProbeOutcome::Broken(why),
+    } = house.hear()
+    else {
+        panic!("not broken");
+    };
+    assert!(why.contains("can not connect to"), "{why}");
+}
+
+#[test]
+fn a_probe_is_not_in_the_way_of_a_table() {
+    let mut house = House::new();
+    let _silent = house.worker(1);
+    house.say(ToProxy::Probe {
+        id: 1,
+        address: Address::Unix(house.socket(1)),
+        path: "/".to_owned(),
+        timeout: DEADLINE * 10,
+    });
+    house.publish(|_| {});
+}
+
+#[test]
+fn shutdown_ends_requests_in_flight_and_takes_no_new_ones() {
+    let mut house = House::new();
+    let worker = house.worker(1);
+    let mut idle = house.client();
+    let mut client = house.ask(GET);
+    let mut upstream = worker.accept();
+    upstream.head();
+    house.shut_down();
+    idle.closes();
+    upstream.answer("last");
+    let head = client.head();
+    assert_eq!(client.content(&head), b"last");
+    client.closes();
+    house.ended();
+    assert!(TcpStream::connect(house.listening[0]).is_err());
+}
+
+#[test]
+fn a_worker_on_a_port_is_reached() {
+    let mut house = House::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    house.publish(|table| {
+        if let Target::Serving(upstream) = &mut table.routes[0].target {
+            upstream.address = Address::Tcp(address);
+        }
+    });
+    let mut client = house.ask(GET);
+    let mut upstream = Talk::new(listener.accept().unwrap().0);
+    upstream.head();
+    upstream.answer("tcp");
+    let head = client.head();
+    assert_eq!(client.content(&head), b"tcp");
+}
+
+#[test]
+fn a_socket_left_by_an_earlier_proxy_is_used_and_new_ones_are_left_for_the_next() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let inherited = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = inherited.local_addr().unwrap();
+    // Connected before the proxy runs: as while it is restarted.
+    let mut early = Talk::new(TcpStream::connect(address).unwrap());
+    early.send(GET);
+    let (serving, watched) = tokio::sync::watch::channel(None);
+    let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keeping = kept.clone();
+    let mut options = options(2, Link::Stream(theirs));
+    options.inherited = vec![inherited];
+    options.serving = Some(serving);
+    options.keep = Some(Box::new(move |socket| {
+        keeping.lock().unwrap().push(socket.local_addr().unwrap());
+    }));
+    let mut house = House::optioned(options, move || ours);
+    house.worker(1).echo("x");
+    assert_eq!(*watched.borrow(), None);
+    house.publish(|table| table.front.listen = vec![address, "127.0.0.2:0".parse().unwrap()]);
+    assert_eq!(status(&early.head()), 200);
+    assert_eq!(house.listening[0], address);
+    assert_eq!(*kept.lock().unwrap(), [house.listening[1]]);
+    assert_eq!(
+        watched.borrow().as_ref().unwrap().listening,
+        house.listening
+    );
+}
