@@ -60,7 +60,7 @@ impl House {
             address: None,
             _permit: permit,
         };
-        house.workers_section("")
+        house.workers_section("    shutdown_grace_period_ms: 5000\n")
     }
 
     /// With a worker in it.
@@ -71,9 +71,7 @@ impl House {
 
     /// With these lines below `workers:` in its server.yaml.
     pub fn workers_section(self, lines: &str) -> Self {
-        self.server_yaml(&format!(
-            "{HEAD}workers:\n    shutdown_grace_period_ms: 5000\n{lines}"
-        ))
+        self.server_yaml(&format!("{HEAD}workers:\n{lines}"))
     }
 
     /// With this server.yaml.

@@ -1,6 +1,6 @@
 //! Processes the tests start: a server that runs, commands that end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -179,7 +179,8 @@ pub struct Server {
 
 #[derive(Default)]
 struct Said {
-    lines: Mutex<(Vec<String>, bool)>,
+    /// All lines, and how many of the two streams have ended.
+    lines: Mutex<(Vec<String>, u8)>,
     more: Condvar,
 }
 
@@ -188,16 +189,24 @@ impl Server {
     pub fn start(command: &mut Command) -> Self {
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("run {command:?}: {error}"));
         let said = Arc::new(Said::default());
-        if let Some(stderr) = child.stderr.take() {
+        // They end when the last process that has the pipe does.
+        let stdout = child
+            .stdout
+            .take()
+            .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+        let stderr = child
+            .stderr
+            .take()
+            .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+        for pipe in stdout.into_iter().chain(stderr) {
             let said = Arc::clone(&said);
-            // It ends when the last process that has the pipe does.
-            std::thread::spawn(move || said.listen(BufReader::new(stderr)));
+            std::thread::spawn(move || said.listen(BufReader::new(pipe)));
         }
         Self { child, said }
     }
@@ -216,7 +225,7 @@ impl Server {
     pub fn said(&self, text: &str) -> Result<String, String> {
         let lines = lock(&self.said.lines);
         let found = |lines: &[String]| lines.iter().find(|line| line.contains(text)).cloned();
-        let waiting = |state: &mut (Vec<String>, bool)| found(&state.0).is_none() && !state.1;
+        let waiting = |state: &mut (Vec<String>, u8)| found(&state.0).is_none() && state.1 < 2;
         let waited = self.said.more.wait_timeout_while(lines, LONG, waiting);
         let (lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
         found(&lines.0)
@@ -245,12 +254,12 @@ impl Drop for Server {
 }
 
 impl Said {
-    fn listen(&self, stderr: impl BufRead) {
-        for line in stderr.lines().map_while(Result::ok) {
+    fn listen(&self, pipe: impl BufRead) {
+        for line in pipe.lines().map_while(Result::ok) {
             lock(&self.lines).0.push(line);
             self.more.notify_all();
         }
-        lock(&self.lines).1 = true;
+        lock(&self.lines).1 += 1;
         self.more.notify_all();
     }
 }
