@@ -39,7 +39,11 @@ const UNIT_FILES: [(&str, &str); 6] = [
         "tqserver-private.target",
         "[Unit]\nRequires=dbus.socket basic.target\nAfter=dbus.socket basic.target\n",
     ),
-    ("basic.target", "[Unit]\nDefaultDependencies=no\n"),
+    // systemd says READY=1 when this one is reached, so the bus has to be before it.
+    (
+        "basic.target",
+        "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\nAfter=dbus.socket\n",
+    ),
     ("sockets.target", "[Unit]\nDefaultDependencies=no\n"),
     ("shutdown.target", "[Unit]\nDefaultDependencies=no\n"),
     (

@@ -1,0 +1,197 @@
+//! Manager and proxy as two services: either may die at any moment.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::house::process::kill;
+use crate::house::worker::{behaves, says};
+use crate::house::{House, until};
+
+#[test]
+fn a_manager_that_is_killed_again_and_again_costs_no_request_and_ends_in_the_same_state() {
+    let house = House::new()
+        .worker("index", says("0"))
+        .worker("api", says("0").and("start_delay_ms 100"))
+        .planes()
+        .open();
+    let load = (house.load("/", 4), house.load("/api", 4));
+    let mut moment = fastrand::Rng::with_seed(7);
+    let mut versions = vec!["0".to_owned()];
+    for version in 1..=6 {
+        let text = version.to_string();
+        house.replace("index", says(&text));
+        house.replace("api", says(&text).and("start_delay_ms 100"));
+        let pid = house.manager_pid();
+        let reload = house.begin_reload([]);
+        // Any moment is a good one: before the reload arrives, while units start, while they switch, while the old ones drain.
+        load.0.reaches(moment.u64(0..120));
+        kill(pid, Signal::KILL);
+        let ran = reload.ends();
+        ran.succeeds();
+        versions.push(text.clone());
+        house.manager_is_back(pid);
+        for worker in ["index", "api"] {
+            until(&format!("'{worker}' is alone again"), || {
+                house.units(worker).found().len() == 1
+            });
+        }
+        house.get("/").is(&text);
+        house.get("/api").is(&text);
+    }
+    let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
+    load.0.stop().only(&versions);
+    load.1.stop().only(&versions);
+    for worker in ["index", "api"] {
+        let generations = house.units(worker).found();
+        assert!(
+            generations[0].ends_with(" serving") && generations.len() == 1,
+            "{generations:?}"
+        );
+        let generations: [&str; 1] = [&generations[0]];
+        house.units(worker).are(generations);
+    }
+}
+
+#[test]
+fn a_manager_that_is_killed_between_reloads_touches_nothing() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("api", says("one"))
+        .planes()
+        .open();
+    house.replace("index", says("two"));
+    house.systemctl(["reload", "tqserver.service"]).succeeds();
+    let before = (house.pid("index"), house.pid("api"));
+    let load = house.load("/", 8);
+    for _ in 0..3 {
+        let pid = house.manager_pid();
+        kill(pid, Signal::KILL);
+        house.manager_is_back(pid);
+        load.reaches(50);
+    }
+    load.stop().only(&["two"]);
+    assert_eq!((house.pid("index"), house.pid("api")), before);
+    house.units("index").are(["generation 2 serving"]);
+    house.units("api").are(["generation 1 serving"]);
+    // What was deployed meanwhile waits for its reload.
+    house
+        .reload()
+        .succeeds()
+        .says("index: unchanged")
+        .says("api: unchanged");
+}
+
+#[test]
+fn a_reload_that_fails_while_the_manager_dies_says_so() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    house.replace("index", behaves("exit 3").and("start_delay_ms 100"));
+    let pid = house.manager_pid();
+    let reload = house.begin_reload([]);
+    kill(pid, Signal::KILL);
+    reload.ends().fails_with("exit code 3");
+    house.get("/").is("one");
+}
+
+#[test]
+fn a_proxy_that_is_killed_refuses_no_connection_and_comes_back_with_its_routes() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("api", says("api"))
+        .planes()
+        .open();
+    let address = house.address();
+    for round in 0..3 {
+        let load = house.load("/", 8);
+        let pid = house.proxy_pid();
+        kill(pid, Signal::KILL);
+        until("another proxy runs", || house.proxy_pid() != pid);
+        load.reaches(100);
+        let totals = load.stop();
+        assert_eq!(totals.refused, 0, "round {round}: {totals:?}");
+        // Each connection had at most one request in flight in it.
+        assert!(totals.failures.len() <= 8, "round {round}: {totals:?}");
+        house.get("/api").is("api");
+    }
+    assert_eq!(house.address(), address);
+    house.replace("index", says("two"));
+    house.reload().succeeds();
+    house.get("/").is("two");
+}
+
+#[test]
+fn a_proxy_that_is_restarted_loses_no_request() {
+    let house = House::new()
+        .worker("index", says("one").and("delay_ms 30"))
+        .planes()
+        .open();
+    let load = house.load("/", 8);
+    for _ in 0..2 {
+        house
+            .systemctl(["restart", "tqserver-proxy.service"])
+            .succeeds();
+        load.reaches(50);
+    }
+    load.stop().lost_nothing();
+}
+
+#[test]
+fn the_proxy_serves_while_the_manager_is_stopped_and_while_it_hangs() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    let load = house.load("/", 4);
+    let pid = house.manager_pid();
+    kill(pid, Signal::STOP);
+    load.reaches(200);
+    kill(pid, Signal::CONT);
+    until("the manager answers", || house.try_status().is_some());
+    load.reaches(20);
+    load.stop().only(&["one"]);
+}
+
+#[test]
+fn a_proxy_that_comes_back_without_a_manager_serves_when_the_manager_does() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    let (manager, proxy) = (house.manager_pid(), house.proxy_pid());
+    kill(manager, Signal::STOP);
+    kill(proxy, Signal::KILL);
+    let mut client = house.client();
+    client
+        .send("/")
+        .expect("the connection is taken by the listener that systemd keeps");
+    kill(manager, Signal::CONT);
+    client
+        .receive()
+        .expect("an answer once there are routes")
+        .is("one");
+}
+
+#[test]
+fn a_restart_of_the_manager_leaves_the_workers_and_a_stop_takes_them_along() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    let pid = house.pid("index");
+    house.systemctl(["restart", "tqserver.service"]).succeeds();
+    until("it answers", || house.try_status().is_some());
+    assert_eq!(house.pid("index"), pid);
+    until("it serves", || {
+        house
+            .client()
+            .get("/")
+            .is_ok_and(|answer| answer.text() == "one")
+    });
+    house.systemctl(["stop", "tqserver.service"]).succeeds();
+    crate::house::process::gone(pid);
+    assert_eq!(house.loaded("tqserver-index@*"), Vec::<String>::new());
+}
+
+#[test]
+fn a_stop_is_not_held_up_by_a_worker_that_does_not_end() {
+    let house = House::new()
+        .worker("index", says("one").and("ignore_term"))
+        .worker("api", says("api"))
+        .workers_section("    shutdown_grace_period_ms: 1000\n");
+    let house = house.planes().open();
+    let ran = house.systemctl(["stop", "tqserver.service"]);
+    ran.succeeds();
+    assert!(ran.took < Duration::from_secs(10), "{ran}");
+    assert_eq!(house.loaded("tqserver-*@*"), Vec::<String>::new());
+}

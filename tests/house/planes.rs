@@ -1,0 +1,137 @@
+//! Manager and proxy as two services of a private systemd, and that systemd's own command line.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::House;
+use super::process::{Ran, Server, kill, tqserver};
+
+const MANAGER: &str = "tqserver.service";
+const PROXY: &str = "tqserver-proxy.service";
+
+impl House {
+    #[track_caller]
+    pub(super) fn open_planes(&mut self) {
+        let units = self.path().join("units");
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/units/user");
+        let (program, house) = (env!("CARGO_BIN_EXE_tqserver"), self.path().display());
+        let config = format!("--manager=private --config={house}/config/server.yaml");
+        let mode = self.mode.unwrap_or("--mode=development");
+        // What is shipped names the installed program and the user's own directories.
+        let manager = format!(
+            "[Service]\nStateDirectory=\nExecStart=\nExecStart={program} manager {config} {mode} --state-directory={house}/state\n\
+             ExecReload=\nExecReload={program} reload {config}\nStandardOutput=append:{house}/manager.log\n\
+             StandardError=append:{house}/manager.log\n"
+        );
+        let proxy = format!(
+            "[Service]\nExecStart=\nExecStart={program} proxy --link=%t/tqserver/link.sock --threads=1\n\
+             StandardOutput=append:{house}/proxy.log\nStandardError=append:{house}/proxy.log\n"
+        );
+        for (unit, changes) in [(MANAGER, manager), (PROXY, proxy)] {
+            let directory = units.join(format!("{unit}.d"));
+            fs::create_dir_all(&directory).expect("make a directory of units");
+            fs::copy(format!("{shipped}/{unit}"), units.join(unit)).expect("copy a unit");
+            fs::write(directory.join("house.conf"), changes).expect("write a drop-in");
+        }
+        let mut command = tqserver(["systemd", "--manager=private"]);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--units")
+            .arg(&units);
+        let server = self.server.insert(Server::start(&mut command));
+        server
+            .said("unix:path=")
+            .unwrap_or_else(|error| panic!("no private systemd: {error}"));
+        self.systemctl(["start", MANAGER]).succeeds();
+        self.systemctl(["start", PROXY]).succeeds();
+        let status = self.property(PROXY, "StatusText");
+        self.address = status
+            .strip_prefix("listens on ")
+            .and_then(|address| address.parse().ok());
+        assert!(self.address.is_some(), "the proxy's status is '{status}'");
+        super::until("all workers were tried", || {
+            self.property(MANAGER, "StatusText").contains("were tried")
+        });
+    }
+
+    /// `systemctl` of the house's systemd.
+    #[track_caller]
+    pub fn systemctl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
+        let mut command = Command::new("systemctl");
+        let place = self.place();
+        command.env(
+            "DBUS_SESSION_BUS_ADDRESS",
+            format!("unix:path={}/bus", place.display()),
+        );
+        command
+            .env("XDG_RUNTIME_DIR", place)
+            .args(["--user", "--no-pager"])
+            .args(arguments);
+        Ran::of(&mut command)
+    }
+
+    /// A unit's property, as `systemctl show` prints it.
+    #[track_caller]
+    pub fn property(&self, unit: &str, name: &str) -> String {
+        let ran = self.systemctl(["show", "--value", "--property", name, unit]);
+        ran.succeeds().stdout.trim().to_owned()
+    }
+
+    /// Names of the loaded units like `pattern`, by number.
+    #[track_caller]
+    pub fn loaded(&self, pattern: &str) -> Vec<String> {
+        let ran = self.systemctl([
+            "list-units",
+            "--all",
+            "--plain",
+            "--no-legend",
+            "--full",
+            pattern,
+        ]);
+        let names = ran
+            .succeeds()
+            .stdout
+            .lines()
+            .filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+        let mut names: Vec<String> = names.collect();
+        names.sort_by_key(|name| (name.len(), name.clone()));
+        names
+    }
+
+    #[track_caller]
+    pub fn manager_pid(&self) -> u32 {
+        self.main_pid(MANAGER)
+    }
+
+    #[track_caller]
+    pub fn proxy_pid(&self) -> u32 {
+        self.main_pid(PROXY)
+    }
+
+    /// The main process of a unit that has one, or soon has.
+    #[track_caller]
+    fn main_pid(&self, unit: &str) -> u32 {
+        let mut pid = 0;
+        super::until(&format!("{unit} has a process"), || {
+            pid = self.property(unit, "MainPID").parse().unwrap_or(0);
+            pid != 0
+        });
+        pid
+    }
+
+    #[track_caller]
+    pub fn kill_manager(&self) {
+        kill(self.manager_pid(), Signal::KILL);
+    }
+
+    /// Waits until a manager other than this one answers.
+    #[track_caller]
+    pub fn manager_is_back(&self, other_than: u32) {
+        super::until("another manager answers", || {
+            self.manager_pid() != other_than && self.try_status().is_some()
+        });
+    }
+}
