@@ -180,9 +180,7 @@ impl House {
 
     /// Where its private systemd lives.
     pub fn place(&self) -> PathBuf {
-        let runtime = Place::of(&self.config())
-            .expect("a place")
-            .runtime_directory();
+        let runtime = Place::of(&self.config()).runtime_directory();
         runtime.parent().expect("it is in the place").to_owned()
     }
 
