@@ -8,6 +8,7 @@
 //! - `worker`: one worker: which of its generations serves, which is on its way, when the next try is due
 //! - `run`: one generation: its stages
 //! - `reconcile`: what changed between what lies on disk and what runs
+//! - `simulation`: that small worlds, in which anything dies at any instant, end well
 
 mod fleet;
 mod reconcile;

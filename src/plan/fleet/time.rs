@@ -6,7 +6,7 @@ use super::{Fleet, Switch, instance};
 use crate::names::Instance;
 use crate::plan::run::Stage;
 use crate::plan::worker::Candidate;
-use crate::plan::{Action, Moment, Outcome, Reason, Source};
+use crate::plan::{Action, Moment, Outcome, Reason, Severity, Source, Spec};
 use crate::systemd::Activity;
 
 /// How long a reload may wait for the proxy's word before it is told that the proxy is away.
@@ -92,22 +92,31 @@ impl Fleet {
     /// Tries again what is not well. In production only files that passed their check may follow themselves.
     fn retry(&mut self) {
         let (now, build) = (self.now, self.policy.build);
-        let due = |at: Moment| at <= now;
+        let mut replaced = Vec::new();
         for worker in self.workers.values_mut() {
-            if worker.retry_at.take_if(|at| due(*at)).is_none() {
+            if worker.retry_at.take_if(|at| *at <= now).is_none() {
                 continue;
             }
             if worker.candidate().is_some() || worker.waiting.is_some() || worker.removed {
                 continue;
             }
-            let serving = worker
-                .serving()
-                .map(|(number, run)| (number, run.spec.clone()));
+            let serving = worker.serving();
+            if let (Some((number, _)), Some(why)) = (serving, &worker.replace) {
+                let text = format!(
+                    "generation {number} of '{}' is replaced: {why}",
+                    worker.name
+                );
+                replaced.push((instance(&worker.name, number), text));
+            }
+            let serving = serving.map(|(number, run)| (number, run.spec.clone()));
             match serving.or_else(|| worker.snapshot.clone()) {
                 Some((_, spec)) if build => worker.enqueue(again(spec, Source::Directory, now)),
                 Some((number, spec)) => worker.enqueue(again(spec, Source::SameAs(number), now)),
                 None => self.actions.push(Action::Look(worker.name.clone())),
             }
+        }
+        for (instance, text) in replaced {
+            self.note(&instance, Severity::Info, Vec::new(), text);
         }
     }
 
@@ -133,7 +142,7 @@ impl Fleet {
 }
 
 /// The same as before, without another build: its files did not change.
-fn again(spec: crate::plan::Spec, source: Source, now: Moment) -> Candidate {
+fn again(spec: Spec, source: Source, now: Moment) -> Candidate {
     Candidate {
         spec,
         source,

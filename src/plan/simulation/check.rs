@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::disk::Behaviour;
 use super::systemd::Unit;
-use super::{GRACE, Moment, World};
+use super::{GRACE, Happening, Moment, World};
 use crate::config::WorkerType;
 use crate::names::{Instance, WorkerName};
 use crate::plan::run::Stage;
@@ -229,7 +229,9 @@ impl World {
                 Behaviour::BadBuild => {}
                 _ if serving.is_none() => {
                     let tried = worker.retry_at.is_some() || worker.candidate().is_some();
-                    let going = worker.runs.values().any(|run| run.stage == Stage::Stopping);
+                    let stops = worker.runs.values().any(|run| run.stage == Stage::Stopping);
+                    let looks = |happening: &Happening| matches!(happening, Happening::Look(..));
+                    let going = stops || self.agenda.values().any(looks);
                     assert!(tried || going, "'{name}' is tried again");
                 }
                 _ => {}
