@@ -453,6 +453,20 @@ pub async fn own_job(bus: &str) -> Option<String> {
     ask.await.ok().flatten()
 }
 
+/// `ActiveState=` of a unit; `None`: it is not loaded, or there is no systemd on this bus.
+pub async fn unit_state(connection: &Connection, unit: &str) -> Option<String> {
+    let manager = ManagerProxy::new(connection).await.ok()?;
+    let path = manager.get_unit(unit).await.ok()?;
+    property(
+        connection,
+        &path,
+        "org.freedesktop.systemd1.Unit",
+        "ActiveState",
+    )
+    .await
+    .ok()
+}
+
 async fn property<T>(
     connection: &Connection,
     path: &OwnedObjectPath,
