@@ -69,6 +69,7 @@ pub(super) fn look(settings: &Settings, mode: Mode, port: Option<u16>) -> Result
                 fingerprint: found.fingerprint,
                 directory: found.directory,
                 public: found.public,
+                nested: found.nested,
             }),
         };
         Some((name, spec))
@@ -115,6 +116,7 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
             config: manifest.config,
         },
         public: has_assets.then(|| directory.join("public")),
+        nested: Vec::new(),
         directory,
     }
 }
