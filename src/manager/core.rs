@@ -76,6 +76,9 @@ pub(super) struct Core {
     progress: watch::Sender<Progress>,
     trim_at: Instant,
     first_look_done: bool,
+    /// Serials of the route table that was sent last and of the one the proxy serves by.
+    published: u64,
+    applied: u64,
     /// Everything is stopped: the loop can end.
     pub(super) ended: bool,
 }
@@ -110,6 +113,8 @@ impl Core {
             progress,
             trim_at: Instant::now() + TRIM_EVERY,
             first_look_done: false,
+            published: 0,
+            applied: 0,
             ended: false,
         }
     }
@@ -178,7 +183,10 @@ impl Core {
                 path,
                 timeout,
             }),
-            Action::Publish(table) => self.say(ToProxy::Publish(table)),
+            Action::Publish(table) => {
+                self.published = table.serial;
+                self.say(ToProxy::Publish(table));
+            }
             Action::Progress { reloads, note } => self.note(&reloads, note),
             Action::Finish { id, outcomes } => self.finish(id, outcomes),
             Action::End => self.ended = true,
@@ -225,6 +233,7 @@ impl Core {
         problem: Option<String>,
         listening: Vec<std::net::SocketAddr>,
     ) {
+        self.applied = serial;
         self.step(Event::Applied(serial));
         let before = self.progress.borrow().clone();
         if let Some(problem) = problem
@@ -238,13 +247,15 @@ impl Core {
                 (progress.problem, progress.listening) = (problem, listening)
             });
         }
+        self.tell_settled();
     }
 
-    /// The start is over when nothing is on its way any more and the proxy serves.
+    /// The start is over when nothing is on its way any more and the proxy serves what came of it.
     fn tell_settled(&mut self) {
         if !self.first_look_done
             || self.progress.borrow().settled
             || self.progress.borrow().listening.is_empty()
+            || self.applied != self.published
         {
             return;
         }
