@@ -8,7 +8,7 @@ use zbus::{Connection, connection};
 
 use super::{Common, exit, refused};
 use crate::manager::control::{ControlError, Manager1Proxy, NAME};
-use crate::systemd::Kind;
+use crate::systemd::{Kind, unit_state};
 
 /// Longest wait for a manager that is being restarted.
 const BACK: Duration = Duration::from_secs(30);
@@ -36,6 +36,10 @@ impl Client {
                     if client.is_there().await? {
                         return Ok(client);
                     }
+                    if client.is_on_its_way().await {
+                        client.until_back().await?;
+                        return Ok(client);
+                    }
                 }
                 Ok(Err(error)) => denied = denied.or(Some(error).filter(is_denied)),
                 Err(_) => {}
@@ -57,6 +61,13 @@ impl Client {
             .await?
             .name_has_owner(NAME.try_into()?)
             .await?)
+    }
+
+    /// Whether systemd is about to start a manager, or to start it again.
+    async fn is_on_its_way(&self) -> bool {
+        let state = unit_state(&self.connection, "tqserver.service").await;
+        state
+            .is_some_and(|state| matches!(state.as_str(), "activating" | "active" | "deactivating"))
     }
 
     /// The manager's object.

@@ -95,20 +95,23 @@ pub(super) enum How {
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Omit {
+pub(super) struct Omit<'a> {
     /// At the top, by name.
     pub(super) top: &'static [&'static str],
     /// At the top, directories that start with a dot, but for the Python environment `.venv`.
     pub(super) dot_directories: bool,
     /// On any level, by name: version control and caches.
     pub(super) anywhere: &'static [&'static str],
+    /// Directories, relative to the top.
+    pub(super) paths: &'a [PathBuf],
 }
 
-impl Omit {
-    fn leaves_out(&self, name: &OsStr, kind: FileType, depth: usize) -> bool {
+impl Omit<'_> {
+    fn leaves_out(&self, path: &Path, name: &OsStr, kind: FileType, depth: usize) -> bool {
         let named = |names: &[&str]| names.iter().any(|omitted| name == *omitted);
         let dot = kind == FileType::Directory && name.as_bytes().starts_with(b".");
         named(self.anywhere)
+            || self.paths.iter().any(|omitted| path.join(name) == *omitted)
             || depth == 0 && (named(self.top) || self.dot_directories && dot && name != ".venv")
     }
 }
@@ -140,7 +143,12 @@ pub(super) fn open_below(base: &Path, below: &Path) -> Result<OwnedFd, CopyError
 }
 
 /// Copies what is in the directory `source` into the new and empty directory `target`.
-pub(super) fn tree(source: OwnedFd, target: &Path, how: How, omit: Omit) -> Result<(), CopyError> {
+pub(super) fn tree(
+    source: OwnedFd,
+    target: &Path,
+    how: How,
+    omit: Omit<'_>,
+) -> Result<(), CopyError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(CWD, target, flags, Mode::empty());
     let opened = opened.map_err(|errno| io_error("open", target, errno))?;
@@ -154,14 +162,14 @@ pub(super) fn tree(source: OwnedFd, target: &Path, how: How, omit: Omit) -> Resu
     take_over(&found, &opened).map_err(|errno| io_error("set the mode of", target, errno))
 }
 
-struct Copy {
+struct Copy<'a> {
     how: How,
-    omit: Omit,
+    omit: Omit<'a>,
     /// To whom the tree belongs.
     owner: u32,
 }
 
-impl Copy {
+impl Copy<'_> {
     fn directory(
         &self,
         source: &OwnedFd,
@@ -188,7 +196,7 @@ impl Copy {
                 found => found.map_err(|errno| io_error("examine", &path.join(name), errno))?,
             };
             let kind = FileType::from_raw_mode(found.st_mode);
-            if self.omit.leaves_out(name, kind, depth) {
+            if self.omit.leaves_out(path, name, kind, depth) {
                 continue;
             }
             let at = At {

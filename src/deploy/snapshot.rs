@@ -116,8 +116,8 @@ impl Store {
             .join(instance.generation.to_string())
     }
 
-    /// Makes the snapshot of a generation from the worker's directory `source`, its assets included, and returns where its files
-    /// are. It is there when all of it is.
+    /// Makes the snapshot of a generation from the worker's directory `source`, its assets included and the directories in `nested`
+    /// left out, and returns where its files are. It is there when all of it is.
     ///
     /// # Errors
     /// When the worker has files that can not be deployed, or the copy fails; nothing is left then.
@@ -126,7 +126,12 @@ impl Store {
         instance: &Instance,
         source: &Path,
         kind: WorkerType,
+        nested: &[PathBuf],
     ) -> Result<PathBuf, SnapshotError> {
+        let inside = nested
+            .iter()
+            .filter_map(|path| path.strip_prefix(source).ok());
+        let nested: Vec<PathBuf> = inside.map(Path::to_owned).collect();
         let top = match kind {
             WorkerType::Rust | WorkerType::Go | WorkerType::Exec => NOT_THE_PROGRAMS_NOR_SOURCE,
             WorkerType::Node | WorkerType::Python | WorkerType::Static => NOT_THE_PROGRAMS,
@@ -135,6 +140,7 @@ impl Store {
             top,
             dot_directories: true,
             anywhere: NOWHERE,
+            paths: &nested,
         };
         self.vacant(instance)?;
         let failed = |reason| self.copy_failed(instance, source, reason);
@@ -593,7 +599,10 @@ mod tests {
         }
 
         fn create(&self, generation: u64, kind: WorkerType) -> Result<PathBuf, String> {
-            let made = self.store.create(&index(generation), &self.worker(), kind);
+            let nested = [self.worker().join("lib/other")];
+            let made = self
+                .store
+                .create(&index(generation), &self.worker(), kind, &nested);
             made.map_err(|error| chain(&error))
         }
 
@@ -658,6 +667,7 @@ mod tests {
             ("target/debug/index", "x"),
             (".git/HEAD", "x"),
             ("lib/__pycache__/a.pyc", "x"),
+            ("lib/other/Cargo.toml", "another worker's"),
             ("public/style.css", "x"),
         ]);
         let made = house.create(1, WorkerType::Rust).unwrap();

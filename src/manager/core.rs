@@ -17,7 +17,7 @@ use super::perform::{Performer, Tasks};
 use super::report::told;
 use crate::config::Settings;
 use crate::names::{Instance, WorkerName};
-use crate::plan::{Action, Event, Fleet, Found, Look, Note, Outcome, Severity, Spec};
+use crate::plan::{Action, Event, Fleet, Found, Look, Note, Outcome, Reason, Severity, Spec};
 use crate::wire::{ToManager, ToProxy};
 
 /// How often files that stand in for a journal are looked after.
@@ -193,9 +193,10 @@ impl Core {
         }
     }
 
-    fn say(&self, message: ToProxy) {
-        if let Some(proxy) = &self.proxy {
-            proxy.say(message);
+    fn say(&mut self, message: ToProxy) {
+        if self.proxy.as_ref().is_some_and(|proxy| !proxy.say(message)) {
+            // It has not read for a long time. With this the link breaks, and begins anew.
+            self.proxy = None;
         }
     }
 
@@ -303,7 +304,15 @@ impl Core {
                 return self.tell_settled();
             }
             (Err(error), Wanted::Retry(name)) => {
-                tracing::warn!("'{name}' can not be tried again: {error}; the next reload does");
+                // It stays to be tried, as if it alone were wrong.
+                let workers =
+                    BTreeMap::from([(name.clone(), Err(Reason::Unusable(error.to_string())))]);
+                let (look, snapshots) = (Look::Retry(name), BTreeMap::new());
+                self.step(Event::Looked {
+                    look,
+                    workers,
+                    snapshots,
+                });
                 return;
             }
         };

@@ -36,9 +36,9 @@ pub(super) enum LinkEvent {
 pub(super) struct Outbox(mpsc::Sender<ToProxy>);
 
 impl Outbox {
-    /// Queues a message. When the queue is full or the proxy gone, its end is an event of its own.
-    pub(super) fn say(&self, message: ToProxy) {
-        let _ = self.0.try_send(message);
+    /// Queues a message; `false` when the queue is full or the proxy gone.
+    pub(super) fn say(&self, message: ToProxy) -> bool {
+        self.0.try_send(message).is_ok()
     }
 }
 

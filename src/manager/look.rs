@@ -69,6 +69,7 @@ pub(super) fn look(settings: &Settings, mode: Mode, port: Option<u16>) -> Result
                 fingerprint: found.fingerprint,
                 directory: found.directory,
                 public: found.public,
+                nested: found.nested,
             }),
         };
         Some((name, spec))
@@ -115,29 +116,41 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
             config: manifest.config,
         },
         public: has_assets.then(|| directory.join("public")),
+        nested: Vec::new(),
         directory,
     }
 }
 
 /// Generations found in systemd, in the plan's words; one whose record can not be read is not ours.
-pub(super) fn adopted(loaded: Vec<Loaded>) -> Vec<Found> {
-    let found = loaded.into_iter().filter_map(|unit| {
-        let record: Record = serde_json::from_str(&unit.record).ok()?;
-        let listening = match record.address {
-            Address::Unix(_) => unit.listening == Some(true),
-            Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
-        };
-        Some(Found {
-            instance: unit.instance,
-            spec: record.spec,
-            address: record.address,
-            public: record.public,
-            accepted: unit.accepted,
-            listening,
-            service: unit.service,
-        })
-    });
-    found.collect()
+pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> Vec<Found> {
+    loaded
+        .into_iter()
+        .filter_map(|unit| found(unit, store))
+        .collect()
+}
+
+fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
+    let mut record: Record = serde_json::from_str(&unit.record).ok()?;
+    // Assets may have been replaced since the units were made.
+    if let Some(store) = store
+        && let Ok(Some(manifest)) = store.manifest(&unit.instance)
+    {
+        record.spec.fingerprint.assets = manifest.assets;
+        record.public = store.latest_assets(&unit.instance);
+    }
+    let listening = match record.address {
+        Address::Unix(_) => unit.listening == Some(true),
+        Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
+    };
+    Some(Found {
+        instance: unit.instance,
+        spec: record.spec,
+        address: record.address,
+        public: record.public,
+        accepted: unit.accepted,
+        listening,
+        service: unit.service,
+    })
 }
 
 /// The directory of a generation that is of none of our workers, if there is one.

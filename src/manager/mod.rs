@@ -115,7 +115,7 @@ pub async fn run(
     let requests = control::publish(&connection, options.mode.to_string()).await;
     let mut requests = requests.map_err(ManagerError::Taken)?;
     let store = options.state_directory.map(Store::open).transpose()?;
-    let found = look::adopted(systemd.loaded().await?);
+    let found = look::adopted(systemd.loaded().await?, store.as_ref());
     if let (Mode::Development, Some(foreign)) =
         (options.mode, look::foreign(&found, &options.settings))
     {

@@ -134,11 +134,12 @@ impl Performer {
         let Some(store) = self.store.clone() else {
             return Ok((spec.directory.clone(), spec.public.clone()));
         };
-        let (instance, directory, kind) =
-            (instance.clone(), spec.directory.clone(), spec.settings.kind);
+        let (instance, spec) = (instance.clone(), spec.clone());
         blocking(move || {
             let files = match source {
-                Source::Directory => store.create(&instance, &directory, kind),
+                Source::Directory => {
+                    store.create(&instance, &spec.directory, spec.settings.kind, &spec.nested)
+                }
                 Source::SameAs(earlier) => {
                     store.clone_of(&Instance::new(instance.worker.clone(), earlier), &instance)
                 }

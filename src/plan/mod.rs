@@ -50,6 +50,8 @@ pub struct Spec {
     pub directory: PathBuf,
     /// Its assets there.
     pub public: Option<PathBuf>,
+    /// Directories of other workers inside its own: no part of it.
+    pub nested: Vec<PathBuf>,
 }
 
 /// Where a new generation's files come from.
@@ -74,7 +76,7 @@ pub struct Policy {
     pub restart_delay: Duration,
     /// Ports for workers that can not take a socket.
     pub ports: RangeInclusive<u16>,
-    /// Whether workers are built before they are started.
+    /// Development: workers are built before they are started, and clients are told why one is not available.
     pub build: bool,
     /// Where the sockets of generations are.
     pub sockets: PathBuf,

@@ -147,7 +147,7 @@ impl Worker {
                 worker: self.name.clone(),
                 public: None,
                 target: unavailable(match &self.trouble {
-                    Some(reason) => format!("it is not available: {reason}"),
+                    Some(reason) => reason.to_string(),
                     None => "it is starting".to_owned(),
                 }),
                 timeouts: Timeouts {

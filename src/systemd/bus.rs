@@ -481,6 +481,20 @@ pub async fn stop_unit(bus: &str, unit: &str, deadline: Duration) {
     }
 }
 
+/// `ActiveState=` of a unit; `None`: it is not loaded, or there is no systemd on this bus.
+pub async fn unit_state(connection: &Connection, unit: &str) -> Option<String> {
+    let manager = ManagerProxy::new(connection).await.ok()?;
+    let path = manager.get_unit(unit).await.ok()?;
+    property(
+        connection,
+        &path,
+        "org.freedesktop.systemd1.Unit",
+        "ActiveState",
+    )
+    .await
+    .ok()
+}
+
 async fn property<T>(
     connection: &Connection,
     path: &OwnedObjectPath,

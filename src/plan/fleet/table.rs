@@ -5,7 +5,7 @@ use crate::names::{Instance, WorkerName};
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Outcome, Reason};
-use crate::route::{RouteTable, Target};
+use crate::route::{Route, RouteTable, Target};
 
 impl Fleet {
     /// The proxy that comes may be another process: it needs the table, and its answers to be asked again.
@@ -63,6 +63,9 @@ impl Fleet {
 
     fn table(&self) -> RouteTable {
         let mut routes: Vec<_> = self.workers.values().filter_map(Worker::route).collect();
+        if !self.policy.build {
+            routes.iter_mut().for_each(keep_to_ourselves);
+        }
         // Two workers on one path can stand here for a moment, while one of them goes: who serves has it.
         routes.sort_by_key(|route| {
             let unavailable = matches!(route.target, Target::Unavailable { .. });
@@ -113,5 +116,12 @@ impl Fleet {
         for switch in holds {
             self.resolve(&switch.worker, &switch.reloads, &switch.outcome);
         }
+    }
+}
+
+/// In production clients are strangers: paths, configuration and the ends of processes are for the log.
+fn keep_to_ourselves(route: &mut Route) {
+    if let Target::Unavailable { reason, .. } = &mut route.target {
+        "the server's log says why".clone_into(reason);
     }
 }

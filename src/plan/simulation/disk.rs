@@ -115,6 +115,7 @@ impl World {
                 assets: "assets".to_owned(),
                 config: String::new(),
             },
+            nested: Vec::new(),
             directory: PathBuf::from("/workers").join(name.as_str()),
             public: Some(PathBuf::from("/workers").join(name.as_str()).join("public")),
         }

@@ -214,6 +214,7 @@ pub(super) fn spec(worker: &str, version: &str) -> Spec {
             program: version.to_owned(),
             ..Fingerprint::default()
         },
+        nested: Vec::new(),
         directory: PathBuf::from("/workers").join(worker),
         public: Some(PathBuf::from("/workers/public")),
     }
