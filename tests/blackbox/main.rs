@@ -8,5 +8,13 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod command_line;
+mod contract;
+mod illness;
+mod leaving;
+mod limits;
+mod production;
 mod reload;
+mod routes;
+mod shipped;
 mod survival;
