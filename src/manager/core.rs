@@ -17,7 +17,9 @@ use super::perform::{Performer, Tasks};
 use super::report::told;
 use crate::config::Settings;
 use crate::names::{Instance, WorkerName};
-use crate::plan::{Action, Event, Fleet, Found, Look, Note, Outcome, Reason, Severity, Spec};
+use crate::plan::{
+    Action, Event, Fleet, Found, Look, Note, Outcome, Reason, Severity, Spec, Stage, WorkerView,
+};
 use crate::wire::{ToManager, ToProxy};
 
 /// How often files that stand in for a journal are looked after.
@@ -260,12 +262,13 @@ impl Core {
         {
             return;
         }
-        if self
-            .fleet
-            .view()
-            .iter()
-            .all(|worker| worker.state != "starting")
-        {
+        // What failed is told, with its log, once it has been stopped.
+        let is_tried = |worker: &WorkerView| match worker.state {
+            "starting" => false,
+            "failed" => worker.generations.is_empty() || worker.last_failure.is_some(),
+            _ => true,
+        };
+        if self.fleet.view().iter().all(is_tried) {
             self.progress
                 .send_modify(|progress| progress.settled = true);
         }
@@ -273,14 +276,27 @@ impl Core {
 
     // ---- looking at the disk --------------------------------------------------------------------------------------------------
 
+    /// The routes that are served, and by whom.
+    fn held(&self) -> BTreeMap<String, WorkerName> {
+        let serves = |worker: &WorkerView| {
+            let mut stages = worker.generations.iter().map(|run| run.stage);
+            stages.any(|stage| stage == Stage::Serving)
+        };
+        let view = self.fleet.view().into_iter();
+        view.filter(serves)
+            .map(|worker| (worker.route, worker.name))
+            .collect()
+    }
+
     pub(super) fn look_if_idle(&mut self) {
         if self.looking.is_none()
             && let Some(wanted) = self.looks.pop_front()
         {
+            let held = self.held();
             let (settings, mode, port) = (self.settings.clone(), self.performer.mode, self.port);
             self.looking = Some((
                 wanted,
-                tokio::task::spawn_blocking(move || look::look(&settings, mode, port)),
+                tokio::task::spawn_blocking(move || look::look(&settings, mode, port, &held)),
             ));
         }
     }
