@@ -23,6 +23,18 @@ const SYSTEMDS: [&str; 14] = [
     "USER",
 ];
 
+/// Beginnings of names that are no business of a worker.
+const OTHERS: [&str; 8] = [
+    "DBUS_",
+    "XDG_",
+    "TQ_",
+    "KEEPER_",
+    "NOTIFY_",
+    "SYSTEMD_",
+    "MANAGERPID",
+    "CARGO",
+];
+
 #[test]
 fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
     let config =
@@ -49,10 +61,23 @@ fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
         );
     }
     assert_eq!(environment["LISTEN_FDS"], "1");
-    let known: BTreeSet<&str> = ours.iter().map(|(name, _)| *name).chain(SYSTEMDS).collect();
+    // What the administrator gives to all services (environment.d(5)) may be there, but nothing of a session or of the server.
+    let given = house
+        .systemctl(["show-environment"])
+        .succeeds()
+        .stdout
+        .clone();
+    let given = given.lines().filter_map(|line| line.split('=').next());
+    let given = given.filter(|name| !OTHERS.iter().any(|prefix| name.starts_with(prefix)));
+    let known: BTreeSet<&str> = ours
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(SYSTEMDS)
+        .chain(given)
+        .collect();
     let foreign: Vec<_> = environment
         .iter()
-        .filter(|(name, _)| !known.contains(name.as_str()) && *name != "TZ")
+        .filter(|(name, _)| !known.contains(name.as_str()))
         .collect();
     assert!(
         foreign.is_empty(),

@@ -105,7 +105,7 @@ fn a_broken_worker_delays_no_start() {
         .worker("index", behaves("never_ready").config(slow))
         .worker("api", says("api"));
     let house = house
-        .worker("none", says("none").config("command: [bin/none]"))
+        .worker("none", says("none").config("command: [bin/missing]"))
         .worker("bad", says("bad").config("port: 80"));
     let house = house.open();
     house.get("/api").is("api");
@@ -113,7 +113,7 @@ fn a_broken_worker_delays_no_start() {
         .get("/")
         .has_status(503)
         .holds("did not become ready within 3 s");
-    house.get("/none").has_status(503).holds("bin/none");
+    house.get("/none").has_status(503).holds("bin/missing");
     house
         .get("/bad")
         .has_status(503)

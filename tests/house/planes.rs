@@ -122,11 +122,6 @@ impl House {
         pid
     }
 
-    #[track_caller]
-    pub fn kill_manager(&self) {
-        kill(self.manager_pid(), Signal::KILL);
-    }
-
     /// Waits until a manager other than this one answers.
     #[track_caller]
     pub fn manager_is_back(&self, other_than: u32) {
