@@ -3,10 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use rustix::process::Signal;
-
 use super::House;
-use super::process::{Ran, Server, kill, tqserver};
+use super::process::{Ran, Server, tqserver};
 
 const MANAGER: &str = "tqserver.service";
 const PROXY: &str = "tqserver-proxy.service";
