@@ -116,6 +116,19 @@ impl Found {
 /// # Errors
 /// When the directory of workers itself can not be read.
 pub fn scan(settings: &Settings, mode: Mode) -> Result<Inventory, ScanError> {
+    scan_beside(settings, mode, &BTreeMap::new())
+}
+
+/// Looks at all workers as [`scan`] does, while workers serve on the routes in `held`: a newcomer does not get one of these as long as
+/// who serves there wants it.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_beside(
+    settings: &Settings,
+    mode: Mode,
+    held: &BTreeMap<String, WorkerName>,
+) -> Result<Inventory, ScanError> {
     let root = &settings.workers_directory;
     let mut search = Search {
         root,
@@ -148,7 +161,7 @@ pub fn scan(settings: &Settings, mode: Mode) -> Result<Inventory, ScanError> {
     inventory
         .strays
         .sort_by(|a, b| a.directory.cmp(&b.directory));
-    refuse_second_on_a_route(&mut inventory);
+    refuse_second_on_a_route(&mut inventory, held);
     Ok(inventory)
 }
 
@@ -310,14 +323,20 @@ fn public(directory: &Path, listing: &Listing) -> Result<Option<PathBuf>, Proble
     }
 }
 
-/// Of workers that would have the same route the first by name keeps it.
-fn refuse_second_on_a_route(inventory: &mut Inventory) {
-    let mut taken: BTreeMap<RoutePath, WorkerName> = BTreeMap::new();
+/// Of workers that would have the same route the one that serves there keeps it, else the first by name.
+fn refuse_second_on_a_route(inventory: &mut Inventory, held: &BTreeMap<String, WorkerName>) {
+    let wanted = inventory
+        .workers
+        .values()
+        .filter_map(|found| Some((found.settings()?.route.clone(), found.name.clone())));
+    let mut taken: BTreeMap<RoutePath, WorkerName> = wanted
+        .filter(|(route, name)| held.get(&route.to_string()) == Some(name))
+        .collect();
     for found in inventory.workers.values_mut() {
         let Some(route) = found.settings().map(|settings| settings.route.clone()) else {
             continue;
         };
-        if let Some(first) = taken.get(&route) {
+        if let Some(first) = taken.get(&route).filter(|first| **first != found.name) {
             let message = format!("the route {route} is that of the worker '{first}' already");
             let help = "give one of the two another 'path' in its config/worker.yaml";
             let problem = Problem::new(Place::file(&found.directory), message).help(help);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use zbus::fdo::DBusProxy;
+use zbus::fdo::{self, DBusProxy};
 use zbus::{Connection, connection};
 
 use super::{Common, exit, refused};
@@ -115,16 +115,14 @@ pub(super) fn is_gone(error: &ControlError) -> bool {
         _ => return false,
     };
     // What the bus answers in its place, and what a manager answers whose object is not there yet.
-    let gone = [
-        "NoReply",
-        "ServiceUnknown",
-        "NameHasNoOwner",
-        "UnknownObject",
-    ];
-    match error {
-        zbus::Error::MethodError(name, ..) => name
-            .strip_prefix("org.freedesktop.DBus.Error.")
-            .is_some_and(|name| gone.contains(&name)),
-        _ => false,
-    }
+    let zbus::Error::FDO(error) = error else {
+        return false;
+    };
+    matches!(
+        **error,
+        fdo::Error::NoReply(_)
+            | fdo::Error::ServiceUnknown(_)
+            | fdo::Error::NameHasNoOwner(_)
+            | fdo::Error::UnknownObject(_)
+    )
 }

@@ -1,6 +1,7 @@
 //! `tqserver manager` and `tqserver proxy`: the two planes as two processes.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
@@ -11,10 +12,14 @@ use crate::config::Mode;
 use crate::dev::{self, Asked, Signals};
 use crate::manager::{self, Ending, Options, Progress};
 use crate::proxy;
-use crate::systemd::{Kind, notify, own_job};
+use crate::systemd::{Kind, notify, own_job, stop_unit};
 
 /// The socket between the planes, in the runtime directory.
 const LINK: &str = "link.sock";
+/// The data plane's unit, which a stopped manager takes along.
+const PROXY: &str = "tqserver-proxy.service";
+/// Longest wait for it: its own TimeoutStopSec= and a little more.
+const PROXY_STOP: Duration = Duration::from_secs(45);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Manager {
@@ -85,6 +90,11 @@ async fn supervise(options: Options, kind: Kind, file: &Path) -> anyhow::Result<
                     notify::stopping();
                     // Only a `stop` takes the workers along: they outlive a restart, and whatever can not be told apart from one.
                     let stop = own_job(&bus).await.as_deref() == Some("stop");
+                    if stop {
+                        // It ends the requests in flight while their workers are still there. Not by PartOf=, which would also
+                        // restart it whenever systemd restarts a manager that died.
+                        stop_unit(&bus, PROXY, PROXY_STOP).await;
+                    }
                     let _ = end.send(Some(if stop { Ending::StopWorkers } else { Ending::Leave }));
                 }
             }
@@ -132,7 +142,7 @@ impl Proxy {
                 keep: Some(Box::new(notify::keep)),
                 serving: Some(serving),
                 threads: self.threads.unwrap_or_else(dev::threads),
-                grace: std::time::Duration::from_secs(self.grace),
+                grace: Duration::from_secs(self.grace),
             },
             shutdown.clone(),
         );

@@ -17,7 +17,9 @@ use super::perform::{Performer, Tasks};
 use super::report::told;
 use crate::config::Settings;
 use crate::names::{Instance, WorkerName};
-use crate::plan::{Action, Event, Fleet, Found, Look, Note, Outcome, Reason, Severity, Spec};
+use crate::plan::{
+    Action, Event, Fleet, Found, Look, Note, Outcome, Reason, Severity, Spec, Stage, WorkerView,
+};
 use crate::wire::{ToManager, ToProxy};
 
 /// How often files that stand in for a journal are looked after.
@@ -76,6 +78,9 @@ pub(super) struct Core {
     progress: watch::Sender<Progress>,
     trim_at: Instant,
     first_look_done: bool,
+    /// Serials of the route table that was sent last and of the one the proxy serves by.
+    published: u64,
+    applied: u64,
     /// Everything is stopped: the loop can end.
     pub(super) ended: bool,
 }
@@ -110,6 +115,8 @@ impl Core {
             progress,
             trim_at: Instant::now() + TRIM_EVERY,
             first_look_done: false,
+            published: 0,
+            applied: 0,
             ended: false,
         }
     }
@@ -178,7 +185,10 @@ impl Core {
                 path,
                 timeout,
             }),
-            Action::Publish(table) => self.say(ToProxy::Publish(table)),
+            Action::Publish(table) => {
+                self.published = table.serial;
+                self.say(ToProxy::Publish(table));
+            }
             Action::Progress { reloads, note } => self.note(&reloads, note),
             Action::Finish { id, outcomes } => self.finish(id, outcomes),
             Action::End => self.ended = true,
@@ -226,6 +236,7 @@ impl Core {
         problem: Option<String>,
         listening: Vec<std::net::SocketAddr>,
     ) {
+        self.applied = serial;
         self.step(Event::Applied(serial));
         let before = self.progress.borrow().clone();
         if let Some(problem) = problem
@@ -239,22 +250,25 @@ impl Core {
                 (progress.problem, progress.listening) = (problem, listening)
             });
         }
+        self.tell_settled();
     }
 
-    /// The start is over when nothing is on its way any more and the proxy serves.
+    /// The start is over when nothing is on its way any more and the proxy serves what came of it.
     fn tell_settled(&mut self) {
         if !self.first_look_done
             || self.progress.borrow().settled
             || self.progress.borrow().listening.is_empty()
+            || self.applied != self.published
         {
             return;
         }
-        if self
-            .fleet
-            .view()
-            .iter()
-            .all(|worker| worker.state != "starting")
-        {
+        // What failed is told, with its log, once it has been stopped.
+        let is_tried = |worker: &WorkerView| match worker.state {
+            "starting" => false,
+            "failed" => worker.generations.is_empty() || worker.last_failure.is_some(),
+            _ => true,
+        };
+        if self.fleet.view().iter().all(is_tried) {
             self.progress
                 .send_modify(|progress| progress.settled = true);
         }
@@ -262,14 +276,27 @@ impl Core {
 
     // ---- looking at the disk --------------------------------------------------------------------------------------------------
 
+    /// The routes that are served, and by whom.
+    fn held(&self) -> BTreeMap<String, WorkerName> {
+        let serves = |worker: &WorkerView| {
+            let mut stages = worker.generations.iter().map(|run| run.stage);
+            stages.any(|stage| stage == Stage::Serving)
+        };
+        let view = self.fleet.view().into_iter();
+        view.filter(serves)
+            .map(|worker| (worker.route, worker.name))
+            .collect()
+    }
+
     pub(super) fn look_if_idle(&mut self) {
         if self.looking.is_none()
             && let Some(wanted) = self.looks.pop_front()
         {
+            let held = self.held();
             let (settings, mode, port) = (self.settings.clone(), self.performer.mode, self.port);
             self.looking = Some((
                 wanted,
-                tokio::task::spawn_blocking(move || look::look(&settings, mode, port)),
+                tokio::task::spawn_blocking(move || look::look(&settings, mode, port, &held)),
             ));
         }
     }

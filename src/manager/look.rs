@@ -40,9 +40,14 @@ pub enum LookError {
     Workers(String),
 }
 
-/// Reads server.yaml (or keeps the defaults where there is none) and the workers' directories; `port` goes over the file's. Blocks on
-/// the disk.
-pub(super) fn look(settings: &Settings, mode: Mode, port: Option<u16>) -> Result<Sight, LookError> {
+/// Reads server.yaml (or keeps the defaults where there is none) and the workers' directories; `port` goes over the file's, and `held`
+/// are the routes that are served. Blocks on the disk.
+pub(super) fn look(
+    settings: &Settings,
+    mode: Mode,
+    port: Option<u16>,
+    held: &BTreeMap<String, WorkerName>,
+) -> Result<Sight, LookError> {
     let mut settings = if settings.file.exists() {
         Settings::load(&settings.file).map_err(LookError::Settings)?
     } else {
@@ -51,7 +56,7 @@ pub(super) fn look(settings: &Settings, mode: Mode, port: Option<u16>) -> Result
     if let Some(port) = port {
         settings.front.listen_on(port);
     }
-    let inventory = inventory::scan(&settings, mode)
+    let inventory = inventory::scan_beside(&settings, mode, held)
         .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;
     for stray in &inventory.strays {
         tracing::warn!(

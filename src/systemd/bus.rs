@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -451,6 +453,32 @@ pub async fn own_job(bus: &str) -> Option<String> {
         Ok::<_, zbus::Error>(Some(kind))
     };
     ask.await.ok().flatten()
+}
+
+/// Stops a unit, which may be gone or on its way down already, and returns when it is down or `deadline` is over.
+pub async fn stop_unit(bus: &str, unit: &str, deadline: Duration) {
+    let stop = async {
+        let connection = connection::Builder::address(bus)
+            .method_timeout(CALL)
+            .build()
+            .await?;
+        let manager = ManagerProxy::new(&connection).await?;
+        let mut jobs = manager.receive_job_removed().await?;
+        manager.subscribe().await?;
+        let job = manager.stop_unit(unit, "replace").await?;
+        while let Some(ended) = jobs.next().await {
+            if ended.args()?.job() == &job.as_ref() {
+                break;
+            }
+        }
+        Ok::<_, zbus::Error>(())
+    };
+    match tokio::time::timeout(deadline, stop).await {
+        Ok(Err(error)) if is_gone(&error) => {}
+        Ok(Err(error)) => tracing::warn!("stop unit '{unit}': {error}; going on without"),
+        Err(_) => tracing::warn!("unit '{unit}' did not stop in time; going on without"),
+        Ok(Ok(())) => {}
+    }
 }
 
 /// `ActiveState=` of a unit; `None`: it is not loaded, or there is no systemd on this bus.

@@ -11,7 +11,7 @@ mod signals;
 mod state;
 mod units;
 
-pub use bus::{BusError, Loaded, Systemd, Usage, own_job, unit_state};
+pub use bus::{BusError, Loaded, Systemd, Usage, own_job, stop_unit, unit_state};
 pub use choice::Kind;
 pub use cleaner::Cleaner;
 pub use private::{Place, Private, PrivateError};

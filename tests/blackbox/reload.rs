@@ -223,7 +223,9 @@ fn a_worker_has_at_most_two_live_generations() {
         house.replace("index", says(&version.to_string()));
         let mut reload = house.begin_reload([]);
         while !reload.has_ended() {
-            let runs = house.units("index").found();
+            let mut runs = house.units("index").found();
+            // What is being stopped has no requests any more.
+            runs.retain(|run| !run.ends_with(" stopping"));
             assert!(runs.len() <= 2, "{runs:?}");
         }
         reload.ends().succeeds();
@@ -247,9 +249,9 @@ fn reloads_at_the_same_time_do_not_disturb_each_other() {
     house.replace("index", says("2"));
     house.replace("api", says("2"));
     let under_way: Vec<_> = (0..4).map(|_| house.begin_reload([])).collect();
-    under_way
-        .into_iter()
-        .for_each(|reload| drop(reload.ends().succeeds()));
+    for reload in under_way {
+        reload.ends().succeeds();
+    }
     for worker in ["index", "api"] {
         house.units(worker).are(["generation 2 serving"]);
     }

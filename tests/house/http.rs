@@ -118,7 +118,7 @@ impl Client {
 
 fn read(connection: &mut BufReader<TcpStream>) -> io::Result<Answer> {
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let mut line = |connection: &mut BufReader<TcpStream>| {
+    let line = |connection: &mut BufReader<TcpStream>| {
         let mut line = String::new();
         match connection.read_line(&mut line)? {
             0 => Err(io::Error::new(

@@ -109,6 +109,17 @@ impl House {
         self
     }
 
+    /// Starts the server and waits only until it says this.
+    #[track_caller]
+    pub fn open_until_it_says(mut self, text: &str) -> Self {
+        let server = Server::start(&mut Self::dev(&self.config(), self.mode, self.port));
+        self.server
+            .insert(server)
+            .said(text)
+            .unwrap_or_else(|error| panic!("{error}"));
+        self
+    }
+
     #[track_caller]
     fn open_dev(&mut self) {
         let server = self.server.insert(Server::start(&mut Self::dev(
@@ -200,8 +211,19 @@ impl House {
     /// Ends the server and returns its exit code.
     #[track_caller]
     pub fn close(&mut self, signal: Signal) -> Option<i32> {
-        let mut server = self.server.take().expect("the house is open");
+        let server = self.server.take().expect("the house is open");
         server.signal(signal);
+        Self::ended(server)
+    }
+
+    /// Waits for the server to end by itself and returns its exit code.
+    #[track_caller]
+    pub fn ends(&mut self) -> Option<i32> {
+        Self::ended(self.server.take().expect("the house is open"))
+    }
+
+    #[track_caller]
+    fn ended(mut server: Server) -> Option<i32> {
         let ended = server.end();
         assert!(
             ended.is_some(),

@@ -3,10 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use rustix::process::Signal;
-
 use super::House;
-use super::process::{Ran, Server, kill, tqserver};
+use super::process::{Ran, Server, tqserver};
 
 const MANAGER: &str = "tqserver.service";
 const PROXY: &str = "tqserver-proxy.service";
@@ -120,11 +118,6 @@ impl House {
             pid != 0
         });
         pid
-    }
-
-    #[track_caller]
-    pub fn kill_manager(&self) {
-        kill(self.manager_pid(), Signal::KILL);
     }
 
     /// Waits until a manager other than this one answers.

@@ -42,6 +42,15 @@ impl House {
 }
 
 impl Traces {
+    /// The process of the private systemd.
+    pub fn systemd(&self) -> u32 {
+        let systemd = self
+            .processes
+            .iter()
+            .find(|pid| name(**pid).contains("/systemd --user"));
+        *systemd.expect("a systemd among the processes")
+    }
+
     /// None of it is there any more, or soon.
     #[track_caller]
     pub fn are_gone(&self) {

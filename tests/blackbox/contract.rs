@@ -1,0 +1,156 @@
+//! What a worker gets.
+
+use std::collections::BTreeSet;
+
+use crate::house::worker::{says, write};
+use crate::house::{House, until};
+
+/// What systemd sets for every service; which of them depends on its version and on the user (systemd.exec(5)).
+const SYSTEMDS: [&str; 14] = [
+    "HOME",
+    "INVOCATION_ID",
+    "LANG",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LOGNAME",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "PATH",
+    "SHELL",
+    "SYSTEMD_EXEC_PID",
+    "USER",
+];
+
+/// Beginnings of names that are no business of a worker.
+const OTHERS: [&str; 8] = [
+    "DBUS_",
+    "XDG_",
+    "TQ_",
+    "KEEPER_",
+    "NOTIFY_",
+    "SYSTEMD_",
+    "MANAGERPID",
+    "CARGO",
+];
+
+#[test]
+fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
+    let config =
+        "gomaxprocs: 2\ngomemlimit: 100MiB\nenv: {GREETING: \"a \\\"b\\\" $HOME %n\", ANSWER: 42}";
+    let house = House::new()
+        .worker("api/users", says("one").config(config))
+        .open();
+    let environment = house.get("/api/users/env").json();
+    let environment = environment.as_object().expect("an object");
+    let ours = [
+        ("ANSWER", "42"),
+        ("GOMAXPROCS", "2"),
+        ("GOMEMLIMIT", "94371840B"),
+        ("GREETING", "a \"b\" $HOME %n"),
+        ("WORKER_MODE", "development"),
+        ("WORKER_NAME", "api.users"),
+        ("WORKER_ROUTE", "/api/users"),
+    ];
+    for (name, value) in ours {
+        assert_eq!(
+            environment.get(name).and_then(|value| value.as_str()),
+            Some(value),
+            "{name}"
+        );
+    }
+    assert_eq!(environment["LISTEN_FDS"], "1");
+    // What the administrator gives to all services (environment.d(5)) may be there, but nothing of a session or of the server.
+    let given = house
+        .systemctl(["show-environment"])
+        .succeeds()
+        .stdout
+        .clone();
+    let given = given.lines().filter_map(|line| line.split('=').next());
+    let given = given.filter(|name| !OTHERS.iter().any(|prefix| name.starts_with(prefix)));
+    let known: BTreeSet<&str> = ours
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(SYSTEMDS)
+        .chain(given)
+        .collect();
+    let foreign: Vec<_> = environment
+        .iter()
+        .filter(|(name, _)| !known.contains(name.as_str()))
+        .collect();
+    assert!(
+        foreign.is_empty(),
+        "variables of somebody else: {foreign:?}"
+    );
+}
+
+#[test]
+fn requests_come_with_their_full_path_and_where_they_come_from() {
+    let house = House::new().worker("api/users", says("one")).open();
+    let echo = house.get("/api/users/echo?q=1").json();
+    assert_eq!(echo["path"], "/api/users/echo?q=1");
+    let header = |name: &str| {
+        echo["headers"][name][0]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(header("x-forwarded-for"), "127.0.0.1");
+    assert_eq!(header("x-forwarded-proto"), "http");
+    assert_eq!(header("x-forwarded-prefix"), "/api/users");
+    assert_eq!(header("x-forwarded-host"), "house.test");
+    assert!(!header("x-request-id").is_empty());
+}
+
+#[test]
+fn the_output_goes_to_the_file_that_is_configured() {
+    let house = House::new().worker("api", says("one").and("log hello from the worker"));
+    let house = house
+        .workers_section("    default: {log_file: \"logs/{path}/{name}_{date}.log\"}\n")
+        .open();
+    house.get("/api").is("one");
+    let directory = house.path().join("logs/api");
+    let file = || std::fs::read_dir(&directory).ok()?.next()?.ok();
+    until("the file has the line", || {
+        let text = file().and_then(|file| std::fs::read_to_string(file.path()).ok());
+        text.is_some_and(|text| text.contains("hello from the worker"))
+    });
+    let name = file()
+        .expect("a file")
+        .file_name()
+        .into_string()
+        .expect("a name");
+    let date = name
+        .strip_prefix("api_")
+        .and_then(|rest| rest.strip_suffix(".log"))
+        .unwrap_or_default();
+    assert!(date.len() == 10 && date.split('-').count() == 3, "{name}");
+}
+
+#[test]
+fn the_working_directory_is_the_workers_own() {
+    let house = House::new().worker("index", says("one")).open();
+    let found = std::fs::read_link(format!("/proc/{}/cwd", house.pid("index")))
+        .expect("a working directory");
+    assert_eq!(
+        found,
+        house
+            .worker_directory("index")
+            .canonicalize()
+            .expect("a directory")
+    );
+}
+
+#[test]
+fn a_comment_in_its_configuration_is_no_change() {
+    let house = House::new()
+        .worker("index", says("one").config("tasks_max: 50"))
+        .open();
+    write(
+        &house.worker_directory("index").join("config/worker.yaml"),
+        "# fifty\ntasks_max: 50\n",
+    );
+    house.reload().succeeds().says("index: unchanged");
+    house.units("index").are(["generation 1 serving"]);
+}

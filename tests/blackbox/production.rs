@@ -1,0 +1,127 @@
+//! Production: what is live is what passed its check.
+
+use rustix::process::Signal;
+
+use crate::house::process::{gone, kill};
+use crate::house::worker::{behaves, says};
+use crate::house::{House, until};
+
+#[test]
+fn a_crash_never_runs_files_that_were_deployed_but_not_accepted() {
+    let house = House::new()
+        .worker("index", says("one").file("public/a.txt", "a"))
+        .production()
+        .open();
+    let pid = house.pid("index");
+    house.replace("index", says("two").file("public/a.txt", "b"));
+    house.get("/exit?code=1").has_status(502);
+    house.get("/").is("one");
+    house.get("/a.txt").is("a");
+    assert_ne!(house.pid("index"), pid);
+    house.reload().succeeds().says("generation 2 serves");
+    house.get("/").is("two");
+    house.get("/a.txt").is("b");
+}
+
+#[test]
+fn a_replacement_of_a_broken_generation_is_made_of_accepted_files() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .production()
+        .open();
+    house.replace("index", says("two"));
+    until("its socket has failed", || {
+        house.get("/exit?code=4").status == 503
+    });
+    until("it is back", || house.get("/").status == 200);
+    house.get("/").is("one");
+    house.units("index").are(["generation 2 serving"]);
+}
+
+#[test]
+fn clients_are_not_told_why_a_worker_does_not_run() {
+    let house = House::new()
+        .worker("index", behaves("exit 7"))
+        .production()
+        .open();
+    let answer = house.get("/");
+    answer.has_status(503);
+    assert!(!answer.text().contains("exit code"), "{}", answer.text());
+    house.run(["status"]).succeeds().says("exit code 7");
+}
+
+#[test]
+fn a_worker_does_not_run_in_the_deployed_directory() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .production()
+        .open();
+    let found = std::fs::read_link(format!("/proc/{}/cwd", house.pid("index")))
+        .expect("a working directory");
+    assert!(
+        !found.starts_with(house.path().canonicalize().expect("a path")),
+        "it runs in {}",
+        found.display()
+    );
+}
+
+#[test]
+fn a_start_from_nothing_runs_what_was_accepted_and_numbers_go_on() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .production()
+        .planes()
+        .open();
+    house.replace("index", says("two"));
+    house.reload().succeeds().says("generation 2 serves");
+    let pid = house.pid("index");
+    house.systemctl(["stop", "tqserver.service"]).succeeds();
+    gone(pid);
+    house.replace("index", says("three"));
+    house.systemctl(["start", "tqserver.service"]).succeeds();
+    house
+        .systemctl(["start", "tqserver-proxy.service"])
+        .succeeds();
+    until("it serves", || {
+        house
+            .try_status()
+            .is_some_and(|all| all.iter().any(|worker| worker.state == "serving"))
+    });
+    let status = house.property("tqserver-proxy.service", "StatusText");
+    let address = status
+        .strip_prefix("listens on ")
+        .and_then(|text| text.parse().ok())
+        .expect("an address");
+    let mut client = crate::house::http::Client::new(address);
+    client.get("/").expect("an answer").is("two");
+    house.units("index").are(["generation 3 serving"]);
+    house.reload().succeeds().says("generation 4 serves");
+    client.get("/").expect("an answer").is("three");
+}
+
+#[test]
+fn an_adopted_generation_keeps_its_number_and_its_files() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .production()
+        .planes()
+        .open();
+    house.replace("index", says("two"));
+    house.reload().succeeds();
+    house.replace("index", behaves("exit 1"));
+    house.reload().fails_with("exit code 1");
+    let pid = house.manager_pid();
+    kill(pid, Signal::KILL);
+    house.manager_is_back(pid);
+    house.units("index").are(["generation 2 serving"]);
+    house.get("/exit?code=1").has_status(502);
+    house.get("/").is("two");
+    house.replace("index", says("four"));
+    house.reload().succeeds();
+    house.get("/").is("four");
+    let generations = house.units("index").found();
+    assert!(
+        generations[0] == "generation 3 serving" || generations[0] == "generation 4 serving",
+        "{generations:?}"
+    );
+}
