@@ -12,7 +12,7 @@ mod perform;
 mod report;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -142,6 +142,7 @@ pub async fn run(
         project: project_directory(&options.settings.file),
         group: options.group,
         stop_timeout: policy.grace,
+        turns: Mutex::default(),
     });
     let (link_sender, mut link_events) = mpsc::channel(LINK_EVENTS);
     let stop_link = CancellationToken::new();
@@ -173,7 +174,7 @@ pub async fn run(
             },
             Some(event) = link_events.recv() => core.hear(event),
             Some(done) = core.tasks.join_next() => core.step(done.map_err(ManagerError::Panicked)?),
-            Some(_) = core.telling.join_next() => {}
+            Some(_) = core.aside.join_next() => {}
             seen = finished(&mut core.looking) => {
                 core.seen(seen.map_err(ManagerError::Panicked)?);
             }
