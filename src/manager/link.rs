@@ -116,6 +116,8 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
             tracing::error!(
                 "the proxy is of version {version}, the manager of {VERSION}; restart tqserver-proxy.service"
             );
+            // Not closed from here: it would connect again at once, and for ever. Its successor takes its place.
+            while let Ok(Some(_)) = ear.next().await {}
             return;
         }
         _ => return,
