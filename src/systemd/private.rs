@@ -51,7 +51,10 @@ pub struct Place(PathBuf);
 impl Place {
     /// The place that belongs to the configuration in `file`. Nothing is made there yet.
     pub fn of(file: &Path) -> Self {
-        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        // A file that is not there, everything has a default, has a place all the same: one for each project.
+        let file = fs::canonicalize(file)
+            .or_else(|_| std::path::absolute(file))
+            .unwrap_or_else(|_| file.to_owned());
         let mut hash = DefaultHasher::new();
         file.hash(&mut hash);
         Self(parent().join(format!("{:016x}", hash.finish())))
@@ -246,5 +249,17 @@ async fn scope(pid: u32) -> Option<String> {
             "systemd gave no scope for the private systemd: {error}"
         )),
         Err(_) => Some("systemd gave no scope for the private systemd in time".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_has_one_place_however_it_is_written() {
+        let relative = Path::new("no-such-config/server.yaml");
+        let absolute = std::env::current_dir().unwrap().join(relative);
+        assert_eq!(Place::of(relative), Place::of(&absolute));
     }
 }
