@@ -155,6 +155,8 @@ impl Core {
 
     fn perform(&mut self, action: Action) {
         let (performer, tasks) = (&self.performer, &mut self.tasks);
+        // How long a worker may take to exit on SIGTERM; a reload may have changed it.
+        let grace = self.settings.shutdown_grace;
         match action {
             Action::Build(instance, spec) => performer.build(tasks, instance, spec),
             Action::Launch {
@@ -164,13 +166,13 @@ impl Core {
                 address,
             } => {
                 self.specs.insert(instance.clone(), spec.clone());
-                performer.launch(tasks, instance, spec, source, address);
+                performer.launch(tasks, instance, spec, source, address, grace);
             }
             Action::Accept(instance, spec) => performer.accept(tasks, instance, spec),
             Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
             Action::Stop { instance, failed } => {
                 let spec = self.specs.remove(&instance);
-                performer.stop(tasks, instance, spec, failed);
+                performer.stop(tasks, instance, spec, failed, grace);
             }
             Action::Prune { worker, live, last } => self.prune(worker, live, last),
             Action::Look(worker) => self.looks.push_back(Wanted::Retry(worker)),

@@ -148,7 +148,6 @@ pub async fn run(
         mode: options.mode,
         project: project_directory(&options.settings.file),
         group: options.group,
-        stop_timeout: policy.grace,
         turns: Mutex::default(),
     });
     let (link_sender, mut link_events) = mpsc::channel(LINK_EVENTS);
