@@ -137,9 +137,22 @@ fn empty(place: &Path) {
     }
 }
 
-/// From the first cgroup to the last; files are left to the caller.
+/// From the mounts to the cgroups; files are left to the caller.
 fn keep_at(place: &Path, systemd: &str) -> Result<(), String> {
-    let hidden = hide_run_systemd()?;
+    if sd_notify::booted().unwrap_or(false) {
+        return keep_in_cgroups(place, systemd);
+    }
+    let made = fs::create_dir("/run/systemd").is_ok();
+    let result = hide_run_systemd().and_then(|()| keep_in_cgroups(place, systemd));
+    if made {
+        let _ = rustix::mount::unmount("/run/systemd", rustix::mount::UnmountFlags::DETACH);
+        let _ = fs::remove_dir("/run/systemd");
+    }
+    result
+}
+
+/// From the first cgroup to the last.
+fn keep_in_cgroups(place: &Path, systemd: &str) -> Result<(), String> {
     let cgroups = Cgroups::make(place)?;
     let started = write_files(place)
         .map_err(|error| format!("write into {}: {error}", place.display()))
@@ -153,10 +166,6 @@ fn keep_at(place: &Path, systemd: &str) -> Result<(), String> {
     });
     take_down(&cgroups);
     cgroups.remove();
-    if hidden {
-        let _ = rustix::mount::unmount("/run/systemd", rustix::mount::UnmountFlags::DETACH);
-        let _ = fs::remove_dir("/run/systemd");
-    }
     result
 }
 
@@ -175,12 +184,7 @@ fn occupy(place: &Path) -> Result<fs::File, String> {
 }
 
 /// systemd refuses to run as a user's where /run/systemd/system is missing, so we show it one in a mount name space of our own.
-/// Returns whether /run/systemd itself had to be made.
-fn hide_run_systemd() -> Result<bool, String> {
-    if sd_notify::booted().unwrap_or(false) {
-        return Ok(false);
-    }
-    let made = fs::create_dir("/run/systemd").is_ok();
+fn hide_run_systemd() -> Result<(), String> {
     let hide = || -> rustix::io::Result<()> {
         use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
         unshare_mounts()?;
@@ -198,8 +202,7 @@ fn hide_run_systemd() -> Result<bool, String> {
     };
     hide().map_err(|error| format!("make a mount name space for the private systemd: {error}"))?;
     fs::create_dir("/run/systemd/system")
-        .map_err(|error| format!("make /run/systemd/system: {error}"))?;
-    Ok(made)
+        .map_err(|error| format!("make /run/systemd/system: {error}"))
 }
 
 #[allow(
