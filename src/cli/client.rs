@@ -103,8 +103,16 @@ impl Client {
     }
 }
 
-fn is_denied(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::InputOutput(error) if error.kind() == std::io::ErrorKind::PermissionDenied)
+/// Whether the bus's socket can not be opened, or its policy does not let us say what we want.
+pub(super) fn is_denied(error: &zbus::Error) -> bool {
+    use std::io::ErrorKind::PermissionDenied;
+    match error {
+        zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) => {
+            error.kind() == PermissionDenied
+        }
+        zbus::Error::FDO(error) => matches!(**error, fdo::Error::AccessDenied(_)),
+        _ => false,
+    }
 }
 
 /// Whether a call failed because the manager ended before it answered.
