@@ -501,24 +501,28 @@ impl Core {
             Instance::new(note.worker.clone(), generation).service_unit()
         });
         let (worker, text) = (note.worker.as_str(), note.text.as_str());
-        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)).
+        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)): with the
+        // first field for the machine's units, which it believes root alone, with the second for a user's.
         match note.severity {
             Severity::Info => tracing::info!(
                 tq.worker = worker,
                 tq.generation = generation,
                 object_systemd_unit = unit,
+                object_systemd_user_unit = unit,
                 "{text}"
             ),
             Severity::Warning => tracing::warn!(
                 tq.worker = worker,
                 tq.generation = generation,
                 object_systemd_unit = unit,
+                object_systemd_user_unit = unit,
                 "{text}"
             ),
             Severity::Error => tracing::error!(
                 tq.worker = worker,
                 tq.generation = generation,
                 object_systemd_unit = unit,
+                object_systemd_user_unit = unit,
                 "{text}"
             ),
         }
