@@ -65,18 +65,20 @@ impl Manager {
     }
 }
 
-async fn supervise(options: Options, kind: Kind, file: &Path) -> anyhow::Result<()> {
+async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Result<()> {
     let bus = options.bus.clone();
     let mut signals = Signals::open()?;
     let (end, ending) = watch::channel(None);
     let (progress, mut settled) = watch::channel(Progress::default());
     let (reload, mut reloads) = mpsc::channel(1);
-    let mut manager =
-        tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
-    notify::ready(&format!(
+    // Not before it is the manager: a start that fails is to be told to who asked for it.
+    let ready = format!(
         "manages the workers of {} by the {kind} systemd",
         file.display()
-    ));
+    );
+    options.owning = Some(Box::new(move || notify::ready(&ready)));
+    let mut manager =
+        tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
     loop {
         tokio::select! {
             ended = &mut manager => return Ok(ended??),
