@@ -184,7 +184,8 @@ fn cleaning(
     })
 }
 
-/// A directory for sockets and logs, for its owner alone.
+/// A directory for sockets and logs. Others may pass through it: each socket has its own permissions, and the proxy may be another
+/// user's.
 ///
 /// # Errors
 /// When it can not be made.

@@ -16,6 +16,7 @@ const BACK: Duration = Duration::from_secs(30);
 /// A connection to the bus a manager is on.
 pub(super) struct Client {
     connection: Connection,
+    kind: Kind,
 }
 
 impl Client {
@@ -32,7 +33,7 @@ impl Client {
             let built = connection::Builder::address(address.as_str()).build();
             match tokio::time::timeout(Duration::from_secs(5), built).await {
                 Ok(Ok(connection)) => {
-                    let client = Self { connection };
+                    let client = Self { connection, kind };
                     if client.is_there().await? {
                         return Ok(client);
                     }
@@ -54,6 +55,20 @@ impl Client {
         }
         let hint = "start one with `tqserver dev`, or `systemctl start tqserver`".to_owned();
         Err(refused(exit::UNAVAILABLE, "no TQServer runs here", hint))
+    }
+
+    /// Which systemd the manager is one of.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where to look when the manager does not do as it should.
+    pub(super) fn hint(&self) -> String {
+        match self.kind {
+            Kind::System => "see `systemctl status tqserver`".to_owned(),
+            Kind::User => "see `systemctl --user status tqserver`".to_owned(),
+            Kind::Private => "see what `tqserver dev` said in its terminal".to_owned(),
+        }
     }
 
     async fn is_there(&self) -> anyhow::Result<bool> {
@@ -97,14 +112,22 @@ impl Client {
             _ => Err(refused(
                 exit::UNAVAILABLE,
                 "the manager went away and did not come back",
-                "see `systemctl status tqserver`".to_owned(),
+                self.hint(),
             )),
         }
     }
 }
 
-fn is_denied(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::InputOutput(error) if error.kind() == std::io::ErrorKind::PermissionDenied)
+/// Whether the bus's socket can not be opened, or its policy does not let us say what we want.
+pub(super) fn is_denied(error: &zbus::Error) -> bool {
+    use std::io::ErrorKind::PermissionDenied;
+    match error {
+        zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) => {
+            error.kind() == PermissionDenied
+        }
+        zbus::Error::FDO(error) => matches!(**error, fdo::Error::AccessDenied(_)),
+        _ => false,
+    }
 }
 
 /// Whether a call failed because the manager ended before it answered.

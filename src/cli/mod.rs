@@ -188,12 +188,23 @@ fn explain(error: &anyhow::Error) -> u8 {
 /// The exit code and hint that follow from what failed.
 fn guess(error: &anyhow::Error) -> (u8, Option<String>) {
     use crate::manager::ManagerError;
-    use crate::systemd::PrivateError;
-    if error.chain().any(|cause| {
+    use crate::manager::control::ControlError;
+    use crate::systemd::{BusError, PrivateError};
+    // What the bus refuses is no I/O error, and wrapped in the error of who asked.
+    let bus = match (
+        error.downcast_ref::<ManagerError>(),
+        error.downcast_ref::<ControlError>(),
+    ) {
+        (Some(ManagerError::Name(error)), _) | (_, Some(ControlError::ZBus(error))) => Some(error),
+        (Some(ManagerError::Bus(BusError::Connect { source, .. })), _) => Some(&**source),
+        _ => error.downcast_ref(),
+    };
+    let file = error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
             .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
-    }) {
+    });
+    if file || bus.is_some_and(client::is_denied) {
         return (
             exit::NOT_PERMITTED,
             Some("run it as root, or as the user who owns the files".to_owned()),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Common;
 use crate::config::Mode;
 use crate::dev::{self, Asked, Signals};
-use crate::manager::{self, Ending, Options, Progress};
+use crate::manager::{self, Door, Ending, Options, Progress};
 use crate::proxy;
 use crate::systemd::{Kind, notify, own_job, stop_unit};
 
@@ -39,9 +39,10 @@ impl Manager {
         let runtime_directory = kind.runtime_directory(&file);
         dev::make(&runtime_directory)?;
         let gid = self.group.as_deref().map(group_id).transpose()?;
-        let link = runtime_directory.join(LINK);
-        let door = manager::open_door(link.clone(), gid)
-            .with_context(|| format!("listen on {}", link.display()))?;
+        let door = Door::Path {
+            path: runtime_directory.join(LINK),
+            group: gid,
+        };
         let state_directory = match (mode, self.state_directory) {
             (Mode::Development, _) => None,
             (Mode::Production, Some(directory)) => Some(std::path::absolute(directory)?),
@@ -64,18 +65,20 @@ impl Manager {
     }
 }
 
-async fn supervise(options: Options, kind: Kind, file: &Path) -> anyhow::Result<()> {
+async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Result<()> {
     let bus = options.bus.clone();
     let mut signals = Signals::open()?;
     let (end, ending) = watch::channel(None);
     let (progress, mut settled) = watch::channel(Progress::default());
     let (reload, mut reloads) = mpsc::channel(1);
-    let mut manager =
-        tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
-    notify::ready(&format!(
+    // Not before it is the manager: a start that fails is to be told to who asked for it.
+    let ready = format!(
         "manages the workers of {} by the {kind} systemd",
         file.display()
-    ));
+    );
+    options.owning = Some(Box::new(move || notify::ready(&ready)));
+    let mut manager =
+        tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
     loop {
         tokio::select! {
             ended = &mut manager => return Ok(ended??),

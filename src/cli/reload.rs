@@ -31,7 +31,8 @@ impl Reload {
                 Err(ControlError::BadConfiguration(problems)) => {
                     eprintln!("{problems}");
                     let sentence = "nothing was reloaded, the running configuration stays";
-                    return Err(refused(exit::CONFIG, sentence, None));
+                    let hint = "mend it, and try with `tqserver check`".to_owned();
+                    return Err(refused(exit::CONFIG, sentence, hint));
                 }
                 Err(ControlError::InvalidArgument(sentence)) => {
                     return Err(refused(exit::USAGE, sentence, None));

@@ -6,6 +6,10 @@ use super::client::Client;
 use super::{Common, exit, refused};
 use crate::limits::ByteSize;
 use crate::manager::control::{GenerationStatus, WorkerStatus};
+use crate::systemd::Kind;
+
+/// Longest wait for the manager's report.
+const ANSWER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
@@ -20,7 +24,15 @@ pub(super) struct Status {
 impl Status {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let client = Client::find(common).await?;
-        let mut workers = client.manager().await?.list_workers().await?;
+        let manager = client.manager().await?;
+        let answer = tokio::time::timeout(ANSWER, manager.list_workers()).await;
+        let mut workers = answer.map_err(|_| {
+            refused(
+                exit::UNAVAILABLE,
+                format!("the manager did not answer in {} s", ANSWER.as_secs()),
+                client.hint(),
+            )
+        })??;
         if let Some(name) = &self.worker {
             let known: Vec<String> = workers.iter().map(|worker| worker.name.clone()).collect();
             workers.retain(|worker| worker.name == *name);
@@ -36,7 +48,10 @@ impl Status {
         if self.json {
             println!("{}", serde_json::to_string_pretty(&workers)?);
         } else if self.worker.is_some() {
-            workers.iter().for_each(detail);
+            let log = |worker| log_of(client.kind(), common, worker);
+            workers
+                .iter()
+                .for_each(|worker| detail(worker, &log(&worker.name)));
         } else {
             table(&workers);
         }
@@ -44,8 +59,8 @@ impl Status {
     }
 }
 
-const HEAD: [&str; 9] = [
-    "WORKER", "ROUTE", "STATE", "GEN", "PID", "MEMORY", "CPU", "REQUESTS", "UP",
+const HEAD: [&str; 10] = [
+    "WORKER", "ROUTE", "STATE", "GEN", "PID", "MEMORY", "CPU", "REQUESTS", "RESTARTS", "UP",
 ];
 
 fn table(workers: &[WorkerStatus]) {
@@ -94,6 +109,7 @@ fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
             dash(),
             dash(),
             dash(),
+            dash(),
         ],
         Some(run) => [
             name,
@@ -108,12 +124,13 @@ fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
             memory(run),
             cpu(run),
             run.requests.to_string(),
+            run.restarts.to_string(),
             uptime(run),
         ],
     }
 }
 
-fn detail(worker: &WorkerStatus) {
+fn detail(worker: &WorkerStatus, log: &str) {
     println!("{} on {}: {}", worker.name, worker.route, worker.state);
     for run in &worker.generations {
         println!(
@@ -137,7 +154,19 @@ fn detail(worker: &WorkerStatus) {
     if !worker.last_failure.is_empty() {
         println!("  {}", failure(worker));
     }
-    println!("  log: journalctl -u 'tqserver-{}@*'", worker.name);
+    println!("  log: {log}");
+}
+
+/// How to read a worker's log, unless it has a `log_file`.
+fn log_of(kind: Kind, common: &Common, worker: &str) -> String {
+    match kind {
+        Kind::System => format!("journalctl -u 'tqserver-{worker}@*'"),
+        Kind::User => format!("journalctl --user -u 'tqserver-{worker}@*'"),
+        Kind::Private => {
+            let directory = kind.runtime_directory(&common.config).join("log");
+            format!("tail {}/{worker}@*.log", directory.display())
+        }
+    }
 }
 
 fn failure(worker: &WorkerStatus) -> String {

@@ -155,6 +155,8 @@ impl Core {
 
     fn perform(&mut self, action: Action) {
         let (performer, tasks) = (&self.performer, &mut self.tasks);
+        // How long a worker may take to exit on SIGTERM; a reload may have changed it.
+        let grace = self.settings.shutdown_grace;
         match action {
             Action::Build(instance, spec) => performer.build(tasks, instance, spec),
             Action::Launch {
@@ -164,13 +166,13 @@ impl Core {
                 address,
             } => {
                 self.specs.insert(instance.clone(), spec.clone());
-                performer.launch(tasks, instance, spec, source, address);
+                performer.launch(tasks, instance, spec, source, address, grace);
             }
             Action::Accept(instance, spec) => performer.accept(tasks, instance, spec),
             Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
             Action::Stop { instance, failed } => {
                 let spec = self.specs.remove(&instance);
-                performer.stop(tasks, instance, spec, failed);
+                performer.stop(tasks, instance, spec, failed, grace);
             }
             Action::Prune { worker, live, last } => self.prune(worker, live, last),
             Action::Look(worker) => self.looks.push_back(Wanted::Retry(worker)),
@@ -499,24 +501,28 @@ impl Core {
             Instance::new(note.worker.clone(), generation).service_unit()
         });
         let (worker, text) = (note.worker.as_str(), note.text.as_str());
-        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)).
+        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)): with the
+        // first field for the machine's units, which it believes root alone, with the second for a user's.
         match note.severity {
             Severity::Info => tracing::info!(
                 tq.worker = worker,
                 tq.generation = generation,
                 object_systemd_unit = unit,
+                object_systemd_user_unit = unit,
                 "{text}"
             ),
             Severity::Warning => tracing::warn!(
                 tq.worker = worker,
                 tq.generation = generation,
                 object_systemd_unit = unit,
+                object_systemd_user_unit = unit,
                 "{text}"
             ),
             Severity::Error => tracing::error!(
                 tq.worker = worker,
                 tq.generation = generation,
                 object_systemd_unit = unit,
+                object_systemd_user_unit = unit,
                 "{text}"
             ),
         }

@@ -40,7 +40,9 @@ impl Journal {
     ) -> Option<PathBuf> {
         let template = &spec.settings.limits.log_file;
         if !template.is_empty() {
-            return Some(project.join(fill(template, spec, instance)));
+            // systemd takes no path with "./" or "//" in it.
+            let file = project.join(fill(template, spec, instance));
+            return Some(file.components().collect());
         }
         match self {
             Self::Journald { .. } => None,

@@ -17,7 +17,40 @@ pub enum Door {
     /// It is in the same process.
     Stream(UnixStream),
     /// It connects here. Who may is for the file's permissions to say.
+    Path {
+        /// The socket's file, which is made once the manager is the only one.
+        path: PathBuf,
+        /// The proxy's group, if it is not the manager's own user.
+        group: Option<u32>,
+    },
+}
+
+/// A door that is open.
+#[derive(Debug)]
+pub(super) enum OpenDoor {
+    Stream(UnixStream),
     Listener(UnixListener),
+}
+
+impl Door {
+    /// Binds the socket the proxy connects to, for the owner and, if there is one, the proxy's group. It takes the place of one that
+    /// is there, so the caller must know that no other manager listens on that.
+    pub(super) fn open(self) -> std::io::Result<OpenDoor> {
+        use std::os::unix::fs::PermissionsExt;
+        let (path, group) = match self {
+            Self::Stream(stream) => return Ok(OpenDoor::Stream(stream)),
+            Self::Path { path, group } => (path, group),
+        };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        std::os::unix::fs::chown(&path, None, group)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+        Ok(OpenDoor::Listener(listener))
+    }
 }
 
 /// What the manager's loop hears of the link.
@@ -43,13 +76,13 @@ impl Outbox {
 }
 
 /// Accepts one proxy after the other; a newer one takes the place of an older one. Returns when the loop is gone, or the only proxy.
-pub(super) async fn serve(door: Door, events: mpsc::Sender<LinkEvent>) {
+pub(super) async fn serve(door: OpenDoor, events: mpsc::Sender<LinkEvent>) {
     let listener = match door {
-        Door::Stream(stream) => {
+        OpenDoor::Stream(stream) => {
             talk(stream, &events).await;
             return;
         }
-        Door::Listener(listener) => listener,
+        OpenDoor::Listener(listener) => listener,
     };
     let mut next = listener.accept().await;
     loop {
@@ -83,6 +116,8 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
             tracing::error!(
                 "the proxy is of version {version}, the manager of {VERSION}; restart tqserver-proxy.service"
             );
+            // Not closed from here: it would connect again at once, and for ever. Its successor takes its place.
+            while let Ok(Some(_)) = ear.next().await {}
             return;
         }
         _ => return,
@@ -161,21 +196,4 @@ impl Questions {
     pub(super) fn forget(&mut self) {
         self.open.clear();
     }
-}
-
-/// Binds the socket the proxy connects to, for the owner and, if there is one, the proxy's group.
-///
-/// # Errors
-/// When the directory can not be written to.
-pub fn open_door(path: PathBuf, group: Option<u32>) -> std::io::Result<Door> {
-    use std::os::unix::fs::PermissionsExt;
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path)?;
-    let mode = if group.is_some() { 0o660 } else { 0o600 };
-    std::os::unix::fs::chown(&path, None, group)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
-    Ok(Door::Listener(listener))
 }

@@ -135,7 +135,16 @@ pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> Vec<Found> 
 }
 
 fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
-    let mut record: Record = serde_json::from_str(&unit.record).ok()?;
+    let mut record: Record = match serde_json::from_str(&unit.record) {
+        Ok(record) => record,
+        Err(error) => {
+            tracing::warn!(
+                "{} was made by another version of TQServer and is left alone ({error}); stop it when it is not needed any more",
+                unit.instance.service_unit()
+            );
+            return None;
+        }
+    };
     // Assets may have been replaced since the units were made.
     if let Some(store) = store
         && let Ok(Some(manifest)) = store.manifest(&unit.instance)

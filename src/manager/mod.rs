@@ -24,7 +24,7 @@ use crate::systemd::{BusError, Systemd, UnitChange};
 
 use self::core::{Core, finished};
 pub use journal::Journal;
-pub use link::{Door, open_door};
+pub use link::Door;
 pub use look::LookError;
 use perform::{Performer, chain};
 
@@ -75,6 +75,9 @@ pub enum ManagerError {
     /// Generations of other workers run in this systemd; they are not to be mixed up with a developer's.
     #[error("workers in {} run in this systemd, left by another TQServer; stop them with `systemctl --user stop tqserver.slice`, or start this one with --manager=private", .0.display())]
     Foreign(PathBuf),
+    /// The proxy can not be listened for.
+    #[error("listen for the proxy in {}", .0.display())]
+    Door(PathBuf, #[source] std::io::Error),
     /// The store of snapshots can not be used.
     #[error(transparent)]
     Store(#[from] SnapshotError),
@@ -130,6 +133,10 @@ pub async fn run(
     {
         return Err(ManagerError::Foreign(foreign));
     }
+    // Not before this is the only manager: the door takes the place of another one's.
+    let door = options.door.open();
+    let door =
+        door.map_err(|error| ManagerError::Door(options.runtime_directory.clone(), error))?;
     if let Some(owning) = options.owning {
         owning();
     }
@@ -141,7 +148,6 @@ pub async fn run(
         mode: options.mode,
         project: project_directory(&options.settings.file),
         group: options.group,
-        stop_timeout: policy.grace,
         turns: Mutex::default(),
     });
     let (link_sender, mut link_events) = mpsc::channel(LINK_EVENTS);
@@ -149,7 +155,7 @@ pub async fn run(
     let _stop_link = stop_link.clone().drop_guard();
     let link = tokio::spawn(async move {
         tokio::select! {
-            () = link::serve(options.door, link_sender) => {}
+            () = link::serve(door, link_sender) => {}
             () = stop_link.cancelled() => {}
         }
     });

@@ -34,8 +34,6 @@ pub(super) struct Performer {
     pub(super) project: PathBuf,
     /// Group that may connect to workers' sockets: the proxy's.
     pub(super) group: Option<String>,
-    /// How long a worker may take to exit on SIGTERM.
-    pub(super) stop_timeout: Duration,
     /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
     pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -66,10 +64,13 @@ impl Performer {
         spec: Spec,
         source: Source,
         address: Address,
+        stop_timeout: Duration,
     ) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            let result = this.start(&instance, spec, source, address).await;
+            let result = this
+                .start(&instance, spec, source, address, stop_timeout)
+                .await;
             Event::Launched(instance, result)
         });
     }
@@ -80,6 +81,7 @@ impl Performer {
         spec: Spec,
         source: Source,
         address: Address,
+        stop_timeout: Duration,
     ) -> Result<Option<PathBuf>, Reason> {
         let (files, public) = self.files(instance, &spec, source).await?;
         if spec.settings.kind == WorkerType::Static {
@@ -118,7 +120,7 @@ impl Performer {
             env: spec.settings.env,
             limits: spec.settings.limits,
             output,
-            stop_timeout: self.stop_timeout,
+            stop_timeout,
             record: record_text,
         };
         self.systemd
@@ -220,10 +222,11 @@ impl Performer {
         instance: Instance,
         spec: Option<Spec>,
         failed: bool,
+        stop_timeout: Duration,
     ) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            if let Err(error) = this.systemd.stop_pair(&instance, this.stop_timeout).await {
+            if let Err(error) = this.systemd.stop_pair(&instance, stop_timeout).await {
                 tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{}; going on without", chain(&error));
             }
             let mut log = Vec::new();

@@ -87,7 +87,7 @@ impl Kind {
                 given("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| SYSTEM_BUS.to_owned())
             }
             Self::User => given("DBUS_SESSION_BUS_ADDRESS").unwrap_or_else(|| {
-                format!("unix:path={}/bus", session().unwrap_or_default().display())
+                format!("unix:path={}/bus", users_runtime_directory().display())
             }),
             Self::Private => Place::of(file).bus_address(),
         }
@@ -100,9 +100,7 @@ impl Kind {
         }
         match self {
             Self::System => PathBuf::from("/run/tqserver"),
-            Self::User => session()
-                .unwrap_or_else(|| PathBuf::from("/tmp"))
-                .join("tqserver"),
+            Self::User => users_runtime_directory().join("tqserver"),
             Self::Private => Place::of(file).runtime_directory(),
         }
     }
@@ -129,7 +127,14 @@ impl Kind {
     }
 }
 
-/// The user's runtime directory.
+/// The user's runtime directory, which logind makes at this place also for who was not told (pam_systemd(8)). Never one in /tmp,
+/// where anybody could have made it first.
+fn users_runtime_directory() -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    session().unwrap_or_else(|| PathBuf::from(format!("/run/user/{user}")))
+}
+
+/// The user's runtime directory, if there is a session.
 fn session() -> Option<PathBuf> {
     std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)

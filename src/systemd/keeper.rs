@@ -8,13 +8,14 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::cgroup::Cgroups;
@@ -110,13 +111,28 @@ fn keep() -> Result<(), String> {
     left_over.remove();
     empty(&place);
     let result = keep_at(&place, systemd);
-    empty(&place);
-    let _ = fs::remove_dir(&place);
-    if let Some(parent) = place.parent() {
-        // Only when no other place is in it.
-        let _ = fs::remove_dir(parent);
-    }
+    leave(&place);
     result
+}
+
+/// A directory for its owner alone; one that somebody else made there first is refused.
+fn make(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => return result,
+    }
+    let found = fs::symlink_metadata(path)?;
+    if found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.mode() & 0o077 == 0
+    {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it exists and is not a directory of yours alone",
+        ))
+    }
 }
 
 /// Removes everything in the place.
@@ -137,9 +153,16 @@ fn empty(place: &Path) {
     }
 }
 
-/// From the first cgroup to the last; files are left to the caller.
+/// As far as systemd needs it, with a /run/systemd of its own.
 fn keep_at(place: &Path, systemd: &str) -> Result<(), String> {
-    let hidden = hide_run_systemd()?;
+    if !sd_notify::booted().unwrap_or(false) {
+        hide_run_systemd(place)?;
+    }
+    keep_in_cgroups(place, systemd)
+}
+
+/// From the first cgroup to the last.
+fn keep_in_cgroups(place: &Path, systemd: &str) -> Result<(), String> {
     let cgroups = Cgroups::make(place)?;
     let started = write_files(place)
         .map_err(|error| format!("write into {}: {error}", place.display()))
@@ -153,34 +176,58 @@ fn keep_at(place: &Path, systemd: &str) -> Result<(), String> {
     });
     take_down(&cgroups);
     cgroups.remove();
-    if hidden {
-        let _ = rustix::mount::unmount("/run/systemd", rustix::mount::UnmountFlags::DETACH);
-        let _ = fs::remove_dir("/run/systemd");
-    }
     result
 }
 
 /// Makes the directory ours, or says whose it is.
 fn occupy(place: &Path) -> Result<fs::File, String> {
     let failed = |error: io::Error| format!("make {}: {error}", place.display());
-    match fs::DirBuilder::new().mode(0o700).create(place) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
-    }
+    let _others_wait = alone(place).map_err(failed)?;
+    place.parent().map_or(Ok(()), make).map_err(failed)?;
+    make(place).map_err(failed)?;
     let directory = fs::File::open(place).map_err(failed)?;
-    rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+    flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         "TQServer runs already for this configuration; use `tqserver reload` or `tqserver status`, or stop the other one".to_owned()
     })?;
     Ok(directory)
 }
 
-/// systemd refuses to run as a user's where /run/systemd/system is missing, so we show it one in a mount name space of our own.
-/// Returns whether /run/systemd itself had to be made.
-fn hide_run_systemd() -> Result<bool, String> {
-    if sd_notify::booted().unwrap_or(false) {
-        return Ok(false);
+/// Removes the place, its parent if no other place is in it, and then a /run/systemd that is there for our sake alone.
+fn leave(place: &Path) {
+    let _others_wait = alone(place);
+    empty(place);
+    let _ = fs::remove_dir(place);
+    let last = place
+        .parent()
+        .is_some_and(|parent| fs::remove_dir(parent).is_ok());
+    if last && rustix::process::geteuid().is_root() && is_hidden() {
+        let _ = rustix::mount::unmount("/run/systemd", rustix::mount::UnmountFlags::DETACH);
+        // One that somebody else uses is not empty.
+        let _ = fs::remove_dir("/run/systemd");
     }
-    let made = fs::create_dir("/run/systemd").is_ok();
+}
+
+/// While this is held no other keeper comes or goes: what is shared by all places is made and removed by one at a time.
+fn alone(place: &Path) -> io::Result<fs::File> {
+    let above = place
+        .parent()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("/"));
+    let directory = fs::File::open(above)?;
+    flock(&directory, FlockOperation::LockExclusive)?;
+    Ok(directory)
+}
+
+/// Whether /run/systemd is the one we mounted.
+fn is_hidden() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    containing_mount(&mounts, Path::new("/run/systemd")) == Some("/run/systemd")
+}
+
+/// systemd refuses to run as a user's where /run/systemd/system is missing, so we show it one in a mount name space of our own.
+fn hide_run_systemd(place: &Path) -> Result<(), String> {
+    let _others_wait = alone(place).map_err(|error| format!("lock the place: {error}"))?;
+    let _ = fs::create_dir("/run/systemd");
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let below = containing_mount(&mounts, Path::new("/run/systemd")).ok_or(
         "/run is on no mount that can be seen from here; in a chroot, mount a tmpfs on its /run first",
@@ -200,8 +247,7 @@ fn hide_run_systemd() -> Result<bool, String> {
     };
     hide().map_err(|error| format!("make a mount name space for the private systemd: {error}"))?;
     fs::create_dir("/run/systemd/system")
-        .map_err(|error| format!("make /run/systemd/system: {error}"))?;
-    Ok(made)
+        .map_err(|error| format!("make /run/systemd/system: {error}"))
 }
 
 /// The mount point in `mountinfo` (proc_pid_mountinfo(5)) that `path` lies on. In a chroot `/` need not be one.

@@ -10,7 +10,6 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,14 +27,6 @@ const DOWN: Duration = Duration::from_secs(30);
 /// Why there is no private systemd.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
-    /// No place for its runtime directory.
-    #[error("make the private systemd's directory {}", path.display())]
-    Directory {
-        /// Where it should have been.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
     /// The keeper could not be started.
     #[error("start the keeper of the private systemd")]
     Spawn(#[source] io::Error),
@@ -51,7 +42,10 @@ pub struct Place(PathBuf);
 impl Place {
     /// The place that belongs to the configuration in `file`. Nothing is made there yet.
     pub fn of(file: &Path) -> Self {
-        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        // A file that is not there, everything has a default, has a place all the same: one for each project.
+        let file = fs::canonicalize(file)
+            .or_else(|_| std::path::absolute(file))
+            .unwrap_or_else(|_| file.to_owned());
         let mut hash = DefaultHasher::new();
         file.hash(&mut hash);
         Self(parent().join(format!("{:016x}", hash.finish())))
@@ -87,26 +81,6 @@ fn parent() -> PathBuf {
     }
 }
 
-/// A directory for its owner alone; one that somebody else made there first is refused.
-fn make(path: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        result => return result,
-    }
-    let found = fs::symlink_metadata(path)?;
-    if found.is_dir()
-        && found.uid() == rustix::process::geteuid().as_raw()
-        && found.mode() & 0o077 == 0
-    {
-        Ok(())
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "it exists and is not a directory of yours alone",
-        ))
-    }
-}
-
 /// A running private systemd. Dropping it has the keeper take it down, without waiting for the end.
 pub struct Private {
     place: Place,
@@ -122,11 +96,6 @@ impl Private {
     /// # Errors
     /// When another one runs there, or what it needs is missing: the message says what to install or do.
     pub async fn start(place: Place, units: Option<&Path>) -> Result<Self, PrivateError> {
-        let parent = parent();
-        make(&parent).map_err(|source| PrivateError::Directory {
-            path: parent,
-            source,
-        })?;
         let mut command = Command::new("/proc/self/exe");
         // Neither its name nor its arguments say "tqserver": what kills all of those must not kill who tidies up after them.
         command
@@ -246,5 +215,17 @@ async fn scope(pid: u32) -> Option<String> {
             "systemd gave no scope for the private systemd: {error}"
         )),
         Err(_) => Some("systemd gave no scope for the private systemd in time".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_has_one_place_however_it_is_written() {
+        let relative = Path::new("no-such-config/server.yaml");
+        let absolute = std::env::current_dir().unwrap().join(relative);
+        assert_eq!(Place::of(relative), Place::of(&absolute));
     }
 }

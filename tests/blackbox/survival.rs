@@ -207,6 +207,21 @@ fn a_proxy_that_comes_back_without_a_manager_serves_when_the_manager_does() {
 }
 
 #[test]
+fn a_second_manager_is_refused_and_takes_nothing_from_the_first() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    house
+        .run(["manager", "--mode=development"])
+        .exits(1)
+        .says("another TQServer manages this systemd already");
+    let proxy = house.proxy_pid();
+    kill(proxy, Signal::KILL);
+    until("another proxy runs", || house.proxy_pid() != proxy);
+    house.replace("index", says("two"));
+    house.reload().succeeds();
+    house.get("/").is("two");
+}
+
+#[test]
 fn a_restart_of_the_manager_leaves_the_workers_and_a_stop_takes_them_along() {
     let house = House::new().worker("index", says("one")).planes().open();
     let pid = house.pid("index");
