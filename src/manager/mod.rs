@@ -128,9 +128,10 @@ pub async fn run(
     })?;
     let store = options.state_directory.map(Store::open).transpose()?;
     let found = look::adopted(systemd.loaded().await?, store.as_ref());
-    if let (Mode::Development, Some(foreign)) =
-        (options.mode, look::foreign(&found, &options.settings))
-    {
+    // With both planes in one process everything in our slice is stopped at the end, whatever the mode.
+    let is_developers =
+        options.mode == Mode::Development || matches!(options.door, Door::Stream(_));
+    if let (true, Some(foreign)) = (is_developers, look::foreign(&found, &options.settings)) {
         return Err(ManagerError::Foreign(foreign));
     }
     // Not before this is the only manager: the door takes the place of another one's.
