@@ -37,8 +37,13 @@ pub struct Start {
 /// # Errors
 /// When systemd can not be had, or one of the planes ends by itself.
 pub async fn run(start: Start) -> anyhow::Result<()> {
-    let mut private = host(start.kind, &start.settings.file).await?;
     let mut signals = Signals::open()?;
+    let host = host(start.kind, &start.settings.file);
+    let mut private = tokio::select! {
+        private = host => private?,
+        // What has begun to come up is taken down by its keeper.
+        () = signals.end() => return Ok(()),
+    };
     let mut planes = Planes::start(&start)?;
     let result = tokio::select! {
         result = planes.until_told(&mut signals) => result,
@@ -159,6 +164,11 @@ async fn ended(private: Option<&mut Private>) {
 
 /// A private systemd where one is wanted.
 async fn host(kind: Kind, file: &Path) -> anyhow::Result<Option<Private>> {
+    if kind == Kind::System {
+        tracing::warn!(
+            "the machine's systemd runs workers as root and without a sandbox: only for workers you trust"
+        );
+    }
     if kind != Kind::Private {
         return Ok(None);
     }
@@ -267,6 +277,8 @@ pub struct Signals {
     hangup: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// We were started in a terminal.
+    terminal: bool,
 }
 
 impl Signals {
@@ -279,13 +291,15 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            terminal: has_terminal(),
         })
     }
 
     /// The next signal.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.hangup.recv() => Asked::Reload,
+            // The terminal we were started in is gone: nobody can end us any more.
+            _ = self.hangup.recv() => if self.terminal && !has_terminal() { Asked::End } else { Asked::Reload },
             _ = self.interrupt.recv() => Asked::End,
             _ = self.terminate.recv() => Asked::End,
         }
@@ -294,4 +308,9 @@ impl Signals {
     async fn end(&mut self) {
         while self.next().await != Asked::End {}
     }
+}
+
+/// Whether this process has a controlling terminal (tty(4)).
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }

@@ -38,7 +38,7 @@ impl Client {
                         return Ok(client);
                     }
                     if client.is_on_its_way().await {
-                        client.until_back().await?;
+                        client.until_back(None).await?;
                         return Ok(client);
                     }
                 }
@@ -90,31 +90,37 @@ impl Client {
         Ok(Manager1Proxy::new(&self.connection).await?)
     }
 
-    /// Waits until a manager that has gone is back.
-    pub(super) async fn until_back(&self) -> anyhow::Result<()> {
+    /// Waits until there is a manager other than `before`.
+    pub(super) async fn until_back(&self, before: Option<&str>) -> anyhow::Result<()> {
         let bus = DBusProxy::new(&self.connection).await?;
         let mut changes = bus
             .receive_name_owner_changed_with_args(&[(0, NAME)])
             .await?;
-        if self.is_there().await? {
-            return Ok(());
-        }
         let back = async {
-            while let Some(change) = changes.next().await {
-                if change.args().is_ok_and(|args| args.new_owner().is_some()) {
-                    return true;
-                }
+            while self
+                .owner()
+                .await
+                .is_none_or(|owner| Some(owner.as_str()) == before)
+            {
+                changes.next().await?;
             }
-            false
+            Some(())
         };
         match tokio::time::timeout(BACK, back).await {
-            Ok(true) => Ok(()),
+            Ok(Some(())) => Ok(()),
             _ => Err(refused(
                 exit::UNAVAILABLE,
                 "the manager went away and did not come back",
                 self.hint(),
             )),
         }
+    }
+
+    /// The connection of the manager that is there now.
+    pub(super) async fn owner(&self) -> Option<String> {
+        let bus = DBusProxy::new(&self.connection).await.ok()?;
+        let owner = bus.get_name_owner(NAME.try_into().ok()?).await.ok()?;
+        Some(owner.to_string())
     }
 }
 

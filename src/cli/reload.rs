@@ -23,10 +23,11 @@ impl Reload {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let client = Client::find(common).await?;
         let outcomes = loop {
+            let owner = client.owner().await;
             match self.ask(&client.manager().await?, common.quiet).await {
                 Err(error) if is_gone(&error) => {
+                    client.until_back(owner.as_deref()).await?;
                     eprintln!("the manager was restarted; asking the new one");
-                    client.until_back().await?;
                 }
                 Err(ControlError::BadConfiguration(problems)) => {
                     eprintln!("{problems}");

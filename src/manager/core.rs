@@ -24,6 +24,10 @@ use crate::wire::{ToManager, ToProxy};
 
 /// How often files that stand in for a journal are looked after.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
+/// Wait before the workers' directory is looked for again that was not there at the start (a file system that is mounted late).
+const START_AGAIN: Duration = Duration::from_secs(2);
+/// Looks at the disk that may be waited for; further requests wait on the bus.
+const LOOKS: usize = 64;
 
 /// The look at the disk under way.
 pub(super) type Looking = Option<(Wanted, JoinHandle<Result<Sight, LookError>>)>;
@@ -78,10 +82,14 @@ pub(super) struct Core {
     next_reload: u64,
     progress: watch::Sender<Progress>,
     trim_at: Instant,
+    /// When the first look is tried again, if it could not be taken.
+    start_at: Option<Instant>,
     first_look_done: bool,
     /// Serials of the route table that was sent last and of the one the proxy serves by.
     published: u64,
     applied: u64,
+    /// The workers are being stopped.
+    pub(super) ending: bool,
     /// Everything is stopped: the loop can end.
     pub(super) ended: bool,
 }
@@ -115,9 +123,11 @@ impl Core {
             next_reload: 1,
             progress,
             trim_at: Instant::now() + TRIM_EVERY,
+            start_at: None,
             first_look_done: false,
             published: 0,
             applied: 0,
+            ending: false,
             ended: false,
         }
     }
@@ -134,7 +144,8 @@ impl Core {
 
     pub(super) fn deadline(&self) -> Instant {
         let fleet = self.fleet.deadline().map(|moment| self.started + moment);
-        fleet.map_or(self.trim_at, |moment| moment.min(self.trim_at))
+        let due = fleet.into_iter().chain(self.start_at);
+        due.fold(self.trim_at, Instant::min)
     }
 
     pub(super) fn tick(&mut self) {
@@ -142,7 +153,15 @@ impl Core {
             self.performer.journal.trim();
             self.trim_at = Instant::now() + TRIM_EVERY;
         }
+        if self.start_at.take_if(|at| *at <= Instant::now()).is_some() {
+            self.looks.push_back(Wanted::Start);
+        }
         self.step(Event::Tick);
+    }
+
+    /// Whether another request can be taken.
+    pub(super) fn has_room(&self) -> bool {
+        self.looks.len() < LOOKS
     }
 
     pub(super) fn step(&mut self, event: Event) {
@@ -318,9 +337,11 @@ impl Core {
                 return;
             }
             (Err(error), Wanted::Start) => {
-                tracing::error!("the workers can not be read; mend it and reload:\n{error}");
-                self.first_look_done = true;
-                return self.tell_settled();
+                tracing::error!(
+                    "the workers can not be read; tried again until they can:\n{error}"
+                );
+                self.start_at = Some(Instant::now() + START_AGAIN);
+                return;
             }
             (Err(error), Wanted::Retry(name)) => {
                 // It stays to be tried, as if it alone were wrong.
@@ -425,6 +446,8 @@ impl Core {
 
     pub(super) fn asked(&mut self, request: Request) {
         match request {
+            // Without an answer the caller is told that the manager is about to end.
+            Request::Reload { .. } if self.ending => {}
             Request::Reload {
                 only,
                 force,
@@ -456,6 +479,11 @@ impl Core {
     }
 
     fn reload(&mut self, sight: Sight, only: Vec<WorkerName>, force: bool, caller: Caller) {
+        if !self.first_look_done {
+            // What was accepted comes first, whatever is deployed by now.
+            self.start_at = None;
+            self.start(sight.clone());
+        }
         let id = self.next_reload;
         self.next_reload += 1;
         self.callers.insert(id, caller);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +11,9 @@ use crate::wire::{Count, Duplex, ToManager, ToProxy, VERSION};
 
 /// Messages that may wait for the proxy; one that reads so slowly is cut off and starts anew.
 const OUTBOX: usize = 1024;
+
+/// Pause after a connection that could not be accepted: for want of descriptors the next try would fail at once, and so on.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the proxy comes from.
 #[derive(Debug)]
@@ -98,7 +102,8 @@ pub(super) async fn serve(door: OpenDoor, events: mpsc::Sender<LinkEvent>) {
                 }
             }
             Err(error) => {
-                tracing::warn!("the proxy could not connect: {error}; waiting for its next try");
+                tracing::warn!("the proxy could not connect: {error}; listening again in a second");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
                 next = listener.accept().await;
             }
         }

@@ -185,12 +185,15 @@ pub async fn run(
             seen = finished(&mut core.looking) => {
                 core.seen(seen.map_err(ManagerError::Panicked)?);
             }
-            Some(request) = requests.recv() => core.asked(request),
-            Some(()) = reload.recv() => core.reload_from_signal(),
+            Some(request) = requests.recv(), if core.has_room() => core.asked(request),
+            Some(()) = reload.recv(), if core.has_room() => core.reload_from_signal(),
             Ok(()) = ending.changed() => {
                 let end = *ending.borrow_and_update();
                 match end {
-                    Some(Ending::StopWorkers) => core.step(Event::StopAll),
+                    Some(Ending::StopWorkers) => {
+                        core.ending = true;
+                        core.step(Event::StopAll);
+                    }
                     Some(Ending::Leave) => break,
                     None => {}
                 }

@@ -187,7 +187,7 @@ fn occupy(place: &Path) -> Result<fs::File, String> {
     make(place).map_err(failed)?;
     let directory = fs::File::open(place).map_err(failed)?;
     flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        "TQServer runs already for this configuration; use `tqserver reload` or `tqserver status`, or stop the other one".to_owned()
+        "TQServer runs already for this configuration (or is just being taken down); use `tqserver reload` or `tqserver status`, or stop the other one".to_owned()
     })?;
     Ok(directory)
 }
