@@ -106,7 +106,7 @@ fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
                 run.pid.to_string()
             },
             memory(run),
-            seconds(Duration::from_micros(run.cpu_usec)),
+            cpu(run),
             run.requests.to_string(),
             uptime(run),
         ],
@@ -126,7 +126,7 @@ fn detail(worker: &WorkerStatus) {
                 run.pid,
                 uptime(run),
                 memory(run),
-                seconds(Duration::from_micros(run.cpu_usec))
+                cpu(run)
             );
         }
         println!(
@@ -173,6 +173,14 @@ fn memory(run: &GenerationStatus) -> String {
             f64::from(u32::try_from(bytes >> 10).unwrap_or(0)) / 1024.0
         ),
         bytes => ByteSize(bytes >> 20 << 20).to_string(),
+    }
+}
+
+/// Where systemd does not account for CPU time, as on cgroup v1 with split hierarchies, there is none to show.
+fn cpu(run: &GenerationStatus) -> String {
+    match run.cpu_usec {
+        0 => dash(),
+        usec => seconds(Duration::from_micros(usec)),
     }
 }
 

@@ -250,18 +250,25 @@ impl Store {
         workers
     }
 
-    /// Removes all a worker has here but the generations to `keep`: their files, the latest of their assets and their manifests stay.
+    /// Removes all a worker has here of generations up to `last`, but for those to `keep`: their files, the latest of their assets and
+    /// their manifests stay.
     ///
     /// # Errors
     /// When something can not be removed; the rest is removed all the same, and the first such error is returned.
-    pub fn prune(&self, worker: &WorkerName, keep: &[Generation]) -> Result<(), SnapshotError> {
+    pub fn prune(
+        &self,
+        worker: &WorkerName,
+        keep: &[Generation],
+        last: Generation,
+    ) -> Result<(), SnapshotError> {
         let latest = |generation| self.assets_number(&Instance::new(worker.clone(), generation));
         let stays = |name: &str| match Entry::of(name) {
             Some(Entry::Files(generation) | Entry::Manifest(generation)) => {
-                keep.contains(&generation)
+                generation > last || keep.contains(&generation)
             }
             Some(Entry::Assets(generation, number)) => {
-                keep.contains(&generation) && latest(generation) == Some(number)
+                generation > last
+                    || keep.contains(&generation) && latest(generation) == Some(number)
             }
             Some(Entry::New) => false,
             None => true,
@@ -927,7 +934,7 @@ mod tests {
 
         house
             .store
-            .prune(&index(2).worker, &[Generation(2)])
+            .prune(&index(2).worker, &[Generation(2)], Generation(99))
             .unwrap();
         assert_eq!(fs::read(second.join("bin/index")).unwrap(), b"x");
         assert!(house.store.clone_of(&index(1), &index(3)).is_err());
@@ -954,13 +961,13 @@ mod tests {
 
         house
             .store
-            .prune(worker, &[Generation(10), Generation(2)])
+            .prune(worker, &[Generation(10), Generation(2)], Generation(99))
             .unwrap();
         assert_eq!(house.store.generations(worker), [2, 10].map(Generation));
         let kept = ["10", "10.json", "10.public-2", "2", "2.json", "2.public-1"];
         assert_eq!(house.names(), kept);
 
-        house.store.prune(worker, &[]).unwrap();
+        house.store.prune(worker, &[], Generation(99)).unwrap();
         assert_eq!(house.store.workers(), []);
     }
 

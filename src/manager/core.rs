@@ -16,7 +16,7 @@ use super::look::{self, LookError, Sight};
 use super::perform::{Performer, Tasks};
 use super::report::told;
 use crate::config::Settings;
-use crate::names::{Instance, WorkerName};
+use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{
     Action, Event, Fleet, Found, Look, Note, Outcome, Reason, Severity, Spec, Stage, WorkerView,
 };
@@ -65,7 +65,8 @@ pub(super) struct Core {
     port: Option<u16>,
     runtime_directory: PathBuf,
     pub(super) tasks: Tasks,
-    pub(super) telling: JoinSet<()>,
+    /// What nobody waits for: reports, progress, clearing away.
+    pub(super) aside: JoinSet<()>,
     pub(super) proxy: Option<Outbox>,
     pub(super) questions: Questions,
     /// The look at the disk under way. One at a time, so that what is seen later is newer.
@@ -104,7 +105,7 @@ impl Core {
             port,
             runtime_directory,
             tasks: Tasks::new(),
-            telling: JoinSet::new(),
+            aside: JoinSet::new(),
             proxy: None,
             questions: Questions::default(),
             looking: None,
@@ -171,7 +172,7 @@ impl Core {
                 let spec = self.specs.remove(&instance);
                 performer.stop(tasks, instance, spec, failed);
             }
-            Action::Prune(worker, live) => performer.prune(&worker, &live),
+            Action::Prune { worker, live, last } => self.prune(worker, live, last),
             Action::Look(worker) => self.looks.push_back(Wanted::Retry(worker)),
             Action::Probe {
                 id,
@@ -382,28 +383,24 @@ impl Core {
     }
 
     fn start(&mut self, sight: Sight) {
-        let snapshots = match &self.performer.store {
+        let view = self.fleet.view();
+        let store = self.performer.store.clone();
+        let snapshots = match &store {
             Some(store) => {
                 // What was never accepted is of no use to anybody.
+                let snapshots = look::snapshots(store, &sight);
                 for worker in store.workers() {
-                    let live: Vec<_> = self
-                        .specs
-                        .keys()
-                        .filter(|i| i.worker == worker)
-                        .map(|i| i.generation)
-                        .collect();
-                    let running = self
-                        .fleet
-                        .view()
+                    let view = view.iter().filter(|view| view.name == worker);
+                    let runs = view.flat_map(|view| &view.generations);
+                    let live: Vec<_> = runs.map(|run| run.instance.generation).collect();
+                    let last = store
+                        .generations(&worker)
                         .into_iter()
-                        .filter(|view| view.name == worker);
-                    let running = running
-                        .flat_map(|view| view.generations)
-                        .map(|run| run.instance.generation);
-                    let live: Vec<_> = running.chain(live).collect();
-                    self.performer.prune(&worker, &live);
+                        .chain(live.clone())
+                        .max();
+                    self.prune(worker, live, last.unwrap_or(Generation(0)));
                 }
-                look::snapshots(store, &sight)
+                snapshots
             }
             None => BTreeMap::new(),
         };
@@ -413,6 +410,13 @@ impl Core {
             workers: sight.workers,
             snapshots,
         });
+    }
+
+    /// Nobody waits for it.
+    fn prune(&mut self, worker: WorkerName, live: Vec<Generation>, last: Generation) {
+        let performer = Arc::clone(&self.performer);
+        self.aside
+            .spawn(async move { performer.prune(worker, live, last).await });
     }
 
     // ---- requests -------------------------------------------------------------------------------------------------------------
@@ -521,7 +525,7 @@ impl Core {
             .filter_map(|id| self.callers.get(id)?.name.clone())
         {
             let (connection, note) = (self.connection.clone(), note.clone());
-            self.telling.spawn(async move {
+            self.aside.spawn(async move {
                 let _ = control::tell(&connection, &caller, &note).await;
             });
         }

@@ -12,7 +12,7 @@ mod perform;
 mod report;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,11 +61,17 @@ pub enum ManagerError {
     /// systemd can not be reached.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// The name on the bus could not be had.
+    /// Another manager has the name on the bus.
     #[error(
         "another TQServer manages this systemd already; stop it, or start this one with --manager=private"
     )]
-    Taken(#[source] zbus::Error),
+    Taken,
+    /// The name on the bus could not be had.
+    #[error(
+        "take the name {} on the bus (on the machine's bus, packaging/dbus-1/ must be installed in /usr/share/dbus-1/system.d/)",
+        control::NAME
+    )]
+    Name(#[source] zbus::Error),
     /// Generations of other workers run in this systemd; they are not to be mixed up with a developer's.
     #[error("workers in {} run in this systemd, left by another TQServer; stop them with `systemctl --user stop tqserver.slice`, or start this one with --manager=private", .0.display())]
     Foreign(PathBuf),
@@ -113,7 +119,10 @@ pub async fn run(
     let (systemd, mut units) = Systemd::connect(&options.bus).await?;
     let connection = systemd.connection().clone();
     let requests = control::publish(&connection, options.mode.to_string()).await;
-    let mut requests = requests.map_err(ManagerError::Taken)?;
+    let mut requests = requests.map_err(|error| match error {
+        zbus::Error::NameTaken => ManagerError::Taken,
+        error => ManagerError::Name(error),
+    })?;
     let store = options.state_directory.map(Store::open).transpose()?;
     let found = look::adopted(systemd.loaded().await?, store.as_ref());
     if let (Mode::Development, Some(foreign)) =
@@ -133,6 +142,7 @@ pub async fn run(
         project: project_directory(&options.settings.file),
         group: options.group,
         stop_timeout: policy.grace,
+        turns: Mutex::default(),
     });
     let (link_sender, mut link_events) = mpsc::channel(LINK_EVENTS);
     let stop_link = CancellationToken::new();
@@ -164,7 +174,7 @@ pub async fn run(
             },
             Some(event) = link_events.recv() => core.hear(event),
             Some(done) = core.tasks.join_next() => core.step(done.map_err(ManagerError::Panicked)?),
-            Some(_) = core.telling.join_next() => {}
+            Some(_) = core.aside.join_next() => {}
             seen = finished(&mut core.looking) => {
                 core.seen(seen.map_err(ManagerError::Panicked)?);
             }

@@ -1,9 +1,11 @@
 //! The one place that acts. Each action runs as a task of its own and comes back as an event.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 
 use super::journal::Journal;
@@ -34,6 +36,8 @@ pub(super) struct Performer {
     pub(super) group: Option<String>,
     /// How long a worker may take to exit on SIGTERM.
     pub(super) stop_timeout: Duration,
+    /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
+    pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// The tasks of all actions under way.
@@ -135,6 +139,7 @@ impl Performer {
             return Ok((spec.directory.clone(), spec.public.clone()));
         };
         let (instance, spec) = (instance.clone(), spec.clone());
+        let _turn = self.turn(&instance.worker).await;
         blocking(move || {
             let files = match source {
                 Source::Directory => {
@@ -163,6 +168,7 @@ impl Performer {
         let is_static = spec.settings.kind == WorkerType::Static;
         if let Some(store) = self.store.clone() {
             let instance = instance.clone();
+            let _turn = self.turn(&instance.worker).await;
             let manifest = Manifest {
                 program: spec.fingerprint.program,
                 assets: spec.fingerprint.assets,
@@ -200,6 +206,7 @@ impl Performer {
         };
         let (instance, directory) = (instance.clone(), spec.directory.clone());
         let fingerprint = spec.fingerprint.assets.clone();
+        let _turn = self.turn(&instance.worker).await;
         blocking(move || {
             let copied = store.add_assets(&instance, &directory, &fingerprint);
             copied.map_err(|error| Reason::Refused(chain(&error)))
@@ -229,23 +236,40 @@ impl Performer {
         });
     }
 
-    /// Forgets old snapshots; nobody waits for it.
-    pub(super) fn prune(&self, worker: &WorkerName, live: &[Generation]) {
-        let Some(store) = &self.store else { return };
-        let accepted = store
-            .generations(worker)
-            .into_iter()
-            .rev()
-            .filter(|generation| {
-                let instance = Instance::new(worker.clone(), *generation);
-                store
-                    .manifest(&instance)
-                    .is_ok_and(|manifest| manifest.is_some())
-            });
-        let keep: Vec<Generation> = accepted.take(KEEP).chain(live.iter().copied()).collect();
-        if let Err(error) = store.prune(worker, &keep) {
-            tracing::warn!(tq.worker = %worker, "{}; they are tried again with the next reload", chain(&error));
+    /// Forgets snapshots up to `last` other than those that run and the newest that were accepted.
+    pub(super) async fn prune(&self, worker: WorkerName, live: Vec<Generation>, last: Generation) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let _turn = self.turn(&worker).await;
+        let name = worker.clone();
+        let pruned = blocking(move || {
+            let accepted = store
+                .generations(&name)
+                .into_iter()
+                .rev()
+                .filter(|generation| {
+                    let instance = Instance::new(name.clone(), *generation);
+                    store
+                        .manifest(&instance)
+                        .is_ok_and(|manifest| manifest.is_some())
+                });
+            let keep: Vec<Generation> = accepted.take(KEEP).chain(live).collect();
+            store
+                .prune(&name, &keep, last)
+                .map_err(|error| Reason::Refused(chain(&error)))
+        });
+        if let Err(reason) = pruned.await {
+            tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");
         }
+    }
+
+    async fn turn(&self, worker: &WorkerName) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(worker.clone()).or_default())
+        };
+        turn.lock_owned().await
     }
 }
 

@@ -20,7 +20,7 @@ impl Core {
         let now = self.started.elapsed();
         let counts = self.questions.ask(self.proxy.as_ref());
         let performer = Arc::clone(&self.performer);
-        self.telling.spawn(async move {
+        self.aside.spawn(async move {
             // A proxy that does not answer costs its numbers, not the report.
             let counts = tokio::time::timeout(Duration::from_secs(2), counts).await;
             let counts: HashMap<Instance, Count> = counts

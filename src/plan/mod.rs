@@ -292,8 +292,15 @@ pub enum Action {
         /// Whether its last log lines are wanted.
         failed: bool,
     },
-    /// Forget the snapshots of a worker other than these.
-    Prune(WorkerName, Vec<Generation>),
+    /// Forget the snapshots of a worker but these, and those after the last: they were begun later.
+    Prune {
+        /// Whose.
+        worker: WorkerName,
+        /// Generations that run.
+        live: Vec<Generation>,
+        /// The newest generation there has been.
+        last: Generation,
+    },
     /// Look at one worker's directory again; answered by [`Event::Looked`] with [`Look::Retry`].
     Look(WorkerName),
     /// Tell who waits for these reloads, and the journal.

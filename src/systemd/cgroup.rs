@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The controllers our limits need.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
@@ -106,6 +106,13 @@ impl Cgroups {
         for hierarchy in hierarchies
             .iter()
             .filter(|hierarchy| HIERARCHIES.iter().any(|wanted| hierarchy.has(wanted)))
+            // What lies outside our cgroup name space can be left, and not be entered again.
+            .filter(|hierarchy| {
+                !hierarchy
+                    .own
+                    .components()
+                    .any(|part| part == Component::ParentDir)
+            })
         {
             let ours = hierarchy.mount.join(&path);
             match fs::create_dir_all(&ours) {
@@ -141,7 +148,7 @@ impl Cgroups {
         result
     }
 
-    /// All processes in them.
+    /// All processes in them but this one.
     pub(super) fn processes(&self) -> Vec<u32> {
         processes(&self.ours)
     }
@@ -253,6 +260,7 @@ fn processes(cgroups: &[PathBuf]) -> Vec<u32> {
         .collect();
     pids.sort_unstable();
     pids.dedup();
+    pids.retain(|pid| *pid != std::process::id());
     pids
 }
 

@@ -9,6 +9,12 @@ use super::private::Place;
 /// Where the machine's bus is (the D-Bus specification, "Well-known Message Bus Instances").
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 
+/// Where the policy in `packaging/dbus-1/` is installed (dbus-daemon(1)).
+const POLICIES: [&str; 2] = [
+    "/etc/dbus-1/system.d/org.tqserver.Manager1.conf",
+    "/usr/share/dbus-1/system.d/org.tqserver.Manager1.conf",
+];
+
 /// A systemd to run workers by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -59,8 +65,11 @@ impl Kind {
     pub fn is_there(self) -> bool {
         match self {
             Self::User => session().is_some_and(|session| session.join("systemd/private").exists()),
+            // On the machine's bus a name may only be taken by whom a policy allows it.
             Self::System => {
-                rustix::process::geteuid().is_root() && sd_notify::booted().unwrap_or(false)
+                rustix::process::geteuid().is_root()
+                    && sd_notify::booted().unwrap_or(false)
+                    && POLICIES.iter().any(|file| Path::new(file).exists())
             }
             Self::Private => true,
         }

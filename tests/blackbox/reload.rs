@@ -1,12 +1,11 @@
 //! Reloads: what was accepted serves, what was not does not, and nobody who asks for a page notices either.
 
 use crate::house::worker::{Worker, behaves, never_ready, says};
-use crate::house::{House, until};
+use crate::house::{House, count, until};
 
 /// How many reloads the long test does; a soak test sets more.
 fn reloads() -> usize {
-    let given = std::env::var("TQ_RELOADS").ok();
-    given.map_or(10, |text| text.parse().expect("TQ_RELOADS is a number"))
+    count("TQ_RELOADS", 10)
 }
 
 #[test]
@@ -298,9 +297,10 @@ fn no_request_is_lost_in_reloads_under_load() {
     let mut good = vec!["1".to_owned()];
     for version in 2..2 + reloads() {
         let text = version.to_string();
-        let broken = match version % 5 {
-            2 => Some(behaves("exit 1").and(&format!("says {text}"))),
+        let broken = match version % 10 {
+            2 | 7 => Some(behaves("exit 1").and(&format!("says {text}"))),
             4 => Some(behaves("status 500").and(&format!("says {text}"))),
+            9 => Some(never_ready().config("health: { start_timeout_seconds: 1 }")),
             _ => None,
         };
         let is_broken = broken.is_some();
@@ -319,8 +319,14 @@ fn no_request_is_lost_in_reloads_under_load() {
         fast.reaches(20);
     }
     let good: Vec<&str> = good.iter().map(String::as_str).collect();
-    fast.stop().only(&good);
-    late.stop().only(&good);
+    let (fast, late) = (fast.stop(), late.stop());
+    fast.only(&good);
+    late.only(&good);
+    println!(
+        "{} and {} answers, none lost",
+        fast.answered(),
+        late.answered()
+    );
     let last = good[good.len() - 1];
     house.get("/").is(last);
     house.get("/late").is(last);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::house::process::kill;
 use crate::house::worker::{behaves, says};
-use crate::house::{House, until};
+use crate::house::{House, count, until};
 
 #[test]
 fn a_manager_that_is_killed_again_and_again_costs_no_request_and_ends_in_the_same_state() {
@@ -23,7 +23,7 @@ fn a_manager_that_is_killed_again_and_again_costs_no_request_and_ends_in_the_sam
     println!("again with TQ_SEED={seed}");
     let mut moment = fastrand::Rng::with_seed(seed);
     let mut versions = vec!["0".to_owned()];
-    for version in 1..=6 {
+    for version in 1..=count("TQ_KILLS", 6) {
         let text = version.to_string();
         house.replace("index", says(&text));
         house.replace("api", says(&text).and("start_delay_ms 100"));
@@ -46,8 +46,14 @@ fn a_manager_that_is_killed_again_and_again_costs_no_request_and_ends_in_the_sam
         house.get("/api").is(&text);
     }
     let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
-    load.0.stop().only(&versions);
-    load.1.stop().only(&versions);
+    let load = (load.0.stop(), load.1.stop());
+    load.0.only(&versions);
+    load.1.only(&versions);
+    println!(
+        "{} and {} answers, none lost",
+        load.0.answered(),
+        load.1.answered()
+    );
     for worker in ["index", "api"] {
         let generations = house.units(worker).found();
         assert!(

@@ -438,6 +438,12 @@ impl Units<'_> {
     }
 }
 
+/// How often a test does what it does: as this variable says, for a longer run, or so often.
+pub fn count(variable: &str, otherwise: usize) -> usize {
+    let given = std::env::var(variable).ok();
+    given.map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
 /// Waits for what no event tells of.
 #[track_caller]
 pub fn until(what: &str, met: impl FnMut() -> bool) {

@@ -277,8 +277,9 @@ impl Fleet {
         let Some(run) = worker.runs.remove(&generation) else {
             return;
         };
-        let kept: Vec<Generation> = worker.runs.keys().copied().collect();
-        self.actions.push(Action::Prune(name.clone(), kept));
+        let (live, last) = (worker.runs.keys().copied().collect(), worker.newest);
+        let worker = name.clone();
+        self.actions.push(Action::Prune { worker, live, last });
         if let Some(reason) = run.failed {
             let failure = Failure {
                 generation: Some(generation),

@@ -99,7 +99,7 @@ impl World {
                     self.in_order("to proxy", 200, Happening::Table(link, table));
                 }
             }
-            Action::Prune(worker, live) => self.prune(&worker, &live),
+            Action::Prune { worker, live, .. } => self.prune(&worker, &live),
             Action::Look(worker) => self.want_look(Look::Retry(worker)),
             Action::Finish { id, outcomes } => self.check_finish(id, &outcomes),
             Action::End => self.ended = true,

@@ -123,9 +123,10 @@ impl House {
                     snapshots: BTreeMap::new(),
                 }]
             }
-            Action::Prune(..) | Action::Progress { .. } | Action::Finish { .. } | Action::End => {
-                Vec::new()
-            }
+            Action::Prune { .. }
+            | Action::Progress { .. }
+            | Action::Finish { .. }
+            | Action::End => Vec::new(),
         }
     }
 
@@ -195,7 +196,7 @@ fn told(action: &Action) -> (&'static str, Option<String>) {
         }
         Action::Look(worker) => ("look", Some(format!("look {worker}"))),
         Action::End => ("end", Some("end".to_owned())),
-        Action::Prune(..) | Action::Progress { .. } => ("", None),
+        Action::Prune { .. } | Action::Progress { .. } => ("", None),
     }
 }
 
