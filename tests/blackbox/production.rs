@@ -125,3 +125,21 @@ fn an_adopted_generation_keeps_its_number_and_its_files() {
         "{generations:?}"
     );
 }
+
+#[test]
+fn a_snapshot_that_is_made_while_an_older_one_goes_is_whole() {
+    let mut worker = says("0");
+    for number in 0..200 {
+        worker = worker.file(&format!("pages/{number}"), "a page");
+    }
+    let house = House::new().worker("index", worker).production().open();
+    for version in 1..=15 {
+        let text = version.to_string();
+        house.replace("index", says(&text));
+        house.reload().succeeds();
+        house.get("/").is(&text);
+        let directory = format!("/proc/{}/cwd/pages", house.pid("index"));
+        let pages = std::fs::read_dir(directory).expect("its pages").count();
+        assert_eq!(pages, 200, "of generation {}", version + 1);
+    }
+}
