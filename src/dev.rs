@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Mode, Settings};
-use crate::manager::{self, Door, Ending, Journal, Options, Progress};
-use crate::proxy;
+use crate::manager::{self, Door, Ending, Journal, ManagerError, Options, Progress};
+use crate::proxy::{self, ProxyError};
 use crate::systemd::{Cleaner, Kind, Place, Private};
 
 /// Longest wait for the workers to be stopped at the end, beyond their own grace.
@@ -36,78 +37,117 @@ pub struct Start {
 /// # Errors
 /// When systemd can not be had, or one of the planes ends by itself.
 pub async fn run(start: Start) -> anyhow::Result<()> {
-    let file = start.settings.file.clone();
-    let grace = start.settings.shutdown_grace;
-    let mut private = host(start.kind, &file).await?;
-    let runtime_directory = start.kind.runtime_directory(&file);
-    make(&runtime_directory)?;
-    let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
-    ours.set_nonblocking(true)?;
-    let stop_proxy = CancellationToken::new();
-    let proxy = tokio::spawn(proxy::run(
-        proxy::Options {
+    let mut private = host(start.kind, &start.settings.file).await?;
+    let mut signals = Signals::open()?;
+    let mut planes = Planes::start(&start)?;
+    let result = tokio::select! {
+        result = planes.until_told(&mut signals) => result,
+        () = ended(private.as_mut()) => Err(anyhow::anyhow!("the private systemd ended")),
+    };
+    planes.stop(result.is_ok(), &mut signals).await;
+    if let Some(private) = private {
+        private.stop().await;
+    }
+    result
+}
+
+/// Both planes, as tasks of this process.
+struct Planes {
+    manager: JoinHandle<Result<(), ManagerError>>,
+    proxy: JoinHandle<Result<(), ProxyError>>,
+    progress: watch::Receiver<Progress>,
+    reload: mpsc::Sender<()>,
+    end: watch::Sender<Option<Ending>>,
+    stop_proxy: CancellationToken,
+    grace: Duration,
+    /// Who stops our units if we are killed. It goes last.
+    _cleaner: Arc<Mutex<Option<Cleaner>>>,
+}
+
+impl Planes {
+    fn start(start: &Start) -> anyhow::Result<Self> {
+        let grace = start.settings.shutdown_grace;
+        let runtime_directory = start.kind.runtime_directory(&start.settings.file);
+        make(&runtime_directory)?;
+        let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
+        ours.set_nonblocking(true)?;
+        let door = Door::Stream(tokio::net::UnixStream::from_std(ours)?);
+        let cleaner = Arc::default();
+        let mut options = options(start, runtime_directory.clone(), door)?;
+        if start.kind != Kind::Private {
+            options.owning = Some(cleaning(start.kind, &runtime_directory, &cleaner));
+        }
+        let (end, ending) = watch::channel(None);
+        let (tell, progress) = watch::channel(Progress::default());
+        let (reload, mut reloads) = mpsc::channel(1);
+        let manager = async move { manager::run(options, ending, tell, &mut reloads).await };
+        let stop_proxy = CancellationToken::new();
+        let proxy = proxy::Options {
             link: proxy::Link::Stream(theirs),
             inherited: Vec::new(),
             keep: None,
             serving: None,
             threads: threads(),
             grace,
-        },
-        stop_proxy.clone(),
-    ));
-    let (end, ending) = watch::channel(None);
-    let (progress, mut settled) = watch::channel(Progress::default());
-    let (reload, mut reloads) = mpsc::channel(1);
-    let cleaner = Arc::default();
-    let mut options = options(
-        &start,
-        runtime_directory.clone(),
-        Door::Stream(tokio::net::UnixStream::from_std(ours)?),
-    )?;
-    if start.kind != Kind::Private {
-        options.owning = Some(cleaning(start.kind, &runtime_directory, &cleaner));
+        };
+        Ok(Self {
+            manager: tokio::spawn(manager),
+            proxy: tokio::spawn(proxy::run(proxy, stop_proxy.clone())),
+            progress,
+            reload,
+            end,
+            stop_proxy,
+            grace,
+            _cleaner: cleaner,
+        })
     }
-    let mut manager =
-        tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
-    let mut proxy = proxy;
-    let mut signals = Signals::open()?;
-    let mut announced = false;
-    let result = loop {
-        tokio::select! {
-            ended = &mut manager => break Err(ended?.err().map_or_else(|| anyhow::anyhow!("the manager ended"), Into::into)),
-            ended = &mut proxy => break Err(ended?.err().map_or_else(|| anyhow::anyhow!("the proxy ended"), Into::into)),
-            () = ended(private.as_mut()) => break Err(anyhow::anyhow!("the private systemd ended")),
-            Ok(()) = settled.changed() => {
-                let now = settled.borrow_and_update().clone();
-                if let Some(problem) = now.problem.filter(|_| now.listening.is_empty()) {
-                    break Err(anyhow::anyhow!(problem));
+
+    /// Until a signal says so; anything else that ends it is an error.
+    async fn until_told(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let mut announced = false;
+        loop {
+            tokio::select! {
+                ended = &mut self.manager => {
+                    ended??;
+                    anyhow::bail!("the manager ended");
                 }
-                if now.settled && !announced {
-                    announced = true;
-                    announce(&now.listening);
+                ended = &mut self.proxy => {
+                    ended??;
+                    anyhow::bail!("the proxy ended");
+                }
+                Ok(()) = self.progress.changed() => {
+                    let now = self.progress.borrow_and_update().clone();
+                    if let Some(problem) = now.problem.filter(|_| now.listening.is_empty()) {
+                        anyhow::bail!(problem);
+                    }
+                    if now.settled && !announced {
+                        announced = true;
+                        announce(&now.listening);
+                    }
+                }
+                asked = signals.next() => match asked {
+                    // One that waits already covers this one.
+                    Asked::Reload => { let _ = self.reload.try_send(()); }
+                    Asked::End => return Ok(()),
                 }
             }
-            asked = signals.next() => match asked {
-                Asked::Reload => { let _ = reload.try_send(()); }
-                Asked::End => break Ok(()),
+        }
+    }
+
+    /// First the proxy ends its requests (if it may: `gently`), then the manager stops the workers.
+    async fn stop(&mut self, gently: bool, signals: &mut Signals) {
+        self.stop_proxy.cancel();
+        if gently && !self.proxy.is_finished() {
+            tokio::select! {
+                _ = &mut self.proxy => {}
+                () = signals.end() => {}
             }
         }
-    };
-    stop_proxy.cancel();
-    if result.is_ok() && !proxy.is_finished() {
-        tokio::select! {
-            _ = &mut proxy => {}
-            () = signals.end() => {}
+        let _ = self.end.send(Some(Ending::StopWorkers));
+        if !self.manager.is_finished() {
+            let _ = tokio::time::timeout(self.grace + STOP_EXTRA, &mut self.manager).await;
         }
     }
-    let _ = end.send(Some(Ending::StopWorkers));
-    if !manager.is_finished() {
-        let _ = tokio::time::timeout(grace + STOP_EXTRA, &mut manager).await;
-    }
-    if let Some(private) = private {
-        private.stop().await;
-    }
-    result
 }
 
 async fn ended(private: Option<&mut Private>) {

@@ -181,13 +181,15 @@ fn hide_run_systemd() -> Result<bool, String> {
         return Ok(false);
     }
     let made = fs::create_dir("/run/systemd").is_ok();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = containing_mount(&mounts, Path::new("/run/systemd")).ok_or(
+        "/run is on no mount that can be seen from here; in a chroot, mount a tmpfs on its /run first",
+    )?;
     let hide = || -> rustix::io::Result<()> {
         use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
         unshare_mounts()?;
-        mount_change(
-            "/",
-            MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
-        )?;
+        // Nothing of it is to be seen outside.
+        mount_change(below, MountPropagationFlags::PRIVATE)?;
         mount(
             "tmpfs",
             "/run/systemd",
@@ -200,6 +202,14 @@ fn hide_run_systemd() -> Result<bool, String> {
     fs::create_dir("/run/systemd/system")
         .map_err(|error| format!("make /run/systemd/system: {error}"))?;
     Ok(made)
+}
+
+/// The mount point in `mountinfo` (proc_pid_mountinfo(5)) that `path` lies on. In a chroot `/` need not be one.
+fn containing_mount<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    points
+        .filter(|point| path.starts_with(point))
+        .max_by_key(|point| point.len())
 }
 
 #[allow(
@@ -378,5 +388,21 @@ fn timespec(duration: Duration) -> rustix::event::Timespec {
     rustix::event::Timespec {
         tv_sec: duration.as_secs().cast_signed(),
         tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_a_path_lies_on_is_the_longest_that_leads_to_it() {
+        let mounts = "21 1 8:1 / / rw - ext4 /dev/a rw\n22 21 0:5 / /run rw - tmpfs tmpfs rw\n23 21 0:6 / /run/sys rw - tmpfs t rw\n";
+        assert_eq!(
+            containing_mount(mounts, Path::new("/run/systemd")),
+            Some("/run")
+        );
+        assert_eq!(containing_mount(mounts, Path::new("/var")), Some("/"));
+        assert_eq!(containing_mount("", Path::new("/run/systemd")), None);
     }
 }
