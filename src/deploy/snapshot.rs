@@ -270,7 +270,8 @@ impl Store {
                 generation > last
                     || keep.contains(&generation) && latest(generation) == Some(number)
             }
-            Some(Entry::New) => false,
+            // What is being made for a generation that is on its way; of any other it was left behind.
+            Some(Entry::New(generation)) => generation.is_some_and(|making| keep.contains(&making)),
             None => true,
         };
         let directory = self.directory(worker);
@@ -491,13 +492,15 @@ enum Entry {
     Files(Generation),
     Assets(Generation, u64),
     Manifest(Generation),
-    New,
+    /// Unfinished, and of which generation.
+    New(Option<Generation>),
 }
 
 impl Entry {
     fn of(name: &str) -> Option<Self> {
-        if name.starts_with(NEW) {
-            return Some(Self::New);
+        if let Some(name) = name.strip_prefix(NEW) {
+            let generation = name.split('.').next().and_then(|text| text.parse().ok());
+            return Some(Self::New(generation.map(Generation)));
         }
         let (generation, rest) = name.split_once('.').unwrap_or((name, ""));
         let generation = Generation(generation.parse().ok()?);
@@ -955,6 +958,7 @@ mod tests {
             .add_assets(&index(10), &house.worker(), "b")
             .unwrap();
         fs::create_dir(house.store.new_path(&index(3).worker, "3")).unwrap();
+        fs::create_dir(house.store.new_path(&index(11).worker, "11.public-1")).unwrap();
         let worker = &index(0).worker;
         assert_eq!(house.store.generations(worker), [1, 2, 10].map(Generation));
         assert_eq!(house.store.workers(), std::slice::from_ref(worker));

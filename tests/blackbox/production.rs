@@ -125,3 +125,24 @@ fn an_adopted_generation_keeps_its_number_and_its_files() {
         "{generations:?}"
     );
 }
+
+#[test]
+fn a_snapshot_that_is_made_while_an_older_one_goes_is_whole() {
+    let mut worker = says("0");
+    for number in 0..200 {
+        worker = worker.file(&format!("pages/{number}"), "a page");
+    }
+    let house = House::new().worker("index", worker).production().open();
+    for version in 1..=8 {
+        let text = version.to_string();
+        // The old generation goes when this is answered: while the next snapshot is made.
+        let mut client = house.client();
+        client.send("/slow?ms=150").expect("send a request");
+        house.replace("index", says(&text));
+        house.reload().succeeds();
+        let directory = format!("/proc/{}/cwd/pages", house.pid("index"));
+        let pages = std::fs::read_dir(directory).expect("its pages").count();
+        assert_eq!(pages, 200, "of generation {}", version + 1);
+        house.get("/").is(&text);
+    }
+}

@@ -368,8 +368,16 @@ impl Drop for House {
         if std::thread::panicking() {
             self.tell();
         }
-        // The server goes before the directory it works in.
-        drop(self.server.take());
+        // The server goes before the directory it works in, and takes all that is its own along.
+        if let Some(server) = self.server.take() {
+            drop(server);
+            let place = self.place();
+            assert!(
+                std::thread::panicking() || !place.exists(),
+                "the server left {} behind",
+                place.display()
+            );
+        }
     }
 }
 
