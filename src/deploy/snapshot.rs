@@ -270,8 +270,7 @@ impl Store {
                 generation > last
                     || keep.contains(&generation) && latest(generation) == Some(number)
             }
-            // What is being made for a generation that is on its way; of any other it was left behind.
-            Some(Entry::New(generation)) => generation.is_some_and(|making| keep.contains(&making)),
+            Some(Entry::New) => false,
             None => true,
         };
         let directory = self.directory(worker);
@@ -492,15 +491,13 @@ enum Entry {
     Files(Generation),
     Assets(Generation, u64),
     Manifest(Generation),
-    /// Unfinished, and of which generation.
-    New(Option<Generation>),
+    New,
 }
 
 impl Entry {
     fn of(name: &str) -> Option<Self> {
-        if let Some(name) = name.strip_prefix(NEW) {
-            let generation = name.split('.').next().and_then(|text| text.parse().ok());
-            return Some(Self::New(generation.map(Generation)));
+        if name.starts_with(NEW) {
+            return Some(Self::New);
         }
         let (generation, rest) = name.split_once('.').unwrap_or((name, ""));
         let generation = Generation(generation.parse().ok()?);
@@ -958,7 +955,6 @@ mod tests {
             .add_assets(&index(10), &house.worker(), "b")
             .unwrap();
         fs::create_dir(house.store.new_path(&index(3).worker, "3")).unwrap();
-        fs::create_dir(house.store.new_path(&index(11).worker, "11.public-1")).unwrap();
         let worker = &index(0).worker;
         assert_eq!(house.store.generations(worker), [1, 2, 10].map(Generation));
         assert_eq!(house.store.workers(), std::slice::from_ref(worker));
