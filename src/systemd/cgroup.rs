@@ -153,10 +153,14 @@ impl Cgroups {
         processes(&self.ours)
     }
 
-    /// Removes them; they must be empty.
+    /// Removes them; no other process may be in them.
     pub(super) fn remove(&self) {
+        // systemd gathers what is in its cgroup into its init.scope when it starts, and may have caught us on our way out.
+        for path in &self.home {
+            let _ = enter(path);
+        }
         remove(&self.ours);
-        // A cgroup is busy as long as we are in it; what is left of a scope is the user's systemd's to remove.
+        // What is left of a scope is the user's systemd's to remove.
     }
 
     /// Those of a keeper that worked in `place` and was killed itself.
