@@ -10,16 +10,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Progress;
-use super::control::{self, Request, WorkerOutcome};
+use super::control::{Request, WorkerOutcome};
 use super::link::{LinkEvent, Outbox, Questions};
 use super::look::{self, LookError, Sight};
 use super::perform::{Performer, Tasks};
 use super::report::told;
 use crate::config::Settings;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::plan::{
-    Action, Event, Fleet, Found, Look, Note, Outcome, Reason, Severity, Spec, Stage, WorkerView,
-};
+use crate::plan::{Action, Event, Fleet, Found, Look, Reason, Spec, Stage, WorkerView};
 use crate::wire::{ToManager, ToProxy};
 
 /// How often files that stand in for a journal are looked after.
@@ -55,15 +53,15 @@ pub(super) enum Wanted {
     },
 }
 
-struct Caller {
-    name: Option<String>,
-    reply: Option<oneshot::Sender<Result<Vec<WorkerOutcome>, LookError>>>,
+pub(super) struct Caller {
+    pub(super) name: Option<String>,
+    pub(super) reply: Option<oneshot::Sender<Result<Vec<WorkerOutcome>, LookError>>>,
 }
 
 pub(super) struct Core {
     pub(super) fleet: Fleet,
     pub(super) performer: Arc<Performer>,
-    connection: zbus::Connection,
+    pub(super) connection: zbus::Connection,
     pub(super) started: Instant,
     settings: Settings,
     port: Option<u16>,
@@ -76,7 +74,7 @@ pub(super) struct Core {
     /// The look at the disk under way. One at a time, so that what is seen later is newer.
     pub(super) looking: Looking,
     looks: VecDeque<Wanted>,
-    callers: HashMap<u64, Caller>,
+    pub(super) callers: HashMap<u64, Caller>,
     /// What the generations are made of whose log may be asked for.
     specs: HashMap<Instance, Spec>,
     next_reload: u64,
@@ -496,72 +494,5 @@ impl Core {
             workers: sight.workers,
             snapshots: BTreeMap::new(),
         });
-    }
-
-    fn finish(&mut self, id: u64, outcomes: BTreeMap<WorkerName, Outcome>) {
-        let failed = outcomes
-            .values()
-            .filter(|outcome| matches!(outcome, Outcome::Failed(_)))
-            .count();
-        let changed = outcomes
-            .values()
-            .filter(|outcome| !matches!(outcome, Outcome::Unchanged(_) | Outcome::Failed(_)))
-            .count();
-        let unchanged = outcomes.len() - failed - changed;
-        if failed > 0 {
-            tracing::error!(
-                "reload over: {changed} changed, {unchanged} unchanged, {failed} failed"
-            );
-        } else {
-            tracing::info!("reload over: {changed} changed, {unchanged} unchanged");
-        }
-        if let Some(reply) = self.callers.remove(&id).and_then(|caller| caller.reply) {
-            let outcomes = outcomes
-                .iter()
-                .map(|(worker, outcome)| told(worker, outcome, false));
-            let _ = reply.send(Ok(outcomes.collect()));
-        }
-    }
-
-    fn note(&mut self, reloads: &[u64], note: Note) {
-        let generation = note.generation.map_or(0, |generation| generation.0);
-        let unit = note.generation.map_or_else(String::new, |generation| {
-            Instance::new(note.worker.clone(), generation).service_unit()
-        });
-        let (worker, text) = (note.worker.as_str(), note.text.as_str());
-        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)): with the
-        // first field for the machine's units, which it believes root alone, with the second for a user's.
-        match note.severity {
-            Severity::Info => tracing::info!(
-                tq.worker = worker,
-                tq.generation = generation,
-                object_systemd_unit = unit,
-                object_systemd_user_unit = unit,
-                "{text}"
-            ),
-            Severity::Warning => tracing::warn!(
-                tq.worker = worker,
-                tq.generation = generation,
-                object_systemd_unit = unit,
-                object_systemd_user_unit = unit,
-                "{text}"
-            ),
-            Severity::Error => tracing::error!(
-                tq.worker = worker,
-                tq.generation = generation,
-                object_systemd_unit = unit,
-                object_systemd_user_unit = unit,
-                "{text}"
-            ),
-        }
-        for caller in reloads
-            .iter()
-            .filter_map(|id| self.callers.get(id)?.name.clone())
-        {
-            let (connection, note) = (self.connection.clone(), note.clone());
-            self.aside.spawn(async move {
-                let _ = control::tell(&connection, &caller, &note).await;
-            });
-        }
     }
 }

@@ -1,15 +1,15 @@
-//! Reports: what the plan, systemd and the proxy know, as it goes over the bus.
+//! What is told: reports of what the plan, systemd and the proxy know, how reloads go and end, lines for the journal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::control::{GenerationStatus, WorkerOutcome, WorkerStatus};
+use super::control::{self, GenerationStatus, WorkerOutcome, WorkerStatus};
 use super::core::Core;
 use crate::names::{Instance, WorkerName};
-use crate::plan::Outcome;
+use crate::plan::{Note, Outcome, Severity};
 use crate::systemd::Usage;
 use crate::wire::Count;
 
@@ -54,6 +54,68 @@ impl Core {
             }
             let _ = reply.send(report);
         });
+    }
+
+    /// Answers whoever asked for a reload.
+    pub(super) fn finish(&mut self, id: u64, outcomes: BTreeMap<WorkerName, Outcome>) {
+        let failed = outcomes
+            .values()
+            .filter(|outcome| matches!(outcome, Outcome::Failed(_)))
+            .count();
+        let changed = outcomes
+            .values()
+            .filter(|outcome| !matches!(outcome, Outcome::Unchanged(_) | Outcome::Failed(_)))
+            .count();
+        let unchanged = outcomes.len() - failed - changed;
+        if failed > 0 {
+            tracing::error!(
+                "reload over: {changed} changed, {unchanged} unchanged, {failed} failed"
+            );
+        } else {
+            tracing::info!("reload over: {changed} changed, {unchanged} unchanged");
+        }
+        if let Some(reply) = self.callers.remove(&id).and_then(|caller| caller.reply) {
+            let outcomes = outcomes
+                .iter()
+                .map(|(worker, outcome)| told(worker, outcome, false));
+            let _ = reply.send(Ok(outcomes.collect()));
+        }
+    }
+
+    /// Tells a line to the journal and to those who wait for these reloads.
+    pub(super) fn note(&mut self, reloads: &[u64], note: Note) {
+        let generation = note.generation.map_or(0, |generation| generation.0);
+        let unit = note.generation.map_or_else(String::new, |generation| {
+            Instance::new(note.worker.clone(), generation).service_unit()
+        });
+        let (worker, text) = (note.worker.as_str(), note.text.as_str());
+        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)): with the
+        // first field for the machine's units, which it believes root alone, with the second for a user's.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    tq.worker = worker,
+                    tq.generation = generation,
+                    object_systemd_unit = unit,
+                    object_systemd_user_unit = unit,
+                    "{text}"
+                )
+            };
+        }
+        match note.severity {
+            Severity::Info => log!(info),
+            Severity::Warning => log!(warn),
+            Severity::Error => log!(error),
+        }
+        for caller in reloads
+            .iter()
+            .filter_map(|id| self.callers.get(id)?.name.clone())
+        {
+            let (connection, note) = (self.connection.clone(), note.clone());
+            self.aside.spawn(async move {
+                let _ = control::tell(&connection, &caller, &note).await;
+            });
+        }
     }
 }
 
