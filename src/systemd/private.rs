@@ -67,6 +67,9 @@ impl Place {
     }
 }
 
+/// What the places of a user are in.
+const PLACES: &str = "tqserver-private";
+
 /// `/run` for root, the user's runtime directory otherwise; a directory of the user's in /tmp where there is neither. It is short:
 /// the path of a socket has 107 bytes.
 fn parent() -> PathBuf {
@@ -75,9 +78,17 @@ fn parent() -> PathBuf {
         .map(PathBuf::from)
         .filter(|path| path.is_dir());
     match runtime {
-        _ if user.is_root() => PathBuf::from("/run/tqserver-private"),
-        Some(runtime) => runtime.join("tqserver-private"),
-        None => PathBuf::from(format!("/tmp/tqserver-private-{}", user.as_raw())),
+        _ if user.is_root() => Path::new("/run").join(PLACES),
+        // A unit of a private systemd has its place as runtime directory: the place of the same configuration is that very one.
+        Some(place)
+            if place
+                .parent()
+                .is_some_and(|parent| parent.ends_with(PLACES)) =>
+        {
+            place.parent().map(Path::to_owned).unwrap_or_default()
+        }
+        Some(runtime) => runtime.join(PLACES),
+        None => PathBuf::from(format!("/tmp/{PLACES}-{}", user.as_raw())),
     }
 }
 
