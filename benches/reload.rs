@@ -118,6 +118,7 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
         address: Address::Unix(path.clone()),
         socket_group: None,
         directory: house.directory.join("workers/index"),
+        data: house.directory.join("workers/index"),
         command: vec![
             house
                 .directory

@@ -113,11 +113,23 @@ fn pair(
         address,
         socket_group: None,
         directory: found.directory.clone(),
+        data: data(found, mode, common),
         command,
         env: worker.env.clone(),
         limits: worker.limits.clone(),
         output: None,
         stop_timeout: settings.shutdown_grace,
         record: String::new(),
+    }
+}
+
+/// Where the worker may write.
+fn data(found: &Found, mode: Mode, common: &Common) -> std::path::PathBuf {
+    match mode {
+        Mode::Development => found.directory.join("data"),
+        Mode::Production => {
+            let state = common.kind().state_directory(&common.config);
+            state.join("data").join(found.name.as_str())
+        }
     }
 }

@@ -45,7 +45,7 @@ pub struct Options {
     pub door: Door,
     /// Where the sockets of workers are made.
     pub runtime_directory: PathBuf,
-    /// Production: where snapshots are kept.
+    /// Production: where snapshots and workers' own files are kept.
     pub state_directory: Option<PathBuf>,
     /// Where the output of workers goes.
     pub journal: Journal,
@@ -126,7 +126,11 @@ pub async fn run(
         zbus::Error::NameTaken => ManagerError::Taken,
         error => ManagerError::Name(error),
     })?;
-    let store = options.state_directory.map(Store::open).transpose()?;
+    let state_directory = options.state_directory;
+    let snapshots = state_directory
+        .as_ref()
+        .map(|state| state.join("snapshots"));
+    let store = snapshots.map(Store::open).transpose()?;
     let found = look::adopted(systemd.loaded().await?, store.as_ref());
     // With both planes in one process everything in our slice is stopped at the end, whatever the mode.
     let is_developers =
@@ -145,6 +149,7 @@ pub async fn run(
     let performer = Arc::new(Performer {
         systemd,
         store,
+        data: state_directory.map(|state| state.join("data")),
         journal: options.journal,
         mode: options.mode,
         project: project_directory(&options.settings.file),

@@ -28,6 +28,8 @@ pub(super) struct Performer {
     pub(super) systemd: Systemd,
     /// Production: where snapshots are.
     pub(super) store: Option<Store>,
+    /// Production: below it each worker has a directory to write to. In development that is `data/` in the worker's own.
+    pub(super) data: Option<PathBuf>,
     pub(super) journal: Journal,
     pub(super) mode: Mode,
     /// Where relative paths of server.yaml start.
@@ -97,6 +99,7 @@ impl Performer {
                 ))
             })?;
         }
+        let data = self.data_directory(instance, &spec)?;
         let record = Record {
             spec,
             address,
@@ -116,6 +119,7 @@ impl Performer {
             address,
             socket_group: self.group.clone(),
             directory: files,
+            data,
             command,
             env: spec.settings.env,
             limits: spec.settings.limits,
@@ -128,6 +132,18 @@ impl Performer {
             .await
             .map_err(|error| Reason::Refused(chain(&error)))?;
         Ok(public)
+    }
+
+    /// The directory the worker may write to, which outlives its generations.
+    fn data_directory(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
+        let data = match &self.data {
+            Some(data) => data.join(instance.worker.as_str()),
+            None => spec.directory.join("data"),
+        };
+        std::fs::create_dir_all(&data).map_err(|error| {
+            Reason::Refused(format!("make its directory {}: {error}", data.display()))
+        })?;
+        Ok(data)
     }
 
     /// Where the generation's files and assets are: the worker's directory, or a snapshot made now.

@@ -105,10 +105,10 @@ impl Kind {
         }
     }
 
-    /// Where snapshots are kept in production.
+    /// Where snapshots and workers' own files are kept in production.
     pub fn state_directory(self, file: &Path) -> PathBuf {
         if let Some(given) = std::env::var_os("STATE_DIRECTORY") {
-            return PathBuf::from(given).join("snapshots");
+            return PathBuf::from(given);
         }
         let home = || {
             std::env::var_os("HOME")
@@ -116,13 +116,13 @@ impl Kind {
                 .unwrap_or_default()
         };
         match self {
-            Self::System => PathBuf::from("/var/lib/tqserver/snapshots"),
+            Self::System => PathBuf::from("/var/lib/tqserver"),
             Self::User => match std::env::var_os("XDG_STATE_HOME") {
-                Some(state) => PathBuf::from(state).join("tqserver/snapshots"),
-                None => home().join(".local/state/tqserver/snapshots"),
+                Some(state) => PathBuf::from(state).join("tqserver"),
+                None => home().join(".local/state/tqserver"),
             },
             // It goes with its systemd, as everything private does.
-            Self::Private => Place::of(file).runtime_directory().join("snapshots"),
+            Self::Private => Place::of(file).runtime_directory().join("state"),
         }
     }
 }

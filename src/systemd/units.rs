@@ -42,6 +42,8 @@ pub struct UnitPair {
     pub socket_group: Option<String>,
     /// Where its files are.
     pub directory: PathBuf,
+    /// The directory it may write to.
+    pub data: PathBuf,
     /// Program (absolute) and arguments.
     pub command: Vec<String>,
     /// What its configuration adds to its environment.
@@ -350,6 +352,7 @@ impl UnitPair {
         set("WORKER_NAME", self.instance.worker.to_string());
         set("WORKER_ROUTE", self.route.to_string());
         set("WORKER_MODE", self.mode.to_string());
+        set("STATE_DIRECTORY", self.data.display().to_string());
         if let Some(quota) = self.limits.gomaxprocs {
             set("GOMAXPROCS", quota.cores.to_string());
         }
@@ -431,6 +434,7 @@ mod tests {
             address,
             socket_group: Some("tqserver".to_owned()),
             directory: "/srv/x".into(),
+            data: "/var/lib/x".into(),
             command: vec!["/srv/x/bin/a-b".to_owned(), "100% sure".to_owned()],
             env: BTreeMap::from([("GREETING".to_owned(), "a \"b\" $c".to_owned())]),
             limits: Limits {
@@ -475,7 +479,7 @@ mod tests {
         }
         assert!(
             text.contains(
-                r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" WORKER_MODE=production"#
+                r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" STATE_DIRECTORY=/var/lib/x WORKER_MODE=production"#
             ),
             "{text}"
         );

@@ -44,7 +44,11 @@ fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
         .open();
     let environment = house.get("/api/users/env").json();
     let environment = environment.as_object().expect("an object");
+    let data = house.worker_directory("api/users").join("data");
+    assert!(data.is_dir(), "it has no directory to write to");
+    let data = data.display().to_string();
     let ours = [
+        ("STATE_DIRECTORY", data.as_str()),
         ("ANSWER", "42"),
         ("GOMAXPROCS", "2"),
         ("GOMEMLIMIT", "94371840B"),
