@@ -2,8 +2,9 @@
 
 use super::{Common, exit};
 use crate::builder;
-use crate::config::{Listen, Mode, Settings, WorkerSettings};
+use crate::config::{Listen, Mode, Settings, WorkerSettings, project_directory};
 use crate::inventory::{self, Found, Status};
+use crate::manager::Journal;
 use crate::names::{Generation, Instance};
 use crate::plan::loopback;
 use crate::route::Address;
@@ -106,6 +107,8 @@ fn pair(
         }
         Listen::Port => loopback(*settings.ports.start()),
     };
+    let journal = Journal::Journald { user: false };
+    let output = journal.output(&instance, worker, &project_directory(&settings.file));
     UnitPair {
         instance,
         route: worker.route.clone(),
@@ -117,7 +120,7 @@ fn pair(
         command,
         env: worker.env.clone(),
         limits: worker.limits.clone(),
-        output: None,
+        output,
         stop_timeout: settings.shutdown_grace,
         record: String::new(),
     }

@@ -155,3 +155,11 @@ pub(super) fn is_gone(error: &ControlError) -> bool {
             | fdo::Error::UnknownObject(_)
     )
 }
+
+/// The error without the wrapping that would say no more than that it came from the bus.
+pub(super) fn plain(error: ControlError) -> anyhow::Error {
+    match error {
+        ControlError::ZBus(error) => error.into(),
+        error => error.into(),
+    }
+}

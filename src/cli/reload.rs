@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 
-use super::client::{Client, is_gone};
+use super::client::{Client, is_gone, plain};
 use super::{Common, exit, refused};
 use crate::manager::control::{ControlError, Manager1Proxy, WorkerOutcome};
 
@@ -38,7 +38,8 @@ impl Reload {
                 Err(ControlError::InvalidArgument(sentence)) => {
                     return Err(refused(exit::USAGE, sentence, None));
                 }
-                result => break result?,
+                Err(error) => return Err(plain(error)),
+                Ok(outcomes) => break outcomes,
             }
         };
         let failed = outcomes

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::client::Client;
+use super::client::{Client, plain};
 use super::{Common, exit, refused};
 use crate::limits::ByteSize;
 use crate::manager::control::{GenerationStatus, WorkerStatus};
@@ -26,13 +26,15 @@ impl Status {
         let client = Client::find(common).await?;
         let manager = client.manager().await?;
         let answer = tokio::time::timeout(ANSWER, manager.list_workers()).await;
-        let mut workers = answer.map_err(|_| {
-            refused(
-                exit::UNAVAILABLE,
-                format!("the manager did not answer in {} s", ANSWER.as_secs()),
-                client.hint(),
-            )
-        })??;
+        let mut workers = answer
+            .map_err(|_| {
+                refused(
+                    exit::UNAVAILABLE,
+                    format!("the manager did not answer in {} s", ANSWER.as_secs()),
+                    client.hint(),
+                )
+            })?
+            .map_err(plain)?;
         if let Some(name) = &self.worker {
             let known: Vec<String> = workers.iter().map(|worker| worker.name.clone()).collect();
             workers.retain(|worker| worker.name == *name);

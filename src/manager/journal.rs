@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::config::WorkerSettings;
 use crate::names::Instance;
-use crate::plan::Spec;
 
 /// How many of its last lines explain a failure.
 const LINES: usize = 10;
@@ -32,16 +32,16 @@ pub enum Journal {
 
 impl Journal {
     /// The file a generation's output goes to; `None`: the journal. `project` is where a relative `log_file` starts.
-    pub(super) fn output(
+    pub fn output(
         &self,
         instance: &Instance,
-        spec: &Spec,
+        settings: &WorkerSettings,
         project: &Path,
     ) -> Option<PathBuf> {
-        let template = &spec.settings.limits.log_file;
+        let template = &settings.limits.log_file;
         if !template.is_empty() {
             // systemd takes no path with "./" or "//" in it.
-            let file = project.join(fill(template, spec, instance));
+            let file = project.join(fill(template, settings, instance));
             return Some(file.components().collect());
         }
         match self {
@@ -127,8 +127,8 @@ fn last_lines(text: &str) -> Vec<String> {
 }
 
 /// A `log_file` template with its placeholders filled in; the date is the day the generation starts, in UTC.
-fn fill(template: &str, spec: &Spec, instance: &Instance) -> String {
-    let path = match spec.settings.route.prefix() {
+fn fill(template: &str, settings: &WorkerSettings, instance: &Instance) -> String {
+    let path = match settings.route.prefix() {
         "" => "index",
         prefix => prefix.trim_start_matches('/'),
     };

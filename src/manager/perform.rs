@@ -90,7 +90,7 @@ impl Performer {
             return Ok(public);
         }
         let command = look::command(&spec, &files, self.mode)?;
-        let output = self.journal.output(instance, &spec, &self.project);
+        let output = self.journal.output(instance, &spec.settings, &self.project);
         if let Some(directory) = output.as_deref().and_then(|file| file.parent()) {
             std::fs::create_dir_all(directory).map_err(|error| {
                 Reason::Refused(format!(
@@ -247,7 +247,7 @@ impl Performer {
             }
             let mut log = Vec::new();
             if failed {
-                let output = spec.and_then(|spec| this.journal.output(&instance, &spec, &this.project));
+                let output = spec.and_then(|spec| this.journal.output(&instance, &spec.settings, &this.project));
                 log = this.journal.tail(&instance, output).await;
             }
             this.journal.forget(&instance);
