@@ -31,6 +31,9 @@ const READY: Duration = Duration::from_secs(20);
 /// How long processes may take to end on SIGTERM before they get SIGKILL.
 const TERM: Duration = Duration::from_secs(3);
 
+/// What the private systemd sees a version of its own of: where none was booted it would miss the first, and leave files in the second.
+const HIDDEN: [&str; 2] = ["/run/systemd", "/run/user"];
+
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
 const DBUS_DAEMON: &str = "/usr/bin/dbus-daemon";
 
@@ -192,19 +195,29 @@ fn occupy(place: &Path) -> Result<fs::File, String> {
     Ok(directory)
 }
 
-/// Removes the place, its parent if no other place is in it, and then a /run/systemd that is there for our sake alone.
+/// Removes the place and, if no other place is beside it, their parent and the directories that were made for their sake.
 fn leave(place: &Path) {
     let _others_wait = alone(place);
     empty(place);
     let _ = fs::remove_dir(place);
-    let last = place
-        .parent()
-        .is_some_and(|parent| fs::remove_dir(parent).is_ok());
-    if last && rustix::process::geteuid().is_root() && is_hidden() {
-        let _ = rustix::mount::unmount("/run/systemd", rustix::mount::UnmountFlags::DETACH);
-        // One that somebody else uses is not empty.
-        let _ = fs::remove_dir("/run/systemd");
+    let Some(parent) = place.parent() else { return };
+    let made = HIDDEN.map(|path| (path, parent.join(mark(path))));
+    let others = fs::read_dir(parent).into_iter().flatten().flatten();
+    let last = others
+        .into_iter()
+        .all(|entry| made.iter().any(|(_, mark)| *mark == entry.path()));
+    for (path, mark) in made.iter().filter(|(_, mark)| last && mark.exists()) {
+        let _ = rustix::mount::unmount(*path, rustix::mount::UnmountFlags::DETACH);
+        // Not if somebody else uses it by now.
+        let _ = fs::remove_dir(path);
+        let _ = fs::remove_file(mark);
     }
+    let _ = fs::remove_dir(parent);
+}
+
+/// The name of the file beside the places that says: this directory was made by us.
+fn mark(path: &str) -> String {
+    format!("made{}", path.replace('/', "-"))
 }
 
 /// While this is held no other keeper comes or goes: what is shared by all places is made and removed by one at a time.
@@ -218,36 +231,31 @@ fn alone(place: &Path) -> io::Result<fs::File> {
     Ok(directory)
 }
 
-/// Whether /run/systemd is the one we mounted.
-fn is_hidden() -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    containing_mount(&mounts, Path::new("/run/systemd")) == Some("/run/systemd")
-}
-
 /// systemd refuses to run as a user's where /run/systemd/system is missing, so we show it one in a mount name space of our own.
 fn hide_run_systemd(place: &Path) -> Result<(), String> {
     let _others_wait = alone(place).map_err(|error| format!("lock the place: {error}"))?;
-    let _ = fs::create_dir("/run/systemd");
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let below = containing_mount(&mounts, Path::new("/run/systemd")).ok_or(
-        "/run is on no mount that can be seen from here; in a chroot, mount a tmpfs on its /run first",
-    )?;
-    let hide = || -> rustix::io::Result<()> {
-        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-        unshare_mounts()?;
-        // Nothing of it is to be seen outside.
-        mount_change(below, MountPropagationFlags::PRIVATE)?;
-        mount(
-            "tmpfs",
-            "/run/systemd",
-            "tmpfs",
-            MountFlags::NOSUID | MountFlags::NODEV,
-            Some(c"mode=0755"),
-        )
-    };
-    hide().map_err(|error| format!("make a mount name space for the private systemd: {error}"))?;
+    let failed = |error| format!("make a mount name space for the private systemd: {error}");
+    unshare_mounts().map_err(failed)?;
+    for path in HIDDEN {
+        if let (Ok(()), Some(parent)) = (fs::create_dir(path), place.parent()) {
+            let _ = fs::write(parent.join(mark(path)), "");
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let below = containing_mount(&mounts, Path::new(path)).ok_or(
+            "/run is on no mount that can be seen from here; in a chroot, mount a tmpfs on its /run first",
+        )?;
+        cover(path, below).map_err(failed)?;
+    }
     fs::create_dir("/run/systemd/system")
         .map_err(|error| format!("make /run/systemd/system: {error}"))
+}
+
+/// Mounts an empty file system on `path`, which lies on the mount `below`, so that it can not be seen outside.
+fn cover(path: &str, below: &str) -> rustix::io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    mount_change(below, MountPropagationFlags::PRIVATE)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("tmpfs", path, "tmpfs", flags, Some(c"mode=0755"))
 }
 
 /// The mount point in `mountinfo` (proc_pid_mountinfo(5)) that `path` lies on. In a chroot `/` need not be one.
