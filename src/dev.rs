@@ -164,11 +164,7 @@ async fn ended(private: Option<&mut Private>) {
 
 /// A private systemd where one is wanted.
 async fn host(kind: Kind, file: &Path) -> anyhow::Result<Option<Private>> {
-    if kind == Kind::System {
-        tracing::warn!(
-            "the machine's systemd runs workers as root and without a sandbox: only for workers you trust"
-        );
-    }
+    warn_of(kind);
     if kind != Kind::Private {
         return Ok(None);
     }
@@ -192,6 +188,15 @@ fn cleaning(
             tracing::warn!("nobody will stop the workers if this process is killed: {error}")
         }
     })
+}
+
+/// Says once what workers by this systemd can do to the machine.
+pub fn warn_of(kind: Kind) {
+    if kind == Kind::System {
+        tracing::warn!(
+            "the machine's systemd runs workers as root and without a sandbox: only for workers you trust"
+        );
+    }
 }
 
 /// A directory for sockets and logs. Others may pass through it: each socket has its own permissions, and the proxy may be another

@@ -38,6 +38,7 @@ impl Manager {
         let (kind, file) = (common.kind(), settings.file.clone());
         let runtime_directory = kind.runtime_directory(&file);
         dev::make(&runtime_directory)?;
+        dev::warn_of(kind);
         let gid = self.group.as_deref().map(group_id).transpose()?;
         let door = Door::Path {
             path: runtime_directory.join(LINK),

@@ -83,8 +83,13 @@ impl Generation {
         self.spent.store(false, Ordering::SeqCst);
     }
 
-    /// Whether `max_requests` have been answered.
+    /// Whether `max_requests` have been answered. Once it was so it stays so: the counters of a generation under load are read one
+    /// after the other, and a later look may see fewer answers.
     pub(super) fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::SeqCst) || self.has_answered_enough()
+    }
+
+    fn has_answered_enough(&self) -> bool {
         let max = self.max_requests.load(Ordering::Relaxed);
         max != 0 && self.begun().saturating_sub(self.in_flight()) >= max
     }
@@ -135,7 +140,7 @@ impl Drop for Ticket {
         let drained = generation.draining.load(Ordering::SeqCst)
             && shard.in_flight.load(Ordering::SeqCst) == 0;
         let spent = generation.max_requests.load(Ordering::Relaxed) != 0
-            && generation.is_spent()
+            && generation.has_answered_enough()
             && !generation.spent.swap(true, Ordering::SeqCst);
         if drained || spent {
             generation.news.notify_one();
@@ -177,6 +182,18 @@ mod tests {
         ticket.begin();
         assert!(!generation.is_spent());
         drop(ticket);
+        assert!(generation.is_spent());
+    }
+
+    #[test]
+    fn spent_stays_spent_while_others_come() {
+        let generation = generation();
+        generation.set_max_requests(1);
+        let ticket = generation.enter(0);
+        ticket.begin();
+        drop(ticket);
+        // In flight already, and not yet counted as begun.
+        let _others = (generation.enter(0), generation.enter(1));
         assert!(generation.is_spent());
     }
 }

@@ -141,6 +141,7 @@ pub(super) fn update(raw: &mut RawService, properties: &HashMap<String, OwnedVar
     raw.restarts = count("NRestarts").unwrap_or(raw.restarts);
     raw.main_code = int("ExecMainCode").unwrap_or(raw.main_code);
     raw.main_status = int("ExecMainStatus").unwrap_or(raw.main_status);
+    raw.remember();
 }
 
 pub(super) fn text(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<String> {

@@ -114,30 +114,46 @@ pub(super) struct RawService {
     /// `si_code` of the last child (waitid(2)): 1 exited, 2 killed, 3 dumped.
     pub(super) main_code: i32,
     pub(super) main_status: i32,
+    /// How the last process ended that did not end well.
+    pub(super) ended: Option<Ending>,
 }
 
 impl RawService {
-    pub(super) fn state(&self) -> ServiceState {
-        let exited = (self.main_code == 1).then_some(self.main_status);
-        let failure = match self.result.as_str() {
+    /// To be called with each change: a limit that is hit later hides how the processes ended that it counted.
+    pub(super) fn remember(&mut self) {
+        if !matches!(self.result.as_str(), "start-limit-hit") {
+            self.ended = self.ending().or(self.ended.take());
+        }
+    }
+
+    /// What `Result=` says.
+    fn ending(&self) -> Option<Ending> {
+        match self.result.as_str() {
             "" | "success" => None,
             "exit-code" => Some(Ending::ExitCode(self.main_status)),
             "signal" | "core-dump" => Some(Ending::Signal(self.main_status)),
             "oom-kill" => Some(Ending::OomKill),
             "timeout" => Some(Ending::Timeout),
-            // The limit hides what it counts: the last process tells more.
+            // One that was loaded before we looked still has its last process.
             "start-limit-hit" if matches!(self.main_code, 2 | 3) => {
                 Some(Ending::Signal(self.main_status))
             }
-            "start-limit-hit" if exited.is_some_and(|code| code != 0) => {
+            "start-limit-hit" if self.main_code == 1 && self.main_status != 0 => {
                 Some(Ending::ExitCode(self.main_status))
             }
             other => Some(Ending::Other(other.to_owned())),
+        }
+    }
+
+    pub(super) fn state(&self) -> ServiceState {
+        let failure = match &self.ended {
+            Some(ended) if self.result == "start-limit-hit" => Some(ended.clone()),
+            _ => self.ending(),
         };
         ServiceState {
             activity: Activity::read(&self.active_state, &self.sub_state),
             failure,
-            exit_code: exited,
+            exit_code: (self.main_code == 1).then_some(self.main_status),
             pid: self.main_pid,
             restarts: self.restarts,
         }
@@ -172,5 +188,19 @@ mod tests {
             ..RawService::default()
         };
         assert_eq!(raw.state().failure.unwrap().to_string(), "signal 11 (SEGV)");
+    }
+
+    #[test]
+    fn the_start_limit_tells_how_the_processes_ended_that_it_counted() {
+        let mut raw = RawService {
+            result: "exit-code".into(),
+            main_code: 1,
+            main_status: 4,
+            ..RawService::default()
+        };
+        raw.remember();
+        (raw.result, raw.main_code, raw.main_status) = ("start-limit-hit".into(), 0, 0);
+        raw.remember();
+        assert_eq!(raw.state().failure, Some(Ending::ExitCode(4)));
     }
 }
