@@ -156,6 +156,11 @@ impl Instance {
         format!("{self}.service")
     }
 
+    /// `NAME@GENERATION.EXTENSION`: what belongs to this generation among the files of all.
+    pub fn file_name(&self, extension: &str) -> String {
+        format!("{}@{}.{extension}", self.worker, self.generation)
+    }
+
     /// Reads a unit's name back; `None` for a unit that is not a generation of ours.
     pub fn from_unit(unit: &str) -> Option<(Self, UnitKind)> {
         let (stem, kind) = match unit.rsplit_once('.')? {

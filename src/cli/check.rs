@@ -4,7 +4,7 @@ use super::{Common, exit};
 use crate::builder;
 use crate::config::{Listen, Mode, Settings, WorkerSettings, project_directory};
 use crate::inventory::{self, Found, Status};
-use crate::manager::Journal;
+use crate::manager::{Journal, data_directory};
 use crate::names::{Generation, Instance};
 use crate::plan::loopback;
 use crate::route::Address;
@@ -102,11 +102,10 @@ fn pair(
     let instance = Instance::new(worker.name.clone(), Generation(1));
     let runtime = common.kind().runtime_directory(&common.config);
     let address = match worker.listen {
-        Listen::Socket => {
-            Address::Unix(runtime.join(format!("{}@{}.sock", instance.worker, instance.generation)))
-        }
+        Listen::Socket => Address::Unix(runtime.join(instance.file_name("sock"))),
         Listen::Port => loopback(*settings.ports.start()),
     };
+    let state = (mode == Mode::Production).then(|| common.kind().state_directory(&common.config));
     let journal = Journal::Journald { user: false };
     let output = journal.output(&instance, worker, &project_directory(&settings.file));
     UnitPair {
@@ -116,23 +115,12 @@ fn pair(
         address,
         socket_group: None,
         directory: found.directory.clone(),
-        data: data(found, mode, common),
+        data: data_directory(state.as_deref(), &worker.name, &found.directory),
         command,
         env: worker.env.clone(),
         limits: worker.limits.clone(),
         output,
         stop_timeout: settings.shutdown_grace,
         record: String::new(),
-    }
-}
-
-/// Where the worker may write.
-fn data(found: &Found, mode: Mode, common: &Common) -> std::path::PathBuf {
-    match mode {
-        Mode::Development => found.directory.join("data"),
-        Mode::Production => {
-            let state = common.kind().state_directory(&common.config);
-            state.join("data").join(found.name.as_str())
-        }
     }
 }

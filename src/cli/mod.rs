@@ -112,19 +112,6 @@ impl Common {
     }
 }
 
-/// An error with the exit code it asks for, and the next command to type.
-#[derive(Debug)]
-struct Refusal {
-    code: u8,
-    hint: Option<String>,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.hint.as_deref().unwrap_or(""))
-    }
-}
-
 /// Runs the command line and returns its exit code.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -171,12 +158,12 @@ fn explain(error: &anyhow::Error) -> u8 {
         eprintln!("{problems}");
         return exit::CONFIG;
     }
-    let refusal = error
+    let refused = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Refused>());
     eprintln!("error: {}", crate::manager::explain(error.as_ref()));
-    let (code, hint) = match refusal {
-        Some(Refused(_, refusal)) => (refusal.code, refusal.hint.clone()),
+    let (code, hint) = match refused {
+        Some(refused) => (refused.code, refused.hint.clone()),
         None => guess(error),
     };
     if let Some(hint) = hint {
@@ -227,13 +214,17 @@ fn guess(error: &anyhow::Error) -> (u8, Option<String>) {
     )
 }
 
-/// A sentence that ends the command with a certain exit code.
+/// A sentence that ends the command with a certain exit code, and the next command to type.
 #[derive(Debug)]
-struct Refused(String, Refusal);
+struct Refused {
+    code: u8,
+    sentence: String,
+    hint: Option<String>,
+}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.sentence)
     }
 }
 
@@ -244,11 +235,9 @@ fn refused(
     sentence: impl Into<String>,
     hint: impl Into<Option<String>>,
 ) -> anyhow::Error {
-    anyhow::Error::new(Refused(
-        sentence.into(),
-        Refusal {
-            code,
-            hint: hint.into(),
-        },
-    ))
+    anyhow::Error::new(Refused {
+        code,
+        sentence: sentence.into(),
+        hint: hint.into(),
+    })
 }

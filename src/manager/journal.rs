@@ -46,9 +46,7 @@ impl Journal {
         }
         match self {
             Self::Journald { .. } => None,
-            Self::Files(directory) => {
-                Some(directory.join(format!("{}@{}.log", instance.worker, instance.generation)))
-            }
+            Self::Files(directory) => Some(directory.join(instance.file_name("log"))),
         }
     }
 
@@ -88,9 +86,7 @@ impl Journal {
     /// Forgets the output of a generation that is gone.
     pub(super) fn forget(&self, instance: &Instance) {
         if let Self::Files(directory) = self {
-            let _ = fs::remove_file(
-                directory.join(format!("{}@{}.log", instance.worker, instance.generation)),
-            );
+            let _ = fs::remove_file(directory.join(instance.file_name("log")));
         }
     }
 

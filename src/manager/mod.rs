@@ -11,7 +11,7 @@ mod look;
 mod perform;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Mode, Settings, project_directory};
 use crate::deploy::snapshot::{SnapshotError, Store};
+use crate::names::WorkerName;
 use crate::plan::{Event, Fleet};
 use crate::systemd::{BusError, Systemd, UnitChange};
 
@@ -149,7 +150,7 @@ pub async fn run(
     let performer = Arc::new(Performer {
         systemd,
         store,
-        data: state_directory.map(|state| state.join("data")),
+        state_directory,
         journal: options.journal,
         mode: options.mode,
         project: project_directory(&options.settings.file),
@@ -219,6 +220,19 @@ impl std::fmt::Debug for Options {
             .field("mode", &self.mode)
             .field("bus", &self.bus)
             .finish_non_exhaustive()
+    }
+}
+
+/// The directory a worker may write to, which outlives its generations: below the state directory in production, in the worker's own
+/// in development, where there is none.
+pub fn data_directory(
+    state_directory: Option<&Path>,
+    worker: &WorkerName,
+    directory: &Path,
+) -> PathBuf {
+    match state_directory {
+        Some(state) => state.join("data").join(worker.as_str()),
+        None => directory.join("data"),
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) struct Performer {
     pub(super) systemd: Systemd,
     /// Production: where snapshots are.
     pub(super) store: Option<Store>,
-    /// Production: below it each worker has a directory to write to. In development that is `data/` in the worker's own.
-    pub(super) data: Option<PathBuf>,
+    /// Production: where snapshots and workers' own files are.
+    pub(super) state_directory: Option<PathBuf>,
     pub(super) journal: Journal,
     pub(super) mode: Mode,
     /// Where relative paths of server.yaml start.
@@ -99,7 +99,7 @@ impl Performer {
                 ))
             })?;
         }
-        let data = self.data_directory(instance, &spec)?;
+        let data = self.make_data_directory(instance, &spec)?;
         let record = Record {
             spec,
             address,
@@ -134,12 +134,10 @@ impl Performer {
         Ok(public)
     }
 
-    /// The directory the worker may write to, which outlives its generations.
-    fn data_directory(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
-        let data = match &self.data {
-            Some(data) => data.join(instance.worker.as_str()),
-            None => spec.directory.join("data"),
-        };
+    /// Makes the directory the worker may write to.
+    fn make_data_directory(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
+        let state = self.state_directory.as_deref();
+        let data = super::data_directory(state, &instance.worker, &spec.directory);
         std::fs::create_dir_all(&data).map_err(|error| {
             Reason::Refused(format!("make its directory {}: {error}", data.display()))
         })?;

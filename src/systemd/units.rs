@@ -139,23 +139,20 @@ impl UnitPair {
         text
     }
 
-    fn description(&self) -> String {
-        Self::accepted_description(&self.instance)
-    }
-
     fn socket(&self) -> Vec<Directive> {
         let Address::Unix(path) = &self.address else {
             return Vec::new();
         };
         let path = path.display().to_string();
         let listen = vec![("Stream".to_owned(), path.clone())];
+        let mode: u32 = if self.socket_group.is_some() {
+            0o660
+        } else {
+            0o600
+        };
+        let description = Self::accepted_description(&self.instance);
         let mut lines = vec![
-            directive(
-                "Unit",
-                "Description",
-                self.description(),
-                self.description(),
-            ),
+            directive("Unit", "Description", description.clone(), description),
             Directive {
                 section: "Socket",
                 key: "ListenStream",
@@ -163,16 +160,7 @@ impl UnitPair {
                 property: "Listen",
                 value: listen.into(),
             },
-            directive(
-                "Socket",
-                "SocketMode",
-                if self.socket_group.is_some() {
-                    "0660"
-                } else {
-                    "0600"
-                },
-                self.socket_mode(),
-            ),
+            directive("Socket", "SocketMode", format!("{mode:04o}"), mode),
             directive("Socket", "Backlog", BACKLOG.to_string(), BACKLOG),
             directive("Socket", "RemoveOnStop", "yes", true),
             directive(
@@ -193,15 +181,8 @@ impl UnitPair {
         lines
     }
 
-    fn socket_mode(&self) -> u32 {
-        if self.socket_group.is_some() {
-            0o660
-        } else {
-            0o600
-        }
-    }
-
     fn service(&self) -> Vec<Directive> {
+        let description = Self::accepted_description(&self.instance) + UNPROVEN;
         let slice = worker_slice(&self.instance.worker);
         let directory = self.directory.display().to_string();
         // The words are meant as they stand: no variables in them.
@@ -210,12 +191,7 @@ impl UnitPair {
         let environment = self.environment();
         let fields = self.log_fields();
         let mut lines = vec![
-            directive(
-                "Unit",
-                "Description",
-                self.description() + UNPROVEN,
-                self.description() + UNPROVEN,
-            ),
+            directive("Unit", "Description", description.clone(), description),
             span(
                 "Unit",
                 "StartLimitIntervalSec",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Fleet;
+use super::{Fleet, instance};
 use crate::config::{Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::run::{Run, Stage};
@@ -48,7 +48,7 @@ impl Fleet {
         let generation = self.worker(name).newest.next();
         let address = match candidate.spec.settings.listen {
             Listen::Socket => {
-                let file = format!("{name}@{generation}.sock");
+                let file = instance(name, generation).file_name("sock");
                 Some(Address::Unix(self.policy.sockets.join(file)))
             }
             Listen::Port => self.free_port().map(loopback),
