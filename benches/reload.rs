@@ -132,6 +132,9 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
             gomemlimit: Some(ByteSize(64 << 20)),
             ..Limits::default()
         },
+        sandbox: None,
+        credentials: Vec::new(),
+        accepted: false,
         output: None,
         stop_timeout: second,
         record: "{}".to_owned(),

@@ -176,6 +176,8 @@ pub struct Route {
     pub target: Target,
     /// The proxy's patience with the worker.
     pub timeouts: Timeouts,
+    /// Whether each request is written to the journal.
+    pub access_log: bool,
 }
 
 /// Who answers on a route.

@@ -44,6 +44,14 @@ impl Settings {
             listen: file.listen,
             health: file.health.clone(),
             env: file.env.clone(),
+            network: file.network,
+            jit: file.jit.unwrap_or(!matches!(
+                kind,
+                WorkerType::Rust | WorkerType::Go | WorkerType::Static
+            )),
+            cache: file.cache,
+            credentials: file.credentials.clone(),
+            autostart: file.autostart,
             limits,
         })
     }

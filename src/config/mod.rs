@@ -75,6 +75,8 @@ pub struct Settings {
     pub paths: BTreeMap<RoutePath, LimitsPatch>,
     /// What no worker.yaml may pass.
     pub max: Caps,
+    /// Above which exposure `check` fails.
+    pub max_exposure: Exposure,
 }
 
 /// Upper bounds for what a worker.yaml may ask for; `None`: any.
@@ -86,6 +88,12 @@ pub struct Caps {
     pub gomemlimit: Option<ByteSize>,
     /// Most tasks.
     pub tasks_max: Option<u64>,
+    /// Most memory before it is slowed down.
+    pub memory_high: Option<ByteSize>,
+    /// Largest share of the CPU.
+    pub cpu_weight: Option<u64>,
+    /// Largest share of the disks.
+    pub io_weight: Option<u64>,
 }
 
 /// What one worker may use.
@@ -97,6 +105,18 @@ pub struct Limits {
     pub gomemlimit: Option<ByteSize>,
     /// Processes and threads: `TasksMax=`.
     pub tasks_max: Option<u64>,
+    /// Memory above which it is slowed down and made to give some back: `MemoryHigh=`.
+    #[serde(default)]
+    pub memory_high: Option<ByteSize>,
+    /// Its share of the CPU when all want it, 1 to 10000, 100 unless set: `CPUWeight=`.
+    #[serde(default)]
+    pub cpu_weight: Option<u64>,
+    /// Its share of the disks when all want them, 1 to 10000, 100 unless set: `IOWeight=`.
+    #[serde(default)]
+    pub io_weight: Option<u64>,
+    /// Whether the proxy writes a line for each of its requests.
+    #[serde(default)]
+    pub access_log: bool,
     /// Requests after which a generation is replaced; 0: never.
     pub max_requests: u64,
     /// The proxy's patience with the worker.
@@ -115,6 +135,14 @@ pub struct LimitsPatch {
     pub gomemlimit: Option<Option<ByteSize>>,
     /// Processes and threads.
     pub tasks_max: Option<u64>,
+    /// See [`Limits::memory_high`]; the inner `None` is the empty string: no such limit.
+    pub memory_high: Option<Option<ByteSize>>,
+    /// See [`Limits::cpu_weight`].
+    pub cpu_weight: Option<u64>,
+    /// See [`Limits::io_weight`].
+    pub io_weight: Option<u64>,
+    /// See [`Limits::access_log`].
+    pub access_log: Option<bool>,
     /// Requests after which a generation is replaced.
     pub max_requests: Option<u64>,
     /// See [`Timeouts::read`].
@@ -162,6 +190,19 @@ pub enum Listen {
     Socket,
     /// The worker listens on `PORT` itself.
     Port,
+}
+
+/// What of the network a worker can reach. Its own socket is not concerned: it is handed over open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing: a network name space of its own (`PrivateNetwork=`).
+    None,
+    /// This machine's loopback addresses (`IPAddressDeny=any`, `IPAddressAllow=localhost`).
+    Loopback,
+    /// All.
+    #[default]
+    Full,
 }
 
 /// In which modes a worker is there at all.
@@ -221,6 +262,16 @@ pub struct WorkerFile {
     pub env: BTreeMap<String, String>,
     /// In which modes it is there.
     pub enabled: Enabled,
+    /// What of the network it can reach.
+    pub network: Network,
+    /// Whether it makes machine code while it runs; `None`: as its type does.
+    pub jit: Option<bool>,
+    /// Whether it has a cache directory.
+    pub cache: bool,
+    /// The secrets it is handed, by name.
+    pub credentials: Vec<String>,
+    /// Whether it is started with the server instead of with its first request.
+    pub autostart: bool,
     /// The limits it asks for.
     pub limits: LimitsPatch,
     /// Where `gomaxprocs`, `gomemlimit` and `tasks_max` stand, to point at what is beyond a cap.
@@ -228,6 +279,8 @@ pub struct WorkerFile {
 }
 
 /// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.
+///
+/// It is written into units and snapshots, which a later version reads: a new field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSettings {
     /// Its name.
@@ -246,6 +299,25 @@ pub struct WorkerSettings {
     pub health: Health,
     /// What is added to its environment.
     pub env: BTreeMap<String, String>,
+    /// What of the network it can reach.
+    #[serde(default)]
+    pub network: Network,
+    /// Whether it makes machine code while it runs: its memory may then be writable and executable (`MemoryDenyWriteExecute=no`).
+    #[serde(default)]
+    pub jit: bool,
+    /// Whether it has a directory for what it can make again (`CACHE_DIRECTORY`).
+    #[serde(default)]
+    pub cache: bool,
+    /// The secrets it is handed in `CREDENTIALS_DIRECTORY`, by name.
+    #[serde(default)]
+    pub credentials: Vec<String>,
+    /// Whether it is started with the server instead of with its first request.
+    #[serde(default)]
+    pub autostart: bool,
     /// What it may use.
     pub limits: Limits,
 }
+
+/// How much of the machine a service can reach, as `systemd-analyze security` counts it: tenths, from 0 (nothing) to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exposure(pub u8);

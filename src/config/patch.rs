@@ -28,6 +28,10 @@ impl LimitsPatch {
             gomaxprocs: cores(section, 0),
             gomemlimit: memory_or_none(section),
             tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
+            memory_high: None,
+            cpu_weight: None,
+            io_weight: None,
+            access_log: None,
             max_requests: section.number("max_requests", 0..=MAX_REQUESTS, "; 0 is no limit"),
             read_timeout: section.seconds("read_timeout_seconds", TIMEOUT),
             write_timeout: section.seconds("write_timeout_seconds", TIMEOUT),
@@ -51,6 +55,9 @@ impl Caps {
             gomaxprocs: cores(section, 1),
             gomemlimit: section.size("gomemlimit", MEMORY.0..=MEMORY.1),
             tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
+            memory_high: None,
+            cpu_weight: None,
+            io_weight: None,
         }
     }
 }
@@ -61,6 +68,10 @@ impl Default for Limits {
             gomaxprocs: Some(CpuQuota { cores: 1 }),
             gomemlimit: None,
             tasks_max: None,
+            memory_high: None,
+            cpu_weight: None,
+            io_weight: None,
+            access_log: false,
             max_requests: 0,
             timeouts: Timeouts {
                 read: Duration::from_secs(30),
@@ -81,6 +92,10 @@ impl Limits {
             gomaxprocs: patch.gomaxprocs.map_or(self.gomaxprocs, quota),
             gomemlimit: patch.gomemlimit.unwrap_or(self.gomemlimit),
             tasks_max: patch.tasks_max.or(self.tasks_max),
+            memory_high: patch.memory_high.unwrap_or(self.memory_high),
+            cpu_weight: patch.cpu_weight.or(self.cpu_weight),
+            io_weight: patch.io_weight.or(self.io_weight),
+            access_log: patch.access_log.unwrap_or(self.access_log),
             max_requests: patch.max_requests.unwrap_or(self.max_requests),
             timeouts: Timeouts {
                 read: patch.read_timeout.unwrap_or(self.timeouts.read),

@@ -11,7 +11,7 @@ use super::patch::TIMEOUT;
 use super::problem::{Place, Problem, Problems};
 use super::section::{Item, Section};
 use super::source::{self, Owner};
-use super::{Caps, Limits, LimitsPatch, Settings};
+use super::{Caps, Exposure, Limits, LimitsPatch, Settings};
 use crate::limits::ByteSize;
 use crate::route::{Front, RoutePath};
 
@@ -105,6 +105,7 @@ impl Settings {
             default: Limits::default(),
             paths: BTreeMap::new(),
             max: Caps::default(),
+            max_exposure: Exposure(20),
         }
     }
 

@@ -124,6 +124,11 @@ impl WorkerFile {
             health: health(root.section("health")),
             env: environment(&root.items("env")),
             enabled: root.choice("enabled", &enabled).unwrap_or_default(),
+            network: super::Network::default(),
+            jit: None,
+            cache: false,
+            credentials: Vec::new(),
+            autostart: false,
             limits: LimitsPatch::read(&mut root),
             places: ["gomaxprocs", "gomemlimit", "tasks_max"].map(|key| root.place(key)),
         };
@@ -149,6 +154,11 @@ impl Default for WorkerFile {
             health: Health::default(),
             env: BTreeMap::new(),
             enabled: Enabled::default(),
+            network: super::Network::default(),
+            jit: None,
+            cache: false,
+            credentials: Vec::new(),
+            autostart: false,
             limits: LimitsPatch::default(),
             places: [const { None }; 3],
         }

@@ -155,6 +155,7 @@ impl Worker {
                     write: patience,
                     idle: patience,
                 },
+                access_log: settings.is_some_and(|settings| settings.limits.access_log),
             });
         };
         let settings = &run.spec.settings;
@@ -173,6 +174,7 @@ impl Worker {
             public: run.public.clone(),
             target,
             timeouts: settings.limits.timeouts,
+            access_log: settings.limits.access_log,
         })
     }
 

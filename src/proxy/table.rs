@@ -264,6 +264,7 @@ pub(super) mod tests {
             public: None,
             target: Answer::Files,
             timeouts,
+            access_log: false,
         };
         let mut published = Published::nothing();
         published.table.routes = routes.iter().map(asked).collect();

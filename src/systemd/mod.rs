@@ -17,4 +17,4 @@ pub use cleaner::Cleaner;
 pub use private::{Place, Private, PrivateError};
 pub use signals::UnitChange;
 pub use state::{Activity, Ending, ServiceState};
-pub use units::UnitPair;
+pub use units::{Credential, Sandbox, UnitPair};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zbus::Variant;
 
-use crate::config::{Limits, Mode};
+use crate::config::{Limits, Mode, Network};
 use crate::names::{Instance, worker_slice};
 use crate::route::{Address, RoutePath};
 
@@ -42,7 +42,7 @@ pub struct UnitPair {
     pub socket_group: Option<String>,
     /// Where its files are.
     pub directory: PathBuf,
-    /// The directory it may write to.
+    /// The directory it may write to; with a sandbox systemd makes one of its own (`StateDirectory=`).
     pub data: PathBuf,
     /// Program (absolute) and arguments.
     pub command: Vec<String>,
@@ -50,12 +50,44 @@ pub struct UnitPair {
     pub env: BTreeMap<String, String>,
     /// What it may use.
     pub limits: Limits,
+    /// An identity and walls of its own; `None` where systemd can not give them.
+    pub sandbox: Option<Sandbox>,
+    /// The secrets it is handed.
+    pub credentials: Vec<Credential>,
+    /// Whether it has passed its check already: it comes back from its snapshot.
+    pub accepted: bool,
     /// Where its output goes; `None`: the journal.
     pub output: Option<PathBuf>,
     /// How long it may take to exit on SIGTERM.
     pub stop_timeout: Duration,
     /// What the next manager needs to know of it.
     pub record: String,
+}
+
+/// What the machine's systemd can put around a worker: a user of its own, and a view of the machine that ends at what it needs.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// What of the network it can reach.
+    pub network: Network,
+    /// Whether its memory may be writable and executable.
+    pub jit: bool,
+    /// Whether it has a cache directory.
+    pub cache: bool,
+    /// The directory of all workers' snapshots: of all that is below it the worker sees [`UnitPair::directory`] alone.
+    pub snapshots: PathBuf,
+    /// What else is ours and no business of a worker: configuration, sockets, other workers.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// A secret that systemd hands to a worker as a file (systemd.exec(5), `LoadCredential=`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The name of the file in `CREDENTIALS_DIRECTORY`.
+    pub name: String,
+    /// Where the administrator has put it.
+    pub path: PathBuf,
+    /// Whether it is encrypted with systemd-creds(1).
+    pub encrypted: bool,
 }
 
 /// One line of a unit file, and the same as a D-Bus property. Their names and units differ here and there.
@@ -182,7 +214,10 @@ impl UnitPair {
     }
 
     fn service(&self) -> Vec<Directive> {
-        let description = Self::accepted_description(&self.instance) + UNPROVEN;
+        let mut description = Self::accepted_description(&self.instance);
+        if !self.accepted {
+            description += UNPROVEN;
+        }
         let slice = worker_slice(&self.instance.worker);
         let directory = self.directory.display().to_string();
         // The words are meant as they stand: no variables in them.
@@ -417,6 +452,10 @@ mod tests {
                 gomaxprocs: Some(CpuQuota { cores: 2 }),
                 gomemlimit: Some(ByteSize(100 << 20)),
                 tasks_max: Some(64),
+                memory_high: None,
+                cpu_weight: None,
+                io_weight: None,
+                access_log: false,
                 max_requests: 0,
                 timeouts: Timeouts {
                     read: second,
@@ -425,6 +464,9 @@ mod tests {
                 },
                 log_file: String::new(),
             },
+            sandbox: None,
+            credentials: Vec::new(),
+            accepted: false,
             output: None,
             stop_timeout: second,
             record: "{}".to_owned(),

@@ -277,6 +277,7 @@ fn table(directory: &Path) -> RouteTable {
                 write: DEADLINE,
                 idle: DEADLINE,
             },
+            access_log: false,
         }],
         draining: Vec::new(),
     }
