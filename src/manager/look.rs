@@ -75,6 +75,7 @@ pub(super) fn look(
                 directory: found.directory,
                 public: found.public,
                 nested: found.nested,
+                passed_over: None,
             }),
         };
         Some((name, spec))
@@ -111,6 +112,60 @@ pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (G
         .collect()
 }
 
+/// The accepted generation to go back to: `wanted`, or else the newest before the one that serves, with what it was made of.
+pub(super) fn to_roll_back_to(
+    store: &Store,
+    sight: &Sight,
+    worker: &WorkerName,
+    serving: Option<Generation>,
+    wanted: Option<Generation>,
+) -> Result<(Generation, Spec), String> {
+    let Some(on_disk) = sight.workers.get(worker) else {
+        return Err(format!("there is no worker '{worker}'"));
+    };
+    let accepted: Vec<(Generation, Manifest)> = store
+        .generations(worker)
+        .into_iter()
+        .filter(|generation| Some(*generation) != serving)
+        .filter_map(|generation| {
+            let instance = Instance::new(worker.clone(), generation);
+            Some((generation, store.manifest(&instance).ok().flatten()?))
+        })
+        .collect();
+    let numbers: Vec<String> = accepted
+        .iter()
+        .map(|(number, _)| number.to_string())
+        .collect();
+    let found = accepted.into_iter().rev().find(|(number, _)| match wanted {
+        Some(wanted) => *number == wanted,
+        None => serving.is_none_or(|serving| *number < serving),
+    });
+    let Some((generation, manifest)) = found else {
+        let kept = match numbers.is_empty() {
+            true => "no other generation that was accepted is kept".to_owned(),
+            false => format!("accepted and kept: {}", numbers.join(", ")),
+        };
+        return Err(match wanted {
+            Some(wanted) if Some(wanted) == serving => {
+                format!("generation {wanted} of '{worker}' serves already; {kept}")
+            }
+            Some(wanted) => format!("there is no generation {wanted} of '{worker}'; {kept}"),
+            None => format!("there is nothing before what serves of '{worker}'; {kept}"),
+        });
+    };
+    let instance = Instance::new(worker.clone(), generation);
+    let assets = store.latest_assets(&instance).is_some();
+    let mut spec = spec_of(manifest, assets, sight, worker);
+    // Whoever rolls back does not want the next reload to bring back what lies there now.
+    spec.passed_over = match on_disk {
+        Ok(disk) if disk.fingerprint.program != spec.fingerprint.program => {
+            Some(disk.fingerprint.clone())
+        }
+        _ => None,
+    };
+    Ok((generation, spec))
+}
+
 fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerName) -> Spec {
     let directory = sight.settings.workers_directory.join(name.directory());
     Spec {
@@ -122,29 +177,31 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
         },
         public: has_assets.then(|| directory.join("public")),
         nested: Vec::new(),
+        passed_over: None,
         directory,
     }
 }
 
-/// Generations found in systemd, in the plan's words; one whose record can not be read is not ours.
-pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> Vec<Found> {
-    loaded
-        .into_iter()
-        .filter_map(|unit| found(unit, store))
-        .collect()
+/// Generations found in systemd, in the plan's words, and those whose record can not be read: of another version of this program, whose
+/// workers serve until ours do.
+pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> (Vec<Found>, Vec<Instance>) {
+    let (mut ours, mut strangers) = (Vec::new(), Vec::new());
+    for unit in loaded {
+        match serde_json::from_str(&unit.record) {
+            Ok(record) => ours.push(found(unit, record, store)),
+            Err(error) => {
+                tracing::warn!(
+                    "{} was made by another version of TQServer ({error}); it is stopped when the worker serves again",
+                    unit.instance.service_unit()
+                );
+                strangers.push(unit.instance);
+            }
+        }
+    }
+    (ours, strangers)
 }
 
-fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
-    let mut record: Record = match serde_json::from_str(&unit.record) {
-        Ok(record) => record,
-        Err(error) => {
-            tracing::warn!(
-                "{} was made by another version of TQServer and is left alone ({error}); stop it when it is not needed any more",
-                unit.instance.service_unit()
-            );
-            return None;
-        }
-    };
+fn found(unit: Loaded, mut record: Record, store: Option<&Store>) -> Found {
     // Assets may have been replaced since the units were made.
     if let Some(store) = store
         && let Ok(Some(manifest)) = store.manifest(&unit.instance)
@@ -156,7 +213,7 @@ fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
         Address::Unix(_) => unit.listening == Some(true),
         Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
     };
-    Some(Found {
+    Found {
         instance: unit.instance,
         spec: record.spec,
         address: record.address,
@@ -164,7 +221,7 @@ fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
         accepted: unit.accepted,
         listening,
         service: unit.service,
-    })
+    }
 }
 
 /// The directory of a generation that is of none of our workers, if there is one.

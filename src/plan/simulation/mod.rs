@@ -218,7 +218,8 @@ impl World {
         if self.quiet {
             return;
         }
-        match self.random.u8(..20) {
+        match self.random.u8(..21) {
+            20 => self.ask_for_rollback(),
             0 => self.kill_manager(),
             1 => self.unlink(),
             2 => self.restart_proxy(),
