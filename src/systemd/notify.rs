@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 use libsystemd::activation::{self, IsType};
 use sd_notify::NotifyState;
@@ -22,6 +23,31 @@ pub fn status(status: &str) {
 /// Tells systemd that the service is going down.
 pub fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
+}
+
+/// Tells systemd that the service reads its configuration anew; [`ready`] ends that. Newer systemds want to know since when.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => drop(sd_notify::notify(&[NotifyState::Reloading, now])),
+        Err(_) => drop(sd_notify::notify(&[NotifyState::Reloading])),
+    }
+}
+
+/// Asks systemd for so much more time, counted from now, for the start, reload or stop under way.
+pub fn extend_timeout(more: Duration) {
+    let more = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
+    let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(more)]);
+}
+
+/// How often to call [`watchdog`], if systemd wants to hear it: twice in the time after which it would take the service for dead.
+pub fn watchdog_interval() -> Option<Duration> {
+    let limit = sd_notify::watchdog_enabled()?;
+    (!limit.is_zero()).then_some(limit / 2)
+}
+
+/// Tells systemd that the service is alive.
+pub fn watchdog() {
+    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
 }
 
 /// Leaves a listener with systemd, which hands it to the next proxy: connections queue in it meanwhile.
