@@ -352,7 +352,7 @@ pub enum Action {
     Prune {
         /// Whose.
         worker: WorkerName,
-        /// Generations that run.
+        /// Generations that run, or whose files others are made from.
         live: Vec<Generation>,
         /// The newest generation there has been.
         last: Generation,

@@ -107,6 +107,18 @@ impl Worker {
         (!waiting.reloads.is_empty()).then(|| since.max(waiting.since))
     }
 
+    /// The generations whose files are in use, or will be: those that are there, and those that others are made from.
+    pub(super) fn needed(&self) -> Vec<Generation> {
+        let waiting = self.waiting.iter().map(|waiting| waiting.source);
+        let launching = self.runs.values().filter(|run| run.is_candidate());
+        let sources = waiting.chain(launching.map(|run| run.source));
+        let sources = sources.filter_map(|source| match source {
+            Source::Directory => None,
+            Source::SameAs(generation) | Source::Own(generation) => Some(generation),
+        });
+        self.runs.keys().copied().chain(sources).collect()
+    }
+
     /// Puts a generation in the queue of one. It takes the place, and the reloads, of one that has not begun.
     pub(super) fn enqueue(&mut self, mut candidate: Candidate) {
         if let Some(earlier) = self.waiting.take() {

@@ -318,7 +318,7 @@ impl Fleet {
         let Some(run) = worker.runs.remove(&generation) else {
             return;
         };
-        let (live, last) = (worker.runs.keys().copied().collect(), worker.newest);
+        let (live, last) = (worker.needed(), worker.newest);
         let worker = name.clone();
         self.actions.push(Action::Prune { worker, live, last });
         if let Some(reason) = run.failed {

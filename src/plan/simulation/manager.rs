@@ -60,6 +60,27 @@ impl World {
         self.reconnect_later();
     }
 
+    /// All units and processes are gone; what is on disk is there as before.
+    pub(super) fn reboot(&mut self) {
+        self.trace(|| "REBOOT".to_owned());
+        self.incarnation += 1;
+        self.agenda.retain(|_, happening| {
+            let of_the_world = [Happening::Requests, Happening::Trouble, Happening::Ask];
+            let of_the_world = of_the_world
+                .iter()
+                .any(|kind| std::mem::discriminant(kind) == std::mem::discriminant(happening));
+            of_the_world || matches!(happening, Happening::Calm)
+        });
+        self.units.clear();
+        self.broken.clear();
+        self.asked.clear();
+        self.begun.clear();
+        self.stopped.clear();
+        self.forget_proxy();
+        self.start_manager();
+        self.reconnect_later();
+    }
+
     pub(super) fn tell(&mut self, event: Event) {
         self.trace(|| brief(&event));
         self.disturb_by(&event);
