@@ -86,7 +86,7 @@ pub enum CopyError {
     },
     /// The file system is full.
     #[error(transparent)]
-    Full(#[from] Full),
+    Full(#[from] Box<Full>),
     /// Another failure.
     #[error("{what} {}", path.display())]
     Io {

@@ -1,9 +1,10 @@
 //! Production: what lies on disk for a generation to run from.
 //!
 //! - `layout`: where things lie in the store, what their names mean, who may look in
-//! - `shelf`: what one worker has there, from one look
+//! - `shelf`: what lies there, of one worker from one look
 //! - `copy`: copies a tree that belongs to someone who is trusted less than we are
-//! - `snapshot`: makes and removes snapshots
+//! - `snapshot`: makes snapshots
+//! - `removal`: removes them
 //! - `manifest`: what a snapshot was made of, and with that: accepted
 //! - `accepted`: which snapshots can be started from
 //! - `room`: a full disk, in words
@@ -12,6 +13,7 @@ mod accepted;
 mod copy;
 mod layout;
 mod manifest;
+mod removal;
 mod room;
 mod shelf;
 pub mod snapshot;

@@ -1,4 +1,4 @@
-//! What one worker has in the store: each of its two directories read once.
+//! What lies in the store: of all workers, and of one, whose two directories are read once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::layout::{Entry, Layout};
-use super::snapshot::SnapshotError;
-use crate::names::{Generation, WorkerName};
+use super::snapshot::{SnapshotError, Store};
+use crate::names::{Generation, Instance, WorkerName};
 
 /// What a worker has.
 #[derive(Debug, Default)]
@@ -55,6 +55,33 @@ impl Shelf {
     pub(super) fn with_manifest(&self) -> impl Iterator<Item = Generation> + '_ {
         let is_there = |generation: &Generation| self.files.contains(generation);
         self.manifests.iter().rev().copied().filter(is_there)
+    }
+}
+
+impl Store {
+    /// The directory of assets that was added last to the snapshot of a generation.
+    pub fn latest_assets(&self, instance: &Instance) -> Option<PathBuf> {
+        let shelf = Shelf::of(&self.layout, &instance.worker).ok()?;
+        let number = shelf.latest_assets(instance.generation)?;
+        Some(self.layout.assets(instance, number))
+    }
+
+    /// The generations of a worker that have a snapshot, in order.
+    pub fn generations(&self, worker: &WorkerName) -> Vec<Generation> {
+        let shelf = Shelf::of(&self.layout, worker).unwrap_or_default();
+        shelf.files.into_iter().collect()
+    }
+
+    /// The workers that have snapshots, in order.
+    pub fn workers(&self) -> Vec<WorkerName> {
+        // Of a snapshot nobody finished there may be the assets alone.
+        let found = [&self.layout.programs, &self.layout.public]
+            .map(|directory| names(directory).unwrap_or_default());
+        let workers = found.iter().flatten();
+        let workers: BTreeSet<WorkerName> = workers
+            .filter_map(|name| WorkerName::parse(name).ok())
+            .collect();
+        workers.into_iter().collect()
     }
 }
 

@@ -4,7 +4,6 @@
 //! whole. What is written is on the disk once the snapshot is accepted, not before: until then nobody would start from it. Which
 //! generations are kept is decided elsewhere. One task at a time changes what belongs to one worker, on a thread that may block.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,11 +17,12 @@ pub use super::copy::CopyError;
 use super::copy::{self, How, Omit, io_error};
 use super::layout::{self, DIRECTORY_MODE, Layout, make_directory};
 pub use super::manifest::Manifest;
+use super::removal::remove;
 use super::room::is_full;
 pub use super::room::{Full, Room};
-use super::shelf::{self, Shelf};
+use super::shelf::Shelf;
 use crate::config::WorkerType;
-use crate::names::{Generation, Instance, WorkerName};
+use crate::names::{Instance, WorkerName};
 
 /// Directories of the worker that no snapshot has: `data/` is written at run time, `public/` is kept apart, `target/` is Cargo's.
 const NOT_THE_PROGRAMS: &[&str] = &["data", "public", "target"];
@@ -64,7 +64,7 @@ pub enum SnapshotError {
     },
     /// The file system is full.
     #[error(transparent)]
-    Full(#[from] Full),
+    Full(#[from] Box<Full>),
     /// Another failure.
     #[error("{what} {}", path.display())]
     Io {
@@ -226,63 +226,6 @@ impl Store {
         Ok(assets)
     }
 
-    /// The directory of assets that was added last to the snapshot of a generation.
-    pub fn latest_assets(&self, instance: &Instance) -> Option<PathBuf> {
-        let shelf = Shelf::of(&self.layout, &instance.worker).ok()?;
-        let number = shelf.latest_assets(instance.generation)?;
-        Some(self.layout.assets(instance, number))
-    }
-
-    /// The generations of a worker that have a snapshot, in order.
-    pub fn generations(&self, worker: &WorkerName) -> Vec<Generation> {
-        let shelf = Shelf::of(&self.layout, worker).unwrap_or_default();
-        shelf.files.into_iter().collect()
-    }
-
-    /// The workers that have snapshots, in order.
-    pub fn workers(&self) -> Vec<WorkerName> {
-        // Of a snapshot nobody finished there may be the assets alone.
-        let names = [&self.layout.programs, &self.layout.public]
-            .map(|directory| shelf::names(directory).unwrap_or_default());
-        let workers = names.iter().flatten();
-        let workers: BTreeSet<WorkerName> = workers
-            .filter_map(|name| WorkerName::parse(name).ok())
-            .collect();
-        workers.into_iter().collect()
-    }
-
-    /// Removes all a worker has here of generations up to `last`, but for those to `keep`: their files, the latest of their assets and
-    /// their manifests stay.
-    ///
-    /// # Errors
-    /// When something can not be removed; the rest is removed all the same, and the first such error is returned.
-    pub fn prune(
-        &self,
-        worker: &WorkerName,
-        keep: &[Generation],
-        last: Generation,
-    ) -> Result<(), SnapshotError> {
-        let shelf = Shelf::of(&self.layout, worker)?;
-        let goes = |generation: &&Generation| **generation <= last && !keep.contains(generation);
-        let of = |generation: &Generation| Instance::new(worker.clone(), *generation);
-        // The manifests first: a snapshot that is half gone must not look like one to start from.
-        let manifests = shelf.manifests.iter().filter(goes);
-        let mut paths: Vec<PathBuf> = manifests.map(|g| self.layout.manifest(&of(g))).collect();
-        for (generation, numbers) in &shelf.assets {
-            let latest = shelf.latest_assets(*generation);
-            let stays =
-                |number: u64| *generation > last || !goes(&generation) && Some(number) == latest;
-            let old = numbers.iter().filter(|number| !stays(**number));
-            paths.extend(old.map(|number| self.layout.assets(&of(generation), *number)));
-        }
-        let files = shelf.files.iter().filter(goes);
-        paths.extend(files.map(|generation| self.layout.files(&of(generation))));
-        paths.extend(shelf.unfinished);
-        let removed: Vec<_> = paths.iter().map(|path| remove(path)).collect();
-        self.tidy(worker);
-        removed.into_iter().collect()
-    }
-
     fn vacant(&self, instance: &Instance) -> Result<(), SnapshotError> {
         match self.files(instance).exists() {
             true => Err(SnapshotError::Exists(instance.clone())),
@@ -353,24 +296,6 @@ impl Store {
         })
     }
 
-    /// Removes what there is of a snapshot that can not be finished.
-    fn discard(&self, instance: &Instance) {
-        // As above: prune comes by again.
-        if let Ok(shelf) = Shelf::of(&self.layout, &instance.worker) {
-            let _ = remove(&self.layout.manifest(instance));
-            for number in shelf.assets.get(&instance.generation).into_iter().flatten() {
-                let _ = remove(&self.layout.assets(instance, *number));
-            }
-        }
-        self.tidy(&instance.worker);
-    }
-
-    /// Removes the worker's directories if nothing is in them.
-    fn tidy(&self, worker: &WorkerName) {
-        let _ = fs::remove_dir(self.layout.programs_of(worker));
-        let _ = fs::remove_dir(self.layout.public_of(worker));
-    }
-
     /// The error of a copy, in the words of the whole.
     fn copy_failed(&self, instance: &Instance, from: &Path, reason: CopyError) -> SnapshotError {
         let reason = match reason {
@@ -410,14 +335,14 @@ impl Store {
         }
     }
 
-    fn full(&self, what: &'static str, path: PathBuf, reason: io::Error) -> Full {
+    fn full(&self, what: &'static str, path: PathBuf, reason: io::Error) -> Box<Full> {
         let room = Room::of(&self.layout.programs);
-        Full {
+        Box::new(Full {
             what,
             path,
             reason,
             room,
-        }
+        })
     }
 }
 
@@ -435,21 +360,6 @@ fn split_base<'a>(worker: &WorkerName, source: &'a Path) -> (&'a Path, &'a Path)
     match base.and_then(|base| Some((base, source.strip_prefix(base).ok()?))) {
         Some((base, below)) if below == worker.directory() => (base, below),
         _ => (source, Path::new("")),
-    }
-}
-
-/// Removes a file or a tree, if it is there.
-fn remove(path: &Path) -> Result<(), SnapshotError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(SnapshotError::io("remove", path, error))
-        }
-        _ => Ok(()),
     }
 }
 
