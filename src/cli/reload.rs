@@ -97,6 +97,7 @@ fn print(outcome: &WorkerOutcome) {
         "replaced" => println!("{worker}: generation {to} serves, generation {from} drains"),
         "started" => println!("{worker}: generation {to} serves"),
         "assets" => println!("{worker}: new assets are live"),
+        word if !reason.is_empty() => println!("{worker}: {word}: {reason}"),
         word => println!("{worker}: {word}"),
     }
 }

@@ -16,6 +16,7 @@ use super::look::{self, LookError, Sight};
 use super::perform::{Launch, Performer, Tasks};
 use super::report::told;
 use crate::config::Settings;
+use crate::deploy::snapshot::Store;
 use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Look, Reason, Spec, Stage, WorkerView};
@@ -443,8 +444,9 @@ impl Core {
         let store = self.performer.store.clone();
         let snapshots = match &store {
             Some(store) => {
-                // What was never accepted is of no use to anybody.
                 let snapshots = look::snapshots(store, &sight);
+                self.make_room_for_unaccepted(store, &snapshots);
+                // What was never accepted is of no use to anybody.
                 for worker in store.workers() {
                     let view = view.iter().filter(|view| view.name == worker);
                     let runs = view.flat_map(|view| &view.generations);
@@ -468,6 +470,23 @@ impl Core {
             workers: sight.workers,
             snapshots,
         });
+    }
+
+    /// A manager that was killed may have left snapshots that were not accepted: until they are cleared away their numbers are taken.
+    fn make_room_for_unaccepted(
+        &mut self,
+        store: &Store,
+        accepted: &BTreeMap<WorkerName, (Generation, Spec)>,
+    ) {
+        let newest = |worker: WorkerName| {
+            let last = store.generations(&worker).into_iter().max()?;
+            let is_newer = accepted
+                .get(&worker)
+                .is_none_or(|(newest, _)| *newest < last);
+            is_newer.then(|| Instance::new(worker, last))
+        };
+        let unaccepted = store.workers().into_iter().filter_map(newest).collect();
+        self.step(Event::Strangers(unaccepted));
     }
 
     /// Nobody waits for it.

@@ -86,30 +86,18 @@ pub(super) fn look(
 
 /// Accepted snapshots, the newest of each worker, with what they were made of.
 pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (Generation, Spec)> {
-    let newest = |name: &WorkerName| {
-        store
-            .generations(name)
-            .into_iter()
-            .rev()
-            .find_map(|generation| {
-                let instance = Instance::new(name.clone(), generation);
-                let manifest = store.manifest(&instance).ok().flatten()?;
-                Some((
-                    generation,
-                    spec_of(
-                        manifest,
-                        store.latest_assets(&instance).is_some(),
-                        sight,
-                        name,
-                    ),
-                ))
-            })
-    };
-    store
-        .workers()
-        .into_iter()
-        .filter_map(|name| newest(&name).map(|found| (name, found)))
-        .collect()
+    let (newest, problems) = store.newest_accepted();
+    for problem in problems {
+        tracing::warn!(
+            "{}; the snapshot before it is used, if there is one",
+            super::explain(&problem)
+        );
+    }
+    let found = newest.into_iter().map(|(name, accepted)| {
+        let spec = spec_of(accepted.manifest, accepted.assets.is_some(), sight, &name);
+        (name, (accepted.generation, spec))
+    });
+    found.collect()
 }
 
 /// The accepted generation to go back to: `wanted`, or else the newest before the one that serves, with what it was made of.
@@ -123,37 +111,41 @@ pub(super) fn to_roll_back_to(
     let Some(on_disk) = sight.workers.get(worker) else {
         return Err(format!("there is no worker '{worker}'"));
     };
-    let accepted: Vec<(Generation, Manifest)> = store
-        .generations(worker)
-        .into_iter()
-        .filter(|generation| Some(*generation) != serving)
-        .filter_map(|generation| {
-            let instance = Instance::new(worker.clone(), generation);
-            Some((generation, store.manifest(&instance).ok().flatten()?))
-        })
-        .collect();
-    let numbers: Vec<String> = accepted
-        .iter()
-        .map(|(number, _)| number.to_string())
-        .collect();
-    let found = accepted.into_iter().rev().find(|(number, _)| match wanted {
-        Some(wanted) => *number == wanted,
-        None => serving.is_none_or(|serving| *number < serving),
-    });
-    let Some((generation, manifest)) = found else {
-        let kept = match numbers.is_empty() {
-            true => "no other generation that was accepted is kept".to_owned(),
+    let accepted = store.accepted(worker);
+    let kept = || {
+        let others = accepted.iter().filter(|other| Some(**other) != serving);
+        let numbers: Vec<String> = others.map(ToString::to_string).collect();
+        match numbers.is_empty() {
+            true => "no other that was accepted is kept".to_owned(),
             false => format!("accepted and kept: {}", numbers.join(", ")),
-        };
-        return Err(match wanted {
-            Some(wanted) if Some(wanted) == serving => {
-                format!("generation {wanted} of '{worker}' serves already; {kept}")
-            }
-            Some(wanted) => format!("there is no generation {wanted} of '{worker}'; {kept}"),
-            None => format!("there is nothing before what serves of '{worker}'; {kept}"),
-        });
+        }
     };
+    let previous = || match serving {
+        Some(serving) => store.previous(worker, serving),
+        None => accepted.first().copied(),
+    };
+    let generation = match wanted {
+        Some(wanted) if Some(wanted) == serving => Err(format!(
+            "generation {wanted} of '{worker}' serves already; {}",
+            kept()
+        )),
+        Some(wanted) if accepted.contains(&wanted) => Ok(wanted),
+        Some(wanted) => Err(format!(
+            "there is no generation {wanted} of '{worker}' to go back to; {}",
+            kept()
+        )),
+        None => previous().ok_or_else(|| {
+            format!(
+                "there is nothing different to go back to of '{worker}'; {}",
+                kept()
+            )
+        }),
+    }?;
     let instance = Instance::new(worker.clone(), generation);
+    let manifest = store.manifest(&instance);
+    let manifest = manifest.map_err(|error| super::explain(&error))?;
+    let manifest =
+        manifest.ok_or_else(|| format!("generation {generation} of '{worker}' is gone"))?;
     let assets = store.latest_assets(&instance).is_some();
     let mut spec = spec_of(manifest, assets, sight, worker);
     // Whoever rolls back does not want the next reload to bring back what lies there now.
@@ -177,7 +169,7 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
         },
         public: has_assets.then(|| directory.join("public")),
         nested: Vec::new(),
-        passed_over: None,
+        passed_over: manifest.passed_over,
         directory,
     }
 }

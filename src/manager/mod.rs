@@ -132,10 +132,12 @@ pub async fn run(
         error => ManagerError::Name(error),
     })?;
     let state_directory = options.state_directory;
-    let snapshots = state_directory
-        .as_ref()
-        .map(|state| state.join("snapshots"));
-    let store = snapshots.map(Store::open).transpose()?;
+    let group = match &options.door {
+        Door::Path { group, .. } => *group,
+        Door::Stream(_) => None,
+    };
+    let open = |state: &PathBuf| Store::open(state, group);
+    let store = state_directory.as_ref().map(open).transpose()?;
     let (found, strangers) = look::adopted(systemd.loaded().await?, store.as_ref());
     // With both planes in one process everything in our slice is stopped at the end, whatever the mode.
     let is_developers =

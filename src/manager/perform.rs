@@ -20,8 +20,8 @@ use crate::systemd::{Systemd, UnitPair};
 
 /// Longest time one build may take.
 const BUILD: Duration = Duration::from_secs(30 * 60);
-/// Accepted snapshots that are kept besides those that run.
-const KEEP: usize = 2;
+/// Accepted snapshots that are kept, what runs included: there are two to go back to.
+const KEEP: usize = 3;
 
 /// What acting needs.
 pub(super) struct Performer {
@@ -198,6 +198,7 @@ impl Performer {
                 assets: spec.fingerprint.assets,
                 config: spec.fingerprint.config,
                 settings: spec.settings,
+                passed_over: spec.passed_over,
             };
             blocking(move || {
                 store
@@ -269,20 +270,10 @@ impl Performer {
         let _turn = self.turn(&worker).await;
         let name = worker.clone();
         let pruned = blocking(move || {
-            let accepted = store
-                .generations(&name)
-                .into_iter()
-                .rev()
-                .filter(|generation| {
-                    let instance = Instance::new(name.clone(), *generation);
-                    store
-                        .manifest(&instance)
-                        .is_ok_and(|manifest| manifest.is_some())
-                });
-            let keep: Vec<Generation> = accepted.take(KEEP).chain(live).collect();
-            store
-                .prune(&name, &keep, last)
-                .map_err(|error| Reason::Refused(chain(&error)))
+            let refused = |error| Reason::Refused(chain(&error));
+            let newest = store.worth_keeping(&name, KEEP).map_err(refused)?;
+            let keep: Vec<Generation> = newest.into_iter().chain(live).collect();
+            store.prune(&name, &keep, last).map_err(refused)
         });
         if let Err(reason) = pruned.await {
             tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");

@@ -250,7 +250,7 @@ pub struct Found {
 pub enum Event {
     /// These generations were there when the manager started. Comes first, once.
     Adopted(Vec<Found>),
-    /// These were there too, and nobody can tell any more what they are made of: their numbers are taken.
+    /// Units or snapshots of these are there, and none of ours: their numbers are taken.
     Strangers(Vec<Instance>),
     /// What lies on disk: for each worker what to run, or why it can not be.
     Looked {
