@@ -69,7 +69,12 @@ fn server(settings: &Settings) -> String {
     let _ = write!(
         text,
         "workers in {}\n  ports {:?}\n  startup {:?} restart {:?} grace {:?} debounce {:?}\n",
-        settings.workers_directory.display(),
+        settings
+            .workers_directories
+            .iter()
+            .map(|directory| directory.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
         settings.ports,
         settings.startup_delay,
         settings.restart_delay,

@@ -10,7 +10,7 @@ fn settings(text: &str) -> Result<Settings, Problems> {
 fn an_empty_file_gives_the_defaults() {
     let empty = settings("").unwrap();
     assert_eq!(empty, Settings::defaults_at(Path::new("/srv/site")));
-    assert_eq!(empty.workers_directory, Path::new("/srv/site/workers"));
+    assert_eq!(empty.workers_directories, [Path::new("/srv/site/workers")]);
     assert_eq!(empty.front.listen, ["0.0.0.0:8080".parse().unwrap()]);
 }
 
@@ -44,7 +44,7 @@ fn relative_paths_start_beside_config() {
     let settings =
         settings("workers: {directory: ../other/./w, default: {log_file: 'logs/{name}.log'}}")
             .unwrap();
-    assert_eq!(settings.workers_directory, Path::new("/srv/other/w"));
+    assert_eq!(settings.workers_directories, [Path::new("/srv/other/w")]);
     assert_eq!(settings.default.log_file, "/srv/site/logs/{name}.log");
 }
 
