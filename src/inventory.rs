@@ -113,6 +113,7 @@ pub fn scan_beside(
         let search = Search::below(root, &listing);
         inventory.take(search, &mut taken, settings, mode);
     }
+    inventory.hidden.sort();
     inventory
         .strays
         .sort_by(|a, b| a.directory.cmp(&b.directory));

@@ -25,7 +25,7 @@ use raw::Raw;
 const MAX_DEPTH: usize = 32;
 /// Most problems that are kept of one file; the others are counted. Nobody reads more, and a file of nothing but problems must not
 /// cost more than its size, nor push everything else off the terminal.
-const MAX_PROBLEMS: usize = 30;
+const MAX_PROBLEMS: usize = 40;
 
 /// A parsed file and what was found wrong in it so far.
 #[derive(Debug)]

@@ -274,6 +274,97 @@ mod tests {
     }
 
     #[test]
+    fn every_limit_that_has_a_cap_keeps_below_it() {
+        let server = server("workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300}}");
+        assert!(
+            merged(
+                &server,
+                "a",
+                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300}"
+            )
+            .is_ok()
+        );
+        for beyond in [
+            "memory_high: 2GiB",
+            "memory_high: ''",
+            "cpu_weight: 201",
+            "io_weight: 10000",
+        ] {
+            let problems = merged(&server, "a", &format!("listen: socket\n{beyond}")).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            assert_eq!(problems.0[0].place.line, 2, "{problems}");
+            assert!(problems.to_string().contains("workers.max."), "{problems}");
+        }
+    }
+
+    #[test]
+    fn memory_high_above_gomemlimit_names_where_each_comes_from() {
+        let server = server(
+            "workers:\n  default: {gomemlimit: 1GiB}\n  paths:\n    /a: {memory_high: 2GiB}\n",
+        );
+        let refused = |name: &str, text: &str| {
+            let problems = merged(&server, name, text).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            problems.to_string()
+        };
+        let text = refused("b", "memory_high: 2GiB");
+        assert!(text.starts_with("worker.yaml:1:14: "), "{text}");
+        assert!(text.contains("2GiB (worker.yaml)"), "{text}");
+        assert!(
+            text.contains("1GiB (workers.default in /srv/config/server.yaml)"),
+            "{text}"
+        );
+        let text = refused("a", "");
+        assert!(text.starts_with("/srv/config/server.yaml: "), "{text}");
+        assert!(text.contains("2GiB (workers.paths.\"/a\" in"), "{text}");
+        assert!(merged(&server, "a", "gomemlimit: 3GiB").is_ok());
+        assert!(merged(&server, "b", "memory_high: 1GiB").is_ok());
+    }
+
+    #[test]
+    fn no_command_names_a_file_among_the_workers() {
+        let server = server("workers: {directory: [/srv/workers, /usr/lib/workers]}");
+        for bad in [
+            "command: [/srv/workers/other/bin/other]",
+            "command: [/srv/workers/a/bin/a]",
+            "command: [/usr/bin/python3, /usr/lib/workers/other/app.py]",
+            "build: [/srv/workers/other/build]",
+        ] {
+            let problems = merged(&server, "a", bad).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            assert_eq!(problems.0[0].place.line, 1, "{problems}");
+        }
+        for good in [
+            "command: [/usr/bin/python3, src/app.py]",
+            "command: [/srv/workers2/bin/a]",
+            "build: [make, -C, /srv/workers/shared]",
+        ] {
+            assert!(merged(&server, "a", good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn machine_code_is_made_at_run_time_where_the_type_does_so() {
+        let file = |text: &str| WorkerFile::parse(Path::new("worker.yaml"), text).unwrap();
+        let jit = |kind, text: &str| {
+            let name = WorkerName::parse("a").unwrap();
+            let merged = server("").for_worker(&name, Path::new("/a"), &file(text), kind);
+            merged.unwrap().jit
+        };
+        for (kind, expected) in [
+            (WorkerType::Rust, false),
+            (WorkerType::Go, false),
+            (WorkerType::Static, false),
+            (WorkerType::Node, true),
+            (WorkerType::Python, true),
+            (WorkerType::Exec, true),
+        ] {
+            assert_eq!(jit(kind, ""), expected, "{kind}");
+            assert!(!jit(kind, "jit: false") && jit(kind, "jit: true"), "{kind}");
+        }
+    }
+
+    #[test]
     fn the_servers_own_health_path_is_no_route() {
         assert!(merged(&server(""), "health", "").is_err());
         assert!(merged(&server("server: {health_path: /up}"), "health", "").is_ok());
