@@ -245,7 +245,7 @@ pub struct Health {
 }
 
 /// `workers/NAME/config/worker.yaml`, checked; all of it is optional.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorkerFile {
     /// Route instead of the one the directory gives.
     pub path: Option<RoutePath>,

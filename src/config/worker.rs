@@ -158,28 +158,6 @@ impl WorkerFile {
     }
 }
 
-impl Default for WorkerFile {
-    fn default() -> Self {
-        Self {
-            path: None,
-            kind: None,
-            command: None,
-            build: None,
-            listen: Listen::default(),
-            health: Health::default(),
-            env: BTreeMap::new(),
-            enabled: Enabled::default(),
-            network: Network::default(),
-            jit: None,
-            cache: false,
-            credentials: Vec::new(),
-            autostart: false,
-            limits: LimitsPatch::default(),
-            places: BTreeMap::new(),
-        }
-    }
-}
-
 fn route(text: &str, item: &Item<'_>) -> Option<RoutePath> {
     let help = "write a route, as in \"/api\"";
     match RoutePath::parse(text) {

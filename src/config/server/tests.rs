@@ -25,6 +25,7 @@ fn the_shipped_file_gives_the_defaults_and_names_every_key() {
         .collect();
     let settings = settings(&uncommented).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(settings.max.gomemlimit.is_some() && !settings.paths.is_empty());
+    assert!(settings.max.io_weight.is_some() && settings.default.io_weight.is_some());
 }
 
 #[test]
