@@ -65,6 +65,12 @@ pub(super) fn look(
             stray.reason
         );
     }
+    for hidden in &inventory.hidden {
+        tracing::debug!(
+            "{} is hidden by a worker of the same name in an earlier directory of workers",
+            hidden.display()
+        );
+    }
     let workers = inventory.workers.into_iter().filter_map(|(name, found)| {
         let spec = match found.status {
             Status::Disabled => return None,
@@ -159,7 +165,7 @@ pub(super) fn to_roll_back_to(
 }
 
 fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerName) -> Spec {
-    let directory = sight.settings.workers_directory.join(name.directory());
+    let directory = inventory::directory_of(&sight.settings, name);
     Spec {
         settings: manifest.settings,
         fingerprint: inventory::Fingerprint {
@@ -219,10 +225,8 @@ fn found(unit: Loaded, mut record: Record, store: Option<&Store>) -> Found {
 /// The directory of a generation that is of none of our workers, if there is one.
 pub(super) fn foreign(found: &[Found], settings: &Settings) -> Option<PathBuf> {
     let ours = |found: &&Found| {
-        found
-            .spec
-            .directory
-            .starts_with(&settings.workers_directory)
+        let mut directories = settings.workers_directories.iter();
+        directories.any(|directory| found.spec.directory.starts_with(directory))
     };
     found
         .iter()
