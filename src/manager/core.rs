@@ -370,7 +370,12 @@ impl Core {
             return;
         };
         let sight = match seen {
-            Ok(sight) => sight,
+            Ok(mut sight) => {
+                let known = self.specs.iter();
+                let known = known.map(|(instance, spec)| (&instance.worker, &*spec.directory));
+                sight.add_out_of_reach(known);
+                sight
+            }
             Err(error) => return self.blind(wanted, error),
         };
         match wanted {

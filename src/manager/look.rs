@@ -27,6 +27,27 @@ pub(super) struct Record {
 pub(super) struct Sight {
     pub(super) settings: Settings,
     pub(super) workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
+    /// Directories that could not be looked into, and why: what is known to be in them is not gone.
+    out_of_reach: Vec<(PathBuf, String)>,
+}
+
+impl Sight {
+    /// Adds those of the workers in `known`, by directory, that may well be where it could not be looked: nothing is stopped for that.
+    pub(super) fn add_out_of_reach<'a>(
+        &mut self,
+        known: impl Iterator<Item = (&'a WorkerName, &'a Path)>,
+    ) {
+        for (name, directory) in known {
+            let found = self
+                .out_of_reach
+                .iter()
+                .find(|(place, _)| directory.starts_with(place));
+            if let Some((_, reason)) = found {
+                let unusable = || Err(Reason::Unusable(reason.clone()));
+                self.workers.entry(name.clone()).or_insert_with(unusable);
+            }
+        }
+    }
 }
 
 /// Why nothing could be seen.
@@ -87,7 +108,30 @@ pub(super) fn look(
         Some((name, spec))
     });
     let workers = workers.collect();
-    Ok(Sight { settings, workers })
+    let strays = inventory.strays.into_iter();
+    let strays = strays.map(|stray| {
+        let reason = format!(
+            "{} is left out: {}",
+            stray.directory.display(),
+            stray.reason
+        );
+        (stray.directory, reason)
+    });
+    let missing = settings.workers_directories.iter();
+    let missing = missing.filter(|directory| !directory.exists());
+    let missing = missing.map(|directory| {
+        let reason = format!(
+            "the directory of workers {} is gone; put it back, empty if its workers are to go",
+            directory.display()
+        );
+        (directory.clone(), reason)
+    });
+    let out_of_reach = strays.chain(missing).collect();
+    Ok(Sight {
+        settings,
+        workers,
+        out_of_reach,
+    })
 }
 
 /// Accepted snapshots, the newest of each worker, with what they were made of.
