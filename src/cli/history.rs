@@ -108,14 +108,14 @@ impl History {
         let events = events_of(&mut child);
         let ended = child.wait().context("wait for journalctl")?;
         let complaints = complaints.and_then(|thread| thread.join().ok());
-        let complaints = complaints.unwrap_or_default();
-        eprint!("{complaints}");
+        let mut complaints = complaints.unwrap_or_default();
         let events = events.context("read what journalctl prints")?;
-        if !events.is_empty() {
-            return Ok(events);
+        let anybody = !rustix::process::geteuid().is_root();
+        if events.is_empty() && anybody && matches!(entries, Entries::System) {
+            complaints += &hidden();
         }
-        let anybody = rustix::process::geteuid().is_root();
-        if !anybody && !complaints.is_empty() {
+        eprint!("{complaints}");
+        if events.is_empty() && anybody && !complaints.is_empty() {
             let hint = "run it as root, or as a member of the group systemd-journal";
             let sentence = "the server's entries in the journal can not be read";
             return Err(refused(exit::NOT_PERMITTED, sentence, hint.to_owned()));
@@ -126,6 +126,15 @@ impl History {
         }
         Ok(events)
     }
+}
+
+/// What journalctl says of entries this user may not see. With JSON it does not say it.
+fn hidden() -> String {
+    let mut command = Command::new("journalctl");
+    command.args(["--lines=0", "--no-pager"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let stderr = command.output().map(|output| output.stderr);
+    String::from_utf8_lossy(&stderr.unwrap_or_default()).into_owned()
 }
 
 /// One line, one entry; journalctl cuts what is long, so a line is bounded as their number is.
@@ -204,7 +213,7 @@ fn row(event: &Event) -> [String; HEAD.len()] {
         (None, None) => String::new(),
     };
     [
-        event.time.clone(),
+        event.time.replace('T', " "),
         event
             .generation
             .map_or_else(dash, |number| number.to_string()),
@@ -214,16 +223,18 @@ fn row(event: &Event) -> [String; HEAD.len()] {
     ]
 }
 
-/// So many seconds after 1970 as a date and a time in UTC.
-pub(super) fn utc(seconds: u64) -> String {
+/// So many seconds after 1970 as a date and a time in UTC (RFC 3339).
+fn utc(seconds: u64) -> String {
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// The date so many days after 1970-01-01.
 pub(super) fn date(mut days: u64) -> (u64, u64, u64) {
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     // The calendar comes back to the same after 400 years.
     let mut year = 1970 + days / 146_097 * 400;
     days %= 146_097;
@@ -258,7 +269,7 @@ mod tests {
             r#""MESSAGE_ID":"{id}","TQ_GENERATION":"4","TQ_FROM":"3","TQ_CAUSE":"reload","MESSAGE":"m""#
         ));
         let found = found.unwrap();
-        assert_eq!(found.time, "2026-11-22 03:58:13Z");
+        assert_eq!(found.time, "2026-11-22T03:58:13Z");
         assert_eq!(
             (found.generation, found.event, found.from),
             (Some(4), "serves", Some(3))
@@ -298,11 +309,11 @@ mod tests {
     #[test]
     fn dates_are_counted_through_leap_years() {
         for (seconds, expected) in [
-            (0, "1970-01-01 00:00:00Z"),
-            (951_782_400, "2000-02-29 00:00:00Z"),
-            (4_107_542_399, "2100-02-28 23:59:59Z"),
-            (4_107_542_400, "2100-03-01 00:00:00Z"),
-            (1_767_225_599, "2025-12-31 23:59:59Z"),
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
         ] {
             assert_eq!(utc(seconds), expected);
         }

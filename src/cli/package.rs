@@ -40,7 +40,7 @@ pub(super) struct Package {
     #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]
     output: PathBuf,
     /// Who is to be asked about it, as in "Jo Doe <jo@example.org>". Default: DEBFULLNAME and DEBEMAIL, else what git knows.
-    #[arg(long, value_name = "NAME <ADDRESS>", value_parser = control::line)]
+    #[arg(long, value_name = "MAINTAINER", value_parser = control::line)]
     maintainer: Option<String>,
     /// Packages it needs besides the server and what its type and its programs need, as in "imagemagick, libpq5 (>= 15)".
     #[arg(long, value_name = "PACKAGES", value_parser = control::line)]

@@ -61,7 +61,7 @@ pub(super) fn shlibdeps(stage: &Path, tree: &Tree, quiet: bool) -> anyhow::Resul
     fs::create_dir_all(&debian).context("make a directory for dpkg-shlibdeps")?;
     fs::write(
         debian.join("control"),
-        "Source: worker\n\nPackage: worker\n",
+        "Source: worker\n\nPackage: worker\nArchitecture: any\n",
     )
     .context("write a control file for dpkg-shlibdeps")?;
     // It looks for the root of a package by this directory.
