@@ -79,11 +79,12 @@ fn what_takes_a_journal_is_refused_where_there_is_none() {
     house
         .run(["history", "index"])
         .fails_with("a history is read from the journal");
-    for wrong in ["a/b", "..", "-x"] {
-        house.run(["logs", "--", wrong]).exits(64);
-        house.run(["history", "--", wrong]).exits(64);
+    for wrong in ["a/b", "..", "_x"] {
+        house.run(["logs", wrong]).exits(64);
+        house.run(["history", wrong]).exits(64);
     }
     house.run(["logs", "-n", "many"]).exits(64);
+    house.run(["history", "index", "-n", "0"]).exits(64);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn run(command: &mut Command, package: &str) -> anyhow::Result<Output> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(refused(
             exit::FAILED,
             format!("{program} is not installed"),
-            format!("apt install {package}"),
+            format!("install it with `apt install {package}`"),
         )),
         Err(error) => Err(error).with_context(|| format!("run {program}")),
     }
