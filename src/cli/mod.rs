@@ -111,17 +111,6 @@ fn mode(text: &str) -> Result<Mode, String> {
 }
 
 impl Common {
-    /// The configuration meant by who named none: the project's if there is one, or if a private systemd runs for it (`tqserver dev`
-    /// needs no file), else the machine's.
-    fn find_config(&mut self) {
-        let (project, machine) = (Path::new(PROJECTS), Path::new(MACHINES));
-        let nothing_here =
-            self.config == project && !project.exists() && !Place::of(project).is_up();
-        if nothing_here && machine.exists() {
-            self.config = machine.to_owned();
-        }
-    }
-
     /// The configuration; a missing file at the default place is no error, everything has a default.
     fn settings(&self) -> Result<Settings, Problems> {
         let default = Path::new(PROJECTS);
@@ -162,7 +151,8 @@ pub fn run() -> ExitCode {
     let mut common = arguments.common;
     // `dev` runs the project it stands in, and never the machine's workers.
     if !matches!(arguments.verb, Verb::Dev(_)) {
-        common.find_config();
+        let runs = |project: &Path| Place::of(project).is_up();
+        common.config = meant(common.config, Path::exists, runs);
     }
     let result = match arguments.verb {
         Verb::Dev(verb) => wait_for(verb.run(&common)),
@@ -182,6 +172,17 @@ pub fn run() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(explain(&error)),
+    }
+}
+
+/// The configuration meant by who named none: the project's if `there` is one, or a private systemd `runs` for it (`tqserver dev`
+/// needs no file), else the machine's if there is one.
+fn meant(given: PathBuf, there: impl Fn(&Path) -> bool, runs: impl Fn(&Path) -> bool) -> PathBuf {
+    let (project, machine) = (Path::new(PROJECTS), Path::new(MACHINES));
+    if given == project && !there(project) && !runs(project) && there(machine) {
+        machine.to_owned()
+    } else {
+        given
     }
 }
 
@@ -293,4 +294,23 @@ fn refused(
         sentence: sentence.into(),
         hint: hint.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_configuration_is_meant_where_there_is_no_project() {
+        let (project, machine) = (Path::new(PROJECTS), Path::new(MACHINES));
+        let meant = |given: &Path, there: &[&Path], runs: bool| {
+            let found = meant(given.to_owned(), |path| there.contains(&path), |_| runs);
+            found.display().to_string()
+        };
+        assert_eq!(meant(project, &[machine], false), MACHINES);
+        assert_eq!(meant(project, &[project, machine], false), PROJECTS);
+        assert_eq!(meant(project, &[machine], true), PROJECTS);
+        assert_eq!(meant(project, &[], false), PROJECTS);
+        assert_eq!(meant(Path::new("x"), &[machine], false), "x");
+    }
 }
