@@ -1,38 +1,30 @@
-//! What kinds of messages there are in the journal: one `MESSAGE_ID=` each (systemd.journal-fields(7)). `packaging/tqserver.catalog`
-//! explains them to `journalctl -x`.
+//! What the manager says for machines too: one `MESSAGE_ID=` for each kind of event.
+//!
+//! An id is the kind's for ever, in every version: the catalog (`journalctl -x`), `tqserver history` and whoever watches the journal
+//! know it. Each comes with the fields that are named here; `TQ_WORKER` and `TQ_GENERATION` wherever one is meant.
 
-/// A generation passed its check and serves; `TQ_CAUSE=` says what it was made for, `TQ_FROM=` which served before.
-pub const GENERATION_ACCEPTED: &str = "6604effcb32e4668a7f18cec4d1d2e6e";
-
-/// A generation, or what was to become one, failed; `TQ_REASON=` says why.
-pub const GENERATION_FAILED: &str = "e26a72ae79494af0af90bdedca0844dc";
-
-/// The process of a serving generation ended, and not well; systemd starts it again.
-pub const GENERATION_ENDED: &str = "c806be32b25148afb2e42ba237fec1c4";
-
-/// A generation is gone.
-pub const GENERATION_STOPPED: &str = "6d0718cf232146d4a5b2db42d9567d0a";
-
+/// A generation passed its check and serves. `TQ_CAUSE`: `start`, `reload`, `rollback`, `retry` or `replacement`; `TQ_FROM`: the
+/// generation before it, if there was one.
+pub const GENERATION_ACCEPTED: &str = "e64a09b9ef874fecb4c717f19186b144";
+/// A generation did not pass its check; whatever served before serves on. `TQ_CAUSE` as above; `TQ_REASON`: why.
+pub const GENERATION_FAILED: &str = "aa2757966fd44e399eddb66c7a34c918";
+/// The process of a generation that served ended, and not well. `TQ_REASON`: how, as in `oom-kill: ...`.
+pub const GENERATION_ENDED: &str = "f982f656da024ffe81fbad4be3dec50f";
+/// A generation that was replaced has drained, or its grace was over, and it was stopped.
+pub const GENERATION_STOPPED: &str = "79ff0a44392843e08933b5539bbaccb7";
 /// The files a generation serves from `public/` were replaced.
 pub const ASSETS_ACCEPTED: &str = "de112e05613a45dc88ccfa205894cb76";
-
-/// A worker is gone.
-pub const WORKER_REMOVED: &str = "ea891f4dca804e4e9b151d5b4b7ecddf";
-
-/// A worker does not serve any more, and is tried again.
-pub const WORKER_DOWN: &str = "11dc3c5b5a244fc589fc776a9e0a6a43";
-
-/// A serving generation does not answer as it should.
-pub const HEALTH_FAILED: &str = "ac3683bc4f694500857127c3fe32a63f";
-
-/// A reload is over.
-pub const RELOAD_FINISHED: &str = "cb53171c8b6b4060b2fe613af5c93372";
-
-/// A reload was refused because server.yaml is wrong; nothing changed.
-pub const RELOAD_REFUSED: &str = "ff60730da27b47fc904a4a00bf91a161";
-
-/// The manager runs, and has taken over what was there.
-pub const SERVER_STARTED: &str = "c2e3803dfe9f40568bbfe597ec6d7142";
-
-/// The manager ends.
-pub const SERVER_STOPPED: &str = "a2270196db9d4cb7b396bd285bb9092d";
+/// A worker's directory is gone, and so is its route.
+pub const WORKER_REMOVED: &str = "85f3d475ea39412295a5f85ce817e280";
+/// A worker does not serve any more, and is tried again. `TQ_REASON`: why.
+pub const WORKER_DOWN: &str = "e99da7c77ff74db79d4ac00b26a948a0";
+/// A generation that serves failed its periodic health requests. `TQ_REASON`: how.
+pub const HEALTH_FAILED: &str = "313994c0e6aa4725ab81206e1b4694de";
+/// A reload has ended, well or not for each worker.
+pub const RELOAD_FINISHED: &str = "95aae8df6b2347bc901f2cbace028aac";
+/// A reload did not begin: the configuration is wrong. The running one stays. `TQ_REASON`: the problems.
+pub const RELOAD_REFUSED: &str = "d066f1b05cb146cfaebe9caaae96ca79";
+/// The manager is up: it has adopted what ran, and tried what was to be tried.
+pub const SERVER_STARTED: &str = "8b491c81c8ee4e63af4e98f1c005854b";
+/// The manager ends, because it was told to.
+pub const SERVER_STOPPED: &str = "7b8587e6891d440ba74f540cc75eae5c";

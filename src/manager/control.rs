@@ -191,12 +191,12 @@ impl Manager1 {
     /// 0: the one before the one that serves.
     async fn rollback(
         &self,
-        worker: String,
+        worker: &str,
         generation: u64,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<WorkerOutcome, ControlError> {
-        let worker = WorkerName::parse(&worker);
+        let worker = WorkerName::parse(worker);
         let worker = worker.map_err(|error| ControlError::InvalidArgument(error.to_string()))?;
         let caller = permitted(connection, &header, MAY_ROLL_BACK).await?;
         let (reply, answer) = oneshot::channel();
