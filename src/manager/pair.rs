@@ -74,16 +74,26 @@ impl Ground<'_> {
         let cache = settings
             .cache
             .then(|| self.cache_directory(&settings.name, &data));
+        let credentials = self.credentials(settings)?;
+        let mut env = settings.env.clone();
+        let handed_over = self.kind != Kind::Private;
+        if !handed_over && !credentials.is_empty() {
+            let directory = credentials_of(self.file, &settings.name);
+            env.insert(
+                "CREDENTIALS_DIRECTORY".to_owned(),
+                directory.display().to_string(),
+            );
+        }
         Ok(UnitPair {
             route: settings.route.clone(),
             mode: self.mode,
             socket_group: self.group.map(str::to_owned),
             data,
             cache,
-            env: settings.env.clone(),
+            env,
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run.files)?,
-            credentials: self.credentials(settings)?,
+            credentials: if handed_over { credentials } else { Vec::new() },
             accepted: false,
             output: self.journal.output(&run.instance, settings, self.project),
             instance: run.instance,
@@ -211,12 +221,18 @@ impl Ground<'_> {
         }
     }
 
+    /// The worker's secrets.
+    ///
+    /// A private systemd lives in a mount name space that does not pass on the file system on which systemd hands them over: the
+    /// worker would find an empty directory. It is told where they lie instead, which it could read anyway: there it runs as the
+    /// user whose files they are.
     fn credentials(&self, settings: &WorkerSettings) -> Result<Vec<Credential>, Reason> {
         let directory = credentials_of(self.file, &settings.name);
+        let opens = self.kind != Kind::Private;
         settings
             .credentials
             .iter()
-            .map(|name| credential(&directory, name))
+            .map(|name| credential(&directory, name, opens))
             .collect()
     }
 }
@@ -237,8 +253,8 @@ fn directory_of(file: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Finds the secret `name`, plain or encrypted.
-fn credential(directory: &Path, name: &str) -> Result<Credential, Reason> {
+/// Finds the secret `name`, plain or, if somebody `opens` it, encrypted.
+fn credential(directory: &Path, name: &str, opens: bool) -> Result<Credential, Reason> {
     let (plain, sealed) = (directory.join(name), directory.join(format!("{name}.cred")));
     let (plainly, sealedly) = (mode_of(&plain, name)?, mode_of(&sealed, name)?);
     let unusable = |what: String| Err(Reason::Unusable(format!("`credentials: {name}`: {what}")));
@@ -255,7 +271,12 @@ fn credential(directory: &Path, name: &str) -> Result<Credential, Reason> {
             plain.display(),
             sealed.display()
         )),
-        (None, Some(_)) => found(sealed, true),
+        (None, Some(_)) if opens => found(sealed, true),
+        (None, Some(_)) => unusable(format!(
+            "a private systemd can not decrypt {}; write it to {} (mode 0600)",
+            sealed.display(),
+            plain.display()
+        )),
         (Some(mode), None) if mode & 0o077 != 0 => unusable(format!(
             "others can read {} (mode {:04o}); type `chmod 600 {}`",
             plain.display(),
@@ -263,6 +284,10 @@ fn credential(directory: &Path, name: &str) -> Result<Credential, Reason> {
             plain.display()
         )),
         (Some(_), None) => found(plain, false),
+        (None, None) if !opens => unusable(format!(
+            "there is no {}; write it there (mode 0600)",
+            plain.display()
+        )),
         (None, None) => unusable(format!(
             "there is no {}; type `install -d -m 700 {} && systemd-creds encrypt --name={name} - {}`, or write it to {} (mode 0600)",
             sealed.display(),

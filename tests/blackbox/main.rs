@@ -17,5 +17,6 @@ mod limits;
 mod production;
 mod reload;
 mod routes;
+mod sandbox;
 mod shipped;
 mod survival;

@@ -176,6 +176,23 @@ fn a_secret_is_found_plain_or_encrypted() {
 }
 
 #[test]
+fn a_private_systemd_hands_nothing_over_and_the_worker_is_told_where_to_look() {
+    let mut house = House::new("private");
+    house.settings.credentials = vec!["db".to_owned()];
+    let path = house.secret("db", 0o600);
+    let pair = house.pair(Kind::Private, Mode::Development).unwrap();
+    assert_eq!(pair.credentials, []);
+    assert_eq!(
+        pair.env["CREDENTIALS_DIRECTORY"],
+        path.parent().unwrap().display().to_string()
+    );
+    fs::remove_file(path).unwrap();
+    house.secret("db.cred", 0o600);
+    let refused = house.pair(Kind::Private, Mode::Development).unwrap_err();
+    assert!(refused.to_string().contains("can not decrypt"), "{refused}");
+}
+
+#[test]
 fn a_missing_secret_is_told_with_the_command_that_makes_it() {
     let mut house = House::new("missing");
     house.settings.credentials = vec!["db".to_owned()];
