@@ -174,11 +174,7 @@ impl Ground<'_> {
             network: settings.network,
             jit: settings.jit,
             cache: settings.cache,
-            // STORE/WORKER/GENERATION
-            snapshots: files
-                .ancestors()
-                .nth(2)
-                .map_or_else(|| state.join(SNAPSHOTS), Path::to_owned),
+            snapshots: store(state, files),
             hidden: self.hidden(spec, state, files),
         }))
     }
@@ -228,13 +224,19 @@ impl Ground<'_> {
     /// user whose files they are.
     fn credentials(&self, settings: &WorkerSettings) -> Result<Vec<Credential>, Reason> {
         let directory = credentials_of(self.file, &settings.name);
-        let opens = self.kind != Kind::Private;
         settings
             .credentials
             .iter()
-            .map(|name| credential(&directory, name, opens))
+            .map(|name| credential(&directory, name, self.kind))
             .collect()
     }
+}
+
+/// The directory right below `state` that `files` are in.
+fn store(state: &Path, files: &Path) -> PathBuf {
+    let below = files.strip_prefix(state).ok();
+    let first = below.and_then(|below| below.components().next());
+    first.map_or_else(|| state.join(SNAPSHOTS), |first| state.join(first))
 }
 
 /// The files that may hold the worker's secrets: when one of them changes, so does the worker.
@@ -253,8 +255,9 @@ fn directory_of(file: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Finds the secret `name`, plain or, if somebody `opens` it, encrypted.
-fn credential(directory: &Path, name: &str, opens: bool) -> Result<Credential, Reason> {
+/// Finds the secret `name`, plain or encrypted. A user's systemd decrypts what was encrypted for it, in newer versions; one that can not
+/// says so when it starts the worker.
+fn credential(directory: &Path, name: &str, kind: Kind) -> Result<Credential, Reason> {
     let (plain, sealed) = (directory.join(name), directory.join(format!("{name}.cred")));
     let (plainly, sealedly) = (mode_of(&plain, name)?, mode_of(&sealed, name)?);
     let unusable = |what: String| Err(Reason::Unusable(format!("`credentials: {name}`: {what}")));
@@ -271,7 +274,7 @@ fn credential(directory: &Path, name: &str, opens: bool) -> Result<Credential, R
             plain.display(),
             sealed.display()
         )),
-        (None, Some(_)) if opens => found(sealed, true),
+        (None, Some(_)) if kind != Kind::Private => found(sealed, true),
         (None, Some(_)) => unusable(format!(
             "a private systemd can not decrypt {}; write it to {} (mode 0600)",
             sealed.display(),
@@ -284,7 +287,7 @@ fn credential(directory: &Path, name: &str, opens: bool) -> Result<Credential, R
             plain.display()
         )),
         (Some(_), None) => found(plain, false),
-        (None, None) if !opens => unusable(format!(
+        (None, None) if kind != Kind::System => unusable(format!(
             "there is no {}; write it there (mode 0600)",
             plain.display()
         )),

@@ -1,6 +1,7 @@
 //! The walls around a worker, as far as they can be tried where no systemd was booted: that systemd takes what it is told.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use tqserver::config::{Limits, Mode, Network};
@@ -10,9 +11,17 @@ use tqserver::route::{Address, RoutePath};
 use tqserver::systemd::{Credential, Place, Sandbox, Systemd, UnitPair};
 
 use crate::house::House;
+use crate::house::process::{Ran, tqserver};
 use crate::house::worker::says;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// `tqserver check` for the machine's systemd, whether it was booted or not.
+fn check(house: &House) -> Command {
+    let mut check = tqserver(["check", "--manager=system", "--config"]);
+    check.arg(house.config());
+    check
+}
 
 /// A generation with everything that can be asked for; nobody connects to it, so nothing of it runs.
 fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
@@ -54,6 +63,38 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
         record: "{}".to_owned(),
         instance,
     }
+}
+
+#[test]
+fn a_check_tells_how_much_of_the_machine_a_worker_reaches() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("api/users", says("two"));
+    Ran::of(&mut check(&house))
+        .succeeds()
+        .says("index: exposure 1.")
+        .says("api.users: exposure 1.");
+    // What a private systemd can not give is not counted as if it could.
+    house.run(["check"]).succeeds().says_nothing_of("exposure");
+}
+
+#[test]
+fn units_of_the_machines_systemd_are_shown_with_their_sandbox() {
+    let house = House::new().worker("index", says("one"));
+    Ran::of(check(&house).arg("--show-units"))
+        .succeeds()
+        .says("User=tqw-index")
+        .says("StateDirectory=tqserver/index")
+        .says("BindReadOnlyPaths=/var/lib/tqserver/.snapshots/index/1")
+        .says("ExecStart=:/var/lib/tqserver/.snapshots/index/1/");
+}
+
+#[test]
+fn a_machine_without_systemd_analyze_can_check_all_the_same() {
+    let house = House::new().worker("index", says("one"));
+    Ran::of(check(&house).env("PATH", "/nowhere"))
+        .succeeds()
+        .says("exposure not known: run systemd-analyze");
 }
 
 #[test]
