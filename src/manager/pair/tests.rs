@@ -231,3 +231,28 @@ fn a_port_that_nobody_could_reach_is_refused() {
     house.settings.network = Network::None;
     house.refuses(&["`network: none` and `listen: port`"]);
 }
+
+#[test]
+fn a_promise_about_the_network_is_kept_or_not_made() {
+    let mut house = House::new("network");
+    let enforce = |settings: &WorkerSettings, kind| {
+        let ground = Ground {
+            kind,
+            mode: Mode::Production,
+            file: Path::new("/etc/tqserver/server.yaml"),
+            project: Path::new("/etc/tqserver"),
+            state: Some(Path::new("/var/lib/tqserver")),
+            group: None,
+            journal: &Journal::Journald { user: false },
+        };
+        ground.enforce_network(settings)
+    };
+    house.settings.network = Network::Loopback;
+    let kept = enforce(&house.settings, Kind::System);
+    assert_eq!(kept.is_ok(), filters_addresses(), "{kept:?}");
+    // Nobody promised anything.
+    assert!(enforce(&house.settings, Kind::Private).is_ok());
+    // A name space is not a filter: it holds everywhere.
+    house.settings.network = Network::None;
+    assert!(enforce(&house.settings, Kind::System).is_ok());
+}
