@@ -42,7 +42,7 @@ impl Manager {
         let (kind, file) = (common.kind(), settings.file.clone());
         let runtime_directory = kind.runtime_directory(&file);
         dev::make(&runtime_directory)?;
-        dev::warn_of(kind);
+        dev::warn_of(kind, mode);
         let gid = self.group.as_deref().map(group_id).transpose()?;
         let door = Door::Path {
             path: runtime_directory.join(LINK),
@@ -57,6 +57,7 @@ impl Manager {
             settings,
             port: None,
             mode,
+            kind,
             bus: kind.bus(&file),
             door,
             journal: dev::journal(kind, &runtime_directory)?,

@@ -219,6 +219,7 @@ impl Core {
                     spec,
                     source,
                     address,
+                    workers: self.settings.workers_directories.clone(),
                     accepted,
                     stop_timeout: grace,
                 };

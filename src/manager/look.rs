@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::pair;
 use crate::builder;
 use crate::config::{Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Manifest, Store};
@@ -96,9 +97,11 @@ pub(super) fn look(
         let spec = match found.status {
             Status::Disabled => return None,
             Status::Refused(problems) => Err(Reason::Unusable(problems.to_string())),
-            Status::Enabled(settings) => Ok(Spec {
-                settings: *settings,
-                fingerprint: found.fingerprint,
+            Status::Enabled(worker) => Ok(Spec {
+                fingerprint: found
+                    .fingerprint
+                    .with_secrets(&pair::credential_files(&settings.file, &worker)),
+                settings: *worker,
                 directory: found.directory,
                 public: found.public,
                 nested: found.nested,

@@ -8,10 +8,11 @@ mod core;
 mod journal;
 mod link;
 mod look;
+pub mod pair;
 mod perform;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
@@ -19,9 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Mode, Settings, project_directory};
 use crate::deploy::snapshot::{SnapshotError, Store};
-use crate::names::WorkerName;
 use crate::plan::{Event, Fleet};
-use crate::systemd::{BusError, Systemd, UnitChange};
+use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 
 use self::core::{Core, finished};
 pub use journal::Journal;
@@ -40,7 +40,9 @@ pub struct Options {
     pub port: Option<u16>,
     /// Development or production.
     pub mode: Mode,
-    /// The bus systemd is on.
+    /// Which systemd.
+    pub kind: Kind,
+    /// The bus it is on.
     pub bus: String,
     /// Where the proxy comes from.
     pub door: Door,
@@ -159,6 +161,8 @@ pub async fn run(
         state_directory,
         journal: options.journal,
         mode: options.mode,
+        kind: options.kind,
+        file: options.settings.file.clone(),
         project: project_directory(&options.settings.file),
         group: options.group,
         turns: Mutex::default(),
@@ -226,19 +230,6 @@ impl std::fmt::Debug for Options {
             .field("mode", &self.mode)
             .field("bus", &self.bus)
             .finish_non_exhaustive()
-    }
-}
-
-/// The directory a worker may write to, which outlives its generations: below the state directory in production, in the worker's own
-/// in development, where there is none.
-pub fn data_directory(
-    state_directory: Option<&Path>,
-    worker: &WorkerName,
-    directory: &Path,
-) -> PathBuf {
-    match state_directory {
-        Some(state) => state.join("data").join(worker.as_str()),
-        None => directory.join("data"),
     }
 }
 

@@ -10,13 +10,14 @@ use tokio::task::JoinSet;
 
 use super::journal::Journal;
 use super::look::{self, Record};
+use super::pair;
 use crate::builder::{self, BuildFailure};
 use crate::config::{Mode, WorkerType};
 use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
-use crate::systemd::{Systemd, UnitPair};
+use crate::systemd::{Kind, Systemd};
 
 /// Longest time one build may take.
 const BUILD: Duration = Duration::from_secs(30 * 60);
@@ -32,6 +33,10 @@ pub(super) struct Performer {
     pub(super) state_directory: Option<PathBuf>,
     pub(super) journal: Journal,
     pub(super) mode: Mode,
+    /// Which systemd.
+    pub(super) kind: Kind,
+    /// server.yaml.
+    pub(super) file: PathBuf,
     /// Where relative paths of server.yaml start.
     pub(super) project: PathBuf,
     /// Group that may connect to workers' sockets: the proxy's.
@@ -46,6 +51,8 @@ pub(super) struct Launch {
     pub(super) spec: Spec,
     pub(super) source: Source,
     pub(super) address: Address,
+    /// The directories of workers.
+    pub(super) workers: Vec<PathBuf>,
     /// Whether it was accepted before.
     pub(super) accepted: bool,
     /// How long it may take to exit on SIGTERM.
@@ -85,6 +92,7 @@ impl Performer {
             spec,
             source,
             address,
+            workers,
             accepted,
             stop_timeout,
         } = launch;
@@ -93,16 +101,6 @@ impl Performer {
             return Ok(public);
         }
         let command = look::command(&spec, &files, self.mode)?;
-        let output = self.journal.output(instance, &spec.settings, &self.project);
-        if let Some(directory) = output.as_deref().and_then(|file| file.parent()) {
-            std::fs::create_dir_all(directory).map_err(|error| {
-                Reason::Refused(format!(
-                    "make the directory {} of its log: {error}",
-                    directory.display()
-                ))
-            })?;
-        }
-        let data = self.make_data_directory(instance, &spec)?;
         let record = Record {
             spec,
             address,
@@ -115,24 +113,20 @@ impl Performer {
             address,
             public,
         } = record;
-        let pair = UnitPair {
+        let ground = self.ground();
+        ground.enforce_network(&spec.settings)?;
+        let run = pair::Run {
             instance: instance.clone(),
-            route: spec.settings.route,
-            mode: self.mode,
             address,
-            socket_group: self.group.clone(),
-            directory: files,
-            data,
+            files,
             command,
-            env: spec.settings.env,
-            limits: spec.settings.limits,
-            sandbox: None,
-            credentials: Vec::new(),
+            workers,
             accepted,
-            output,
             stop_timeout,
             record: record_text,
         };
+        let pair = ground.pair(&spec, run)?;
+        ground.make_directories(&pair)?;
         self.systemd
             .start_pair(&pair)
             .await
@@ -140,14 +134,17 @@ impl Performer {
         Ok(public)
     }
 
-    /// Makes the directory the worker may write to.
-    fn make_data_directory(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
-        let state = self.state_directory.as_deref();
-        let data = super::data_directory(state, &instance.worker, &spec.directory);
-        std::fs::create_dir_all(&data).map_err(|error| {
-            Reason::Refused(format!("make its directory {}: {error}", data.display()))
-        })?;
-        Ok(data)
+    /// What is the same for all pairs.
+    fn ground(&self) -> pair::Ground<'_> {
+        pair::Ground {
+            kind: self.kind,
+            mode: self.mode,
+            file: &self.file,
+            project: &self.project,
+            state: self.state_directory.as_deref(),
+            group: self.group.as_deref(),
+            journal: &self.journal,
+        }
     }
 
     /// Where the generation's files and assets are: the worker's directory, or a snapshot made now.

@@ -19,5 +19,6 @@ mod package;
 mod production;
 mod reload;
 mod routes;
+mod sandbox;
 mod shipped;
 mod survival;
