@@ -17,6 +17,7 @@
 
 // 0: names with rules, sizes and quotas, read and printed as systemd does
 pub mod limits;
+pub mod messages;
 pub mod names;
 
 // 1: the route table; journal or terminal; file -> merged -> checked; the one door to systemd

@@ -12,6 +12,8 @@ mod errors;
 mod files;
 #[path = "http/headers.rs"]
 mod headers;
+#[path = "http/leaving.rs"]
+mod leaving;
 #[path = "http/messages.rs"]
 mod messages;
 #[path = "http/retry.rs"]

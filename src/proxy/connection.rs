@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use super::access::Entry;
 use super::body::Body;
 use super::files::{self, Lookup};
 use super::forward::{Errand, Fields, forward};
@@ -61,6 +62,10 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 answering.for_ever();
             } else {
+                if client.signals.is_parting() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
                 response.body_mut().answering(answering);
             }
             Ok::<_, Infallible>(response)
@@ -73,7 +78,8 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
         biased;
         outcome = connection.as_mut() => outcome,
         () = lane.stopping() => {
-            connection.as_mut().graceful_shutdown();
+            // Not hyper's shutdown, which closes at once what is idle: the next request may be on its way.
+            client.signals.part();
             connection.await
         }
     };
@@ -133,10 +139,15 @@ impl Client {
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
-        let mut response = match self.dispatch(request, &id).await {
+        let mut entry = None;
+        let mut response = match self.dispatch(request, &id, &mut entry).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(form, &id),
         };
+        if let Some(entry) = entry {
+            entry.answered(response.status());
+            response.body_mut().note(entry);
+        }
         response.headers_mut().insert(headers::REQUEST_ID, id);
         response
     }
@@ -145,6 +156,7 @@ impl Client {
         self: &Rc<Self>,
         request: Request<Incoming>,
         id: &HeaderValue,
+        entry: &mut Option<Rc<Entry>>,
     ) -> Result<Response<Body>, Refusal> {
         let table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
@@ -174,6 +186,13 @@ impl Client {
         let Some(route) = route else {
             return Err(Refusal::not_found());
         };
+        if route.access_log {
+            let generation = ticket
+                .as_ref()
+                .map(|t| t.generation().instance.generation.0);
+            let journal = self.lane.journal();
+            *entry = Some(journal.enter(&request, &route, generation, id, &self.peer));
+        }
         if reading && let Some(response) = public(&route, &path, &request) {
             return Ok(response);
         }
@@ -185,6 +204,7 @@ impl Client {
                 ticket,
                 host,
                 id: id.clone(),
+                entry: entry.clone(),
                 client_limit: front.read_timeout,
                 tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
                 route,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
+use super::access::Journal;
 use super::connection;
 use super::generation::Ticket;
 use super::listener::Listener;
@@ -36,7 +37,17 @@ pub(super) struct Lane {
     table: RefCell<Rc<Table>>,
     clients: TaskTracker,
     stop: CancellationToken,
+    journal: Journal,
     ids: Ids,
+}
+
+/// What a thread shares with the others.
+pub(super) struct Context {
+    /// The thread's number.
+    pub(super) shard: usize,
+    pub(super) board: Arc<Board>,
+    pub(super) stop: CancellationToken,
+    pub(super) journal: Journal,
 }
 
 /// Where request ids come from: no lock and no system call, and still not to be guessed.
@@ -45,10 +56,11 @@ struct Ids {
     count: Cell<u64>,
 }
 
-/// Serves on this thread until `stop`, then lets requests end for at most `grace`.
-pub(super) async fn run(board: Arc<Board>, shard: usize, stop: CancellationToken, grace: Duration) {
-    let mut changed = board.subscribe();
-    let lane = Rc::new(Lane::new(board, shard, stop.clone()));
+/// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force.
+pub(super) async fn run(context: Context) {
+    let stop = context.stop.clone();
+    let mut changed = context.board.subscribe();
+    let lane = Rc::new(Lane::new(context));
     let mut accepting = Accepting::default();
     accepting.follow(&lane);
     loop {
@@ -60,20 +72,29 @@ pub(super) async fn run(board: Arc<Board>, shard: usize, stop: CancellationToken
             () = stop.cancelled() => break,
         }
     }
+    // From here on connections queue in the listener, which systemd hands to the next proxy.
     drop(accepting);
     lane.clients.close();
+    let grace = lane.table().front().grace;
     // What is left after the grace is dropped with the thread.
     let _ = tokio::time::timeout(grace, lane.clients.wait()).await;
 }
 
 impl Lane {
-    fn new(board: Arc<Board>, shard: usize, stop: CancellationToken) -> Self {
+    fn new(context: Context) -> Self {
+        let Context {
+            shard,
+            board,
+            stop,
+            journal,
+        } = context;
         Self {
             shard,
             table: RefCell::new(Rc::new(Table::compile(&board, shard, None))),
             board,
             clients: TaskTracker::new(),
             stop,
+            journal,
             ids: Ids {
                 secrets: [RandomState::new(), RandomState::new()],
                 count: Cell::new(0),
@@ -118,6 +139,11 @@ impl Lane {
         self.stop.cancelled().await;
     }
 
+    /// Where the access log is written.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Runs a task that the lane waits for when it stops.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.clients.spawn_local(task);
@@ -134,6 +160,9 @@ impl Lane {
     fn reap(&self) -> Instant {
         let now = Instant::now();
         let table = self.table.borrow().clone();
+        for upstream in table.upstreams() {
+            upstream.generation.sum_up();
+        }
         let next = table.upstreams().filter_map(|upstream| upstream.reap(now));
         next.min().unwrap_or(now + REAP_MAX).min(now + REAP_MAX)
     }
@@ -233,14 +262,24 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access;
     use super::super::table::tests::{board, serve};
     use super::*;
+
+    fn lane(board: Arc<Board>) -> Lane {
+        Lane::new(Context {
+            shard: 0,
+            board,
+            stop: CancellationToken::new(),
+            journal: access::start().unwrap().0,
+        })
+    }
 
     #[test]
     fn a_table_that_changes_while_a_request_is_counted_is_not_followed() {
         let board = Arc::new(board(&["/"]));
         let old = serve(&board, 1);
-        let lane = Lane::new(board.clone(), 0, CancellationToken::new());
+        let lane = lane(board.clone());
         let table = lane.table();
         let new = serve(&board, 2);
         // The manager may hear "drained" of the old one from here on.
@@ -252,7 +291,7 @@ mod tests {
 
     #[test]
     fn request_ids_are_new_each_time() {
-        let lane = Lane::new(Arc::new(board(&[])), 0, CancellationToken::new());
+        let lane = lane(Arc::new(board(&[])));
         let ids: Vec<_> = (0..1000).map(|_| lane.request_id()).collect();
         let different: std::collections::HashSet<_> =
             ids.iter().map(HeaderValue::as_bytes).collect();
