@@ -4,6 +4,8 @@
 #[path = "http/house.rs"]
 mod house;
 
+#[path = "http/access.rs"]
+mod access;
 #[path = "http/deadlines.rs"]
 mod deadlines;
 #[path = "http/errors.rs"]
