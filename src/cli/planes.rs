@@ -185,8 +185,8 @@ impl Proxy {
                 }
                 asked = signals.next() => if asked == Asked::End {
                     notify::stopping();
-                    // The unit does not know what server.yaml says.
-                    notify::extend_timeout(grace + STOP_EXTRA);
+                    // The unit does not know what server.yaml says. What was accepted late has the same time once more.
+                    notify::extend_timeout(grace * 2 + STOP_EXTRA);
                     shutdown.cancel();
                 }
             }

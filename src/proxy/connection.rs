@@ -52,6 +52,9 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
         lane,
     });
     let lane = client.lane.clone();
+    if lane.is_stopping() {
+        client.signals.part();
+    }
     let table = lane.table();
     let socket = Socket::new(stream, client.signals.clone(), table.front());
     let service = service_fn(|request| {
@@ -125,9 +128,9 @@ impl Client {
         self.fields.set(fields);
     }
 
-    /// Runs a task that outlives the connection's HTTP.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.lane.spawn(task);
+    /// Runs what outlives the connection's HTTP.
+    pub(super) fn tunnel(&self, tunnel: impl Future<Output = ()> + 'static) {
+        self.lane.tunnel(tunnel);
     }
 
     async fn answer(self: &Rc<Self>, request: Request<Incoming>) -> Response<Body> {

@@ -104,7 +104,7 @@ pub(super) async fn forward(
     if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {
         let worker_side = hyper::upgrade::on(&mut response);
         headers::to_client(response.headers_mut(), true);
-        client.spawn(tunnel::run(
+        client.tunnel(tunnel::run(
             client_side,
             worker_side,
             (connection, errand.ticket),

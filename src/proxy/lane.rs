@@ -35,10 +35,19 @@ pub(super) struct Lane {
     shard: usize,
     board: Arc<Board>,
     table: RefCell<Rc<Table>>,
-    clients: TaskTracker,
+    tasks: RefCell<Tasks>,
     stop: CancellationToken,
     journal: Journal,
     ids: Ids,
+}
+
+/// What is to end before the thread does.
+#[derive(Default)]
+struct Tasks {
+    /// Connections that are HTTP.
+    clients: TaskTracker,
+    /// Those that were, which end when their two sides please.
+    tunnels: TaskTracker,
 }
 
 /// What a thread shares with the others.
@@ -48,6 +57,8 @@ pub(super) struct Context {
     pub(super) board: Arc<Board>,
     pub(super) stop: CancellationToken,
     pub(super) journal: Journal,
+    /// Another proxy will accept from the same listeners when this one has ended.
+    pub(super) successor: bool,
 }
 
 /// Where request ids come from: no lock and no system call, and still not to be guessed.
@@ -56,9 +67,10 @@ struct Ids {
     count: Cell<u64>,
 }
 
-/// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force.
+/// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force, and if it has
+/// a successor those that came meanwhile for as long again.
 pub(super) async fn run(context: Context) {
-    let stop = context.stop.clone();
+    let (stop, successor) = (context.stop.clone(), context.successor);
     let mut changed = context.board.subscribe();
     let lane = Rc::new(Lane::new(context));
     let mut accepting = Accepting::default();
@@ -72,12 +84,33 @@ pub(super) async fn run(context: Context) {
             () = stop.cancelled() => break,
         }
     }
+    let grace = lane.table().front().grace;
+    let old = lane.tasks.take().end();
+    if !successor {
+        drop(accepting);
+        // What is left after the grace is dropped with the thread.
+        let _ = tokio::time::timeout(grace, old).await;
+        return;
+    }
+    // The next proxy starts when this one has ended, so everybody else would wait in the queue for a download or a tunnel that takes
+    // its time. They are accepted for one answer each.
+    let _ = tokio::time::timeout(grace, old).await;
     // From here on connections queue in the listener, which systemd hands to the next proxy.
     drop(accepting);
-    lane.clients.close();
-    let grace = lane.table().front().grace;
-    // What is left after the grace is dropped with the thread.
-    let _ = tokio::time::timeout(grace, lane.clients.wait()).await;
+    // Tunnels that began meanwhile have no end to wait for.
+    let Tasks { clients, .. } = lane.tasks.take();
+    clients.close();
+    let _ = tokio::time::timeout(grace, clients.wait()).await;
+}
+
+impl Tasks {
+    /// Waits until all have ended.
+    async fn end(self) {
+        self.clients.close();
+        self.clients.wait().await;
+        self.tunnels.close();
+        self.tunnels.wait().await;
+    }
 }
 
 impl Lane {
@@ -87,12 +120,13 @@ impl Lane {
             board,
             stop,
             journal,
+            successor: _,
         } = context;
         Self {
             shard,
             table: RefCell::new(Rc::new(Table::compile(&board, shard, None))),
             board,
-            clients: TaskTracker::new(),
+            tasks: RefCell::default(),
             stop,
             journal,
             ids: Ids {
@@ -134,6 +168,11 @@ impl Lane {
         }
     }
 
+    /// Whether the proxy is to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// Ends when the proxy is to stop.
     pub(super) async fn stopping(&self) {
         self.stop.cancelled().await;
@@ -144,9 +183,14 @@ impl Lane {
         &self.journal
     }
 
-    /// Runs a task that the lane waits for when it stops.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.clients.spawn_local(task);
+    /// Serves a connection, which the lane waits for when it stops.
+    fn serve(&self, connection: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow().clients.spawn_local(connection);
+    }
+
+    /// Runs a connection that is HTTP no more. The lane waits for it too.
+    pub(super) fn tunnel(&self, tunnel: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow().tunnels.spawn_local(tunnel);
     }
 
     /// A new name for a request: a UUID of version 7, so that they sort by time.
@@ -237,7 +281,7 @@ async fn accept(lane: Rc<Lane>, socket: TcpListener, stop: CancellationToken) {
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                lane.spawn(connection::serve(lane.clone(), stream, peer));
+                lane.serve(connection::serve(lane.clone(), stream, peer));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -272,6 +316,7 @@ mod tests {
             board,
             stop: CancellationToken::new(),
             journal: access::start().unwrap().0,
+            successor: false,
         })
     }
 

@@ -144,7 +144,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Serves until `shutdown`, then accepts no more and lets requests end for at most [`crate::route::Front::grace`].
+/// Serves until `shutdown`, then lets requests end for at most [`crate::route::Front::grace`]. Without a [`Store`] no more are accepted;
+/// with one, those that come while others take long are still answered here, and may take as long again.
 ///
 /// # Errors
 /// When a thread can not be started or panics. Nothing a client, a worker or the manager does is an error here.
@@ -163,6 +164,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
             board: board.clone(),
             stop: stop.clone(),
             journal: journal.clone(),
+            successor: options.store.is_some(),
         };
         let lane =
             start(context, pulse.thread()).map_err(|error| ProxyError::Start(shard, error))?;

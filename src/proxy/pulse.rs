@@ -1,7 +1,5 @@
 //! Whether every thread still does its work: each is asked now and then, and one that hangs does not answer.
 
-use std::future::Future;
-
 use tokio::sync::{mpsc, oneshot};
 
 /// A thread's ear for the question; it answers by dropping what it gets.
@@ -33,8 +31,8 @@ impl Pulse {
 }
 
 /// Answers on a thread for as long as it lives.
-pub(super) fn answer(mut ear: Ear) -> impl Future<Output = ()> {
-    async move { while ear.recv().await.is_some() {} }
+pub(super) async fn answer(mut ear: Ear) {
+    while ear.recv().await.is_some() {}
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ fn the_next_request_on_an_idle_connection_is_answered_and_is_the_last() {
     let mut house = House::new();
     let clients = [idle(&house), idle(&house)];
     house.shut_down();
-    clients.map(asks_a_last_time);
+    clients.into_iter().for_each(asks_a_last_time);
     house.ended();
 }
 
@@ -81,6 +81,30 @@ fn an_answer_under_way_ends_and_the_next_on_its_connection_is_the_last() {
     upstream.send("st");
     client.expect("st");
     asks_a_last_time(client);
+    house.ended();
+}
+
+#[test]
+fn an_answer_that_takes_long_lets_nobody_else_wait_for_the_next_proxy() {
+    let (mut house, _) = with_a_store();
+    house.publish(|_| {});
+    let worker = house.worker(1);
+    let mut client = house.ask(GET);
+    let mut upstream = worker.accept();
+    upstream.head();
+    house.shut_down();
+    // Refused by nobody, and served by this one while the long answer is still to come.
+    for _ in 0..3 {
+        let mut other = house.ask(HEALTH);
+        let head = other.head();
+        assert_eq!(status(&head), 200);
+    }
+    asks_a_last_time(house.client());
+    upstream.answer("long");
+    let head = client.head();
+    assert_eq!(client.content(&head), b"long");
+    assert_eq!(field(&head, "connection"), Some("close"));
+    client.closes();
     house.ended();
 }
 
@@ -190,7 +214,9 @@ fn a_proxy_that_lives_says_so() {
     let mut options = options(2, Link::Stream(theirs));
     options.heart = Some(tqserver::proxy::Heart {
         every: Duration::from_millis(1),
-        beat: Box::new(move || drop(beat.send(()))),
+        beat: Box::new(move || {
+            let _ = beat.send(());
+        }),
     });
     let house = House::optioned(options, move || ours);
     house.until(async move {
