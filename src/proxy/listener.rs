@@ -156,7 +156,7 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
             "no network interface has the address of {address}; choose one that 'ip address' lists, or 0.0.0.0 for all"
         ),
         io::ErrorKind::PermissionDenied if port < 1024 => format!(
-            "permission denied: the proxy may not listen at {address}; ports below 1024 need the unit to have AmbientCapabilities=CAP_NET_BIND_SERVICE (and its CapabilityBoundingSet= to allow it): 'systemctl edit tqserver-proxy' adds it, or choose a higher port"
+            "permission denied to listen at {address}: for a port below 1024 the unit needs AmbientCapabilities=CAP_NET_BIND_SERVICE ('systemctl edit tqserver-proxy'), or choose a higher port"
         ),
         _ => format!("can not listen at {address}: {error}"),
     }

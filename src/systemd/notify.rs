@@ -29,8 +29,9 @@ pub fn reloading() {
 
 /// Asks systemd for so much more time, counted from now, for the start, reload or stop under way.
 pub fn extend_timeout(more: Duration) {
-    let more = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
-    let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(more)]);
+    // The crate's own word for it ends at an hour and a little.
+    let message = format!("EXTEND_TIMEOUT_USEC={}", more.as_micros());
+    let _ = sd_notify::notify(&[NotifyState::Custom(&message)]);
 }
 
 /// How often to call [`watchdog`], if systemd wants to hear it: twice in the time after which it would take the service for dead.

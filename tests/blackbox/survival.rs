@@ -188,6 +188,20 @@ fn a_proxy_that_is_restarted_loses_no_request() {
 }
 
 #[test]
+fn a_grace_longer_than_the_units_own_time_is_kept() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    house.changes_unit(PROXY, "[Service]\nTimeoutStopSec=1s\n");
+    let mut client = house.client();
+    client.send("/slow?ms=2500").expect("send a request");
+    until("it is in flight", || {
+        house.status("index").generations[0].in_flight >= 1
+    });
+    house.systemctl(["restart", PROXY]).succeeds();
+    client.receive().expect("an answer").is("slow");
+    assert_eq!(house.property(PROXY, "Result"), "success");
+}
+
+#[test]
 fn a_proxy_that_comes_back_serves_by_its_last_routes_while_no_manager_does() {
     let house = House::new()
         .worker("index", says("one"))
