@@ -181,9 +181,11 @@ fn a_proxy_that_is_restarted_loses_no_request() {
     load.0.only(&["one"]);
     load.1.only(&["one"]);
     println!(
-        "{} and {} answers, none lost",
+        "{} and {} answers, none lost; the slowest took {:?} and {:?}",
         load.0.answered(),
-        load.1.answered()
+        load.1.answered(),
+        load.0.slowest,
+        load.1.slowest,
     );
 }
 

@@ -180,6 +180,8 @@ pub struct Totals {
     pub failures: Vec<String>,
     /// Of those: connections that nobody accepted.
     pub refused: u64,
+    /// The longest wait for a response.
+    pub slowest: Duration,
 }
 
 impl Totals {
@@ -299,6 +301,7 @@ impl Shared {
             let answer = client.get(path);
             let mut totals = lock(&self.totals);
             let at = began.elapsed().as_millis();
+            totals.slowest = totals.slowest.max(asked.elapsed());
             match answer {
                 Ok(answer) if answer.status == 200 => {
                     *totals.bodies.entry(answer.text()).or_default() += 1
