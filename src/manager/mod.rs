@@ -93,6 +93,10 @@ pub enum ManagerError {
 /// What a manager tells whoever started it.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
+    /// Reloads and rollbacks under way.
+    pub reloading: usize,
+    /// What runs, in a line.
+    pub summary: String,
     /// Every worker has been tried once and the proxy serves what came of it.
     pub settled: bool,
     /// Where the proxy listens.
@@ -128,11 +132,13 @@ pub async fn run(
         error => ManagerError::Name(error),
     })?;
     let state_directory = options.state_directory;
-    let snapshots = state_directory
-        .as_ref()
-        .map(|state| state.join("snapshots"));
-    let store = snapshots.map(Store::open).transpose()?;
-    let found = look::adopted(systemd.loaded().await?, store.as_ref());
+    let group = match &options.door {
+        Door::Path { group, .. } => *group,
+        Door::Stream(_) => None,
+    };
+    let open = |state: &PathBuf| Store::open(state, group);
+    let store = state_directory.as_ref().map(open).transpose()?;
+    let (found, strangers) = look::adopted(systemd.loaded().await?, store.as_ref());
     // With both planes in one process everything in our slice is stopped at the end, whatever the mode.
     let is_developers =
         options.mode == Mode::Development || matches!(options.door, Door::Stream(_));
@@ -175,7 +181,7 @@ pub async fn run(
         options.runtime_directory,
         progress,
     );
-    core.begin(found);
+    core.begin(found, strangers);
     loop {
         core.look_if_idle();
         let deadline = core.deadline();

@@ -12,7 +12,7 @@ use super::journal::Journal;
 use super::look::{self, Record};
 use crate::builder::{self, BuildFailure};
 use crate::config::{Mode, WorkerType};
-use crate::deploy::snapshot::{Manifest, Store};
+use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
@@ -20,8 +20,8 @@ use crate::systemd::{Systemd, UnitPair};
 
 /// Longest time one build may take.
 const BUILD: Duration = Duration::from_secs(30 * 60);
-/// Accepted snapshots that are kept besides those that run.
-const KEEP: usize = 2;
+/// Accepted snapshots that are kept, what runs included: there are two to go back to.
+const KEEP: usize = 3;
 
 /// What acting needs.
 pub(super) struct Performer {
@@ -38,6 +38,18 @@ pub(super) struct Performer {
     pub(super) group: Option<String>,
     /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
     pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A generation that is to be started.
+pub(super) struct Launch {
+    pub(super) instance: Instance,
+    pub(super) spec: Spec,
+    pub(super) source: Source,
+    pub(super) address: Address,
+    /// Whether it was accepted before.
+    pub(super) accepted: bool,
+    /// How long it may take to exit on SIGTERM.
+    pub(super) stop_timeout: Duration,
 }
 
 /// The tasks of all actions under way.
@@ -59,32 +71,23 @@ impl Performer {
         });
     }
 
-    pub(super) fn launch(
-        self: &Arc<Self>,
-        tasks: &mut Tasks,
-        instance: Instance,
-        spec: Spec,
-        source: Source,
-        address: Address,
-        stop_timeout: Duration,
-    ) {
+    pub(super) fn launch(self: &Arc<Self>, tasks: &mut Tasks, launch: Launch) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            let result = this
-                .start(&instance, spec, source, address, stop_timeout)
-                .await;
-            Event::Launched(instance, result)
+            let instance = launch.instance.clone();
+            Event::Launched(instance, this.start(launch).await)
         });
     }
 
-    async fn start(
-        &self,
-        instance: &Instance,
-        spec: Spec,
-        source: Source,
-        address: Address,
-        stop_timeout: Duration,
-    ) -> Result<Option<PathBuf>, Reason> {
+    async fn start(&self, launch: Launch) -> Result<Option<PathBuf>, Reason> {
+        let Launch {
+            ref instance,
+            spec,
+            source,
+            address,
+            accepted,
+            stop_timeout,
+        } = launch;
         let (files, public) = self.files(instance, &spec, source).await?;
         if spec.settings.kind == WorkerType::Static {
             return Ok(public);
@@ -125,7 +128,7 @@ impl Performer {
             limits: spec.settings.limits,
             sandbox: None,
             credentials: Vec::new(),
-            accepted: false,
+            accepted,
             output,
             stop_timeout,
             record: record_text,
@@ -164,6 +167,8 @@ impl Performer {
                 Source::Directory => {
                     store.create(&instance, &spec.directory, spec.settings.kind, &spec.nested)
                 }
+                Source::Own(_) if store.files(&instance).is_dir() => Ok(store.files(&instance)),
+                Source::Own(_) => Err(SnapshotError::NoSnapshot(instance.clone())),
                 Source::SameAs(earlier) => {
                     store.clone_of(&Instance::new(instance.worker.clone(), earlier), &instance)
                 }
@@ -193,6 +198,7 @@ impl Performer {
                 assets: spec.fingerprint.assets,
                 config: spec.fingerprint.config,
                 settings: spec.settings,
+                passed_over: spec.passed_over,
             };
             blocking(move || {
                 store
@@ -264,20 +270,10 @@ impl Performer {
         let _turn = self.turn(&worker).await;
         let name = worker.clone();
         let pruned = blocking(move || {
-            let accepted = store
-                .generations(&name)
-                .into_iter()
-                .rev()
-                .filter(|generation| {
-                    let instance = Instance::new(name.clone(), *generation);
-                    store
-                        .manifest(&instance)
-                        .is_ok_and(|manifest| manifest.is_some())
-                });
-            let keep: Vec<Generation> = accepted.take(KEEP).chain(live).collect();
-            store
-                .prune(&name, &keep, last)
-                .map_err(|error| Reason::Refused(chain(&error)))
+            let refused = |error| Reason::Refused(chain(&error));
+            let newest = store.worth_keeping(&name, KEEP).map_err(refused)?;
+            let keep: Vec<Generation> = newest.into_iter().chain(live).collect();
+            store.prune(&name, &keep, last).map_err(refused)
         });
         if let Err(reason) = pruned.await {
             tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");

@@ -1,5 +1,6 @@
 //! The one door to systemd: its bus, its units, its notifications, and a private one where none was booted.
 
+mod authority;
 mod bus;
 mod cgroup;
 mod choice;
@@ -12,6 +13,7 @@ mod signals;
 mod state;
 mod units;
 
+pub use authority::authorise;
 pub use bus::{BusError, Loaded, Systemd, Usage, own_job, stop_unit, unit_state};
 pub use choice::Kind;
 pub use cleaner::Cleaner;

@@ -14,6 +14,8 @@ mod contract;
 mod illness;
 mod leaving;
 mod limits;
+mod logs;
+mod package;
 mod production;
 mod reload;
 mod routes;

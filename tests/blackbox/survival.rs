@@ -266,6 +266,22 @@ fn a_port_that_was_given_up_is_not_kept_for_the_next_proxy() {
 }
 
 #[test]
+fn the_access_log_is_switched_by_a_reload() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    house.get("/before").is("one");
+    house.write_server_yaml(&format!(
+        "{HEAD}workers: {{default: {{access_log: true}}}}\n"
+    ));
+    house.reload().succeeds();
+    house.get("/after").is("one");
+    let log = || std::fs::read_to_string(house.path().join("proxy.log")).expect("read the log");
+    until("the request is in the log", || {
+        log().contains("GET /after 200 ")
+    });
+    assert!(!log().contains("/before"), "{}", log());
+}
+
+#[test]
 fn a_proxy_that_hangs_is_replaced() {
     let house = House::new().worker("index", says("one")).planes().open();
     let pid = house.proxy_pid();

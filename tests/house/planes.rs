@@ -51,7 +51,10 @@ impl House {
             .and_then(|address| address.parse().ok());
         assert!(self.address.is_some(), "the proxy's status is '{status}'");
         super::until("all workers were tried", || {
-            self.property(MANAGER, "StatusText").contains("were tried")
+            let status = self.property(MANAGER, "StatusText");
+            status.contains("worker")
+                && !status.starts_with("starting")
+                && !status.starts_with("manages")
         });
     }
 

@@ -116,6 +116,7 @@ impl World {
                 config: String::new(),
             },
             nested: Vec::new(),
+            passed_over: None,
             directory: PathBuf::from("/workers").join(name.as_str()),
             public: Some(PathBuf::from("/workers").join(name.as_str()).join("public")),
         }
