@@ -90,10 +90,11 @@ impl Planes {
         let proxy = proxy::Options {
             link: proxy::Link::Stream(theirs),
             inherited: Vec::new(),
-            keep: None,
+            remembered: None,
+            store: None,
             serving: None,
             threads: threads(),
-            grace,
+            heart: None,
         };
         Ok(Self {
             manager: tokio::spawn(manager),

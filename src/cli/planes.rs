@@ -1,5 +1,6 @@
 //! `tqserver manager` and `tqserver proxy`: the two planes as two processes.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::dev::{self, Asked, Signals};
 use crate::manager::{self, Door, Ending, Options, Progress};
 use crate::messages;
 use crate::proxy;
+use crate::systemd::fd_store::FdStore;
 use crate::systemd::{Kind, notify, own_job, stop_unit};
 
 /// The socket between the planes, in the runtime directory.
@@ -195,14 +197,26 @@ pub(super) struct Proxy {
     /// Threads that serve. Default: one a core.
     #[arg(long, value_name = "NUMBER")]
     threads: Option<usize>,
-    /// How long requests in flight may take to end at shutdown, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    grace: u64,
+}
+
+/// More time than the grace that a stop of the proxy may need, for which systemd is asked.
+const STOP_EXTRA: Duration = Duration::from_secs(5);
+
+impl proxy::Store for FdStore {
+    fn keep_listener(&self, listener: &TcpListener) {
+        self.keep_listener(listener);
+    }
+    fn drop_listener(&self, address: SocketAddr) {
+        self.drop_listener(address);
+    }
+    fn keep_table(&self, table: &[u8]) {
+        self.keep_table(table);
+    }
 }
 
 impl Proxy {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
-        let inherited = notify::inherited();
+        let (store, inherited) = FdStore::open();
         let link = match self.link {
             Some(link) => link,
             None => common.kind().runtime_directory(&common.config).join(LINK),
@@ -212,22 +226,28 @@ impl Proxy {
         let proxy = proxy::run(
             proxy::Options {
                 link: proxy::Link::Path(link),
-                inherited,
-                keep: Some(Box::new(notify::keep)),
+                inherited: inherited.listeners,
+                remembered: inherited.table,
+                store: Some(Box::new(store)),
                 serving: Some(serving),
                 threads: self.threads.unwrap_or_else(dev::threads),
-                grace: Duration::from_secs(self.grace),
+                heart: notify::watchdog_interval().map(|every| proxy::Heart {
+                    every,
+                    beat: Box::new(notify::watchdog),
+                }),
             },
             shutdown.clone(),
         );
         let mut signals = Signals::open()?;
         let mut proxy = std::pin::pin!(proxy);
         let mut ready = false;
+        let mut grace = Duration::ZERO;
         loop {
             tokio::select! {
                 ended = &mut proxy => { ended?; return Ok(0) },
                 Ok(()) = served.changed(), if !shutdown.is_cancelled() => {
                     let Some(now) = served.borrow_and_update().clone() else { continue };
+                    grace = now.grace;
                     let addresses: Vec<String> = now.listening.iter().map(ToString::to_string).collect();
                     let text = format!("listens on {}", addresses.join(", "));
                     if ready { notify::status(&text) } else { notify::ready(&text) }
@@ -235,6 +255,8 @@ impl Proxy {
                 }
                 asked = signals.next() => if asked == Asked::End {
                     notify::stopping();
+                    // The unit does not know what server.yaml says. What was accepted late has the same time once more.
+                    notify::extend_timeout(grace * 2 + STOP_EXTRA);
                     shutdown.cancel();
                 }
             }

@@ -100,6 +100,7 @@ impl Settings {
                 health_path: RoutePath::parse("/health").expect("a route"),
                 max_header_bytes: 64 << 10,
                 max_headers: 100,
+                grace: Duration::from_secs(30),
             },
             workers_directories: vec![project.join("workers")],
             ports: WORKER_PORTS,
@@ -183,6 +184,7 @@ impl Settings {
         );
         let grace = workers.milliseconds("shutdown_grace_period_ms", LONGEST_GRACE);
         set(&mut self.shutdown_grace, grace);
+        self.front.grace = self.shutdown_grace;
 
         let mut default = workers.section("default");
         let patch = LimitsPatch::read_as_root(&mut default, project);

@@ -5,6 +5,7 @@ mod bus;
 mod cgroup;
 mod choice;
 mod cleaner;
+pub mod fd_store;
 pub mod keeper;
 pub mod notify;
 mod private;

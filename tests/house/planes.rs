@@ -58,6 +58,19 @@ impl House {
         });
     }
 
+    /// Clients connect elsewhere from now on.
+    pub fn moved_to(&mut self, address: std::net::SocketAddr) {
+        self.address = Some(address);
+    }
+
+    /// Changes a unit by a further drop-in.
+    #[track_caller]
+    pub fn changes_unit(&self, unit: &str, lines: &str) {
+        let file = self.path().join(format!("units/{unit}.d/test.conf"));
+        fs::write(file, lines).expect("write a drop-in");
+        self.systemctl(["daemon-reload"]).succeeds();
+    }
+
     /// `systemctl` of the house's systemd.
     #[track_caller]
     pub fn systemctl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
