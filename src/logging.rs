@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -33,6 +34,11 @@ pub fn start(quiet: bool) {
     {
         let journal = journal
             .with_field_prefix(None)
+            .with_priority_mappings(PriorityMappings {
+                info: Priority::Informational,
+                debug: Priority::Debug,
+                ..PriorityMappings::new()
+            })
             .with_syslog_identifier("tqserver".to_owned());
         let _ = tracing_subscriber::registry()
             .with(level)

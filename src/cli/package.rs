@@ -61,7 +61,7 @@ impl Package {
         let stage = Stage::make()?;
         let root = stage.0.join("tree");
         let files = fill(&stage, &root, found, worker)?;
-        let tree = Tree::settle(&root, &files)?;
+        let tree = Tree::settle(&root, &files, &found.directory)?;
         if !common.quiet {
             tree.warn_of_secrets();
         }

@@ -21,8 +21,8 @@ use crate::systemd::{Kind, notify, own_job, stop_unit};
 const LINK: &str = "link.sock";
 /// The data plane's unit, which a stopped manager takes along.
 const PROXY: &str = "tqserver-proxy.service";
-/// Longest wait for it: its own TimeoutStopSec= and a little more.
-const PROXY_STOP: Duration = Duration::from_secs(45);
+/// What it may take to stop beyond twice its grace: once for the requests in flight, once for those that came meanwhile.
+const PROXY_STOP_EXTRA: Duration = Duration::from_secs(15);
 
 /// How often systemd is told that something goes on.
 const TICK: Duration = Duration::from_secs(10);
@@ -159,8 +159,8 @@ async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Res
                 Asked::End => {
                     told.ending = true;
                     notify::stopping();
-                    let (bus, end) = (bus.clone(), end.clone());
-                    tokio::spawn(async move { let _ = end.send(Some(how_to_end(&bus).await)); });
+                    let (bus, end, grace) = (bus.clone(), end.clone(), seen.borrow().grace);
+                    tokio::spawn(async move { let _ = end.send(Some(how_to_end(&bus, grace).await)); });
                 }
             }
         }
@@ -168,13 +168,13 @@ async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Res
 }
 
 /// Only a `stop` takes the workers along: they outlive a restart, and whatever can not be told apart from one.
-async fn how_to_end(bus: &str) -> Ending {
+async fn how_to_end(bus: &str, grace: Duration) -> Ending {
     if own_job(bus).await.as_deref() != Some("stop") {
         return Ending::Leave;
     }
     // It ends the requests in flight while their workers are still there. Not by PartOf=, which would also restart it whenever systemd
     // restarts a manager that died.
-    stop_unit(bus, PROXY, PROXY_STOP).await;
+    stop_unit(bus, PROXY, 2 * grace + PROXY_STOP_EXTRA).await;
     Ending::StopWorkers
 }
 

@@ -154,6 +154,12 @@ impl Core {
         }
     }
 
+    fn tell_grace(&mut self) {
+        let grace = self.settings.shutdown_grace;
+        self.progress
+            .send_if_modified(|progress| std::mem::replace(&mut progress.grace, grace) != grace);
+    }
+
     /// Takes over what runs and looks at what lies on disk.
     pub(super) fn begin(&mut self, found: Vec<Found>, strangers: Vec<Instance>) {
         self.specs = found
@@ -161,6 +167,7 @@ impl Core {
             .map(|found| (found.instance.clone(), found.spec.clone()))
             .collect();
         self.step(Event::Adopted(found));
+        self.tell_grace();
         self.step(Event::Strangers(strangers.clone()));
         self.strangers = strangers;
         self.looks.push_back(Wanted::Start);
@@ -597,6 +604,7 @@ impl Core {
         };
         let id = self.take_over(&sight, caller);
         self.settings = sight.settings;
+        self.tell_grace();
         let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
         self.step(Event::Configured(policy));
         self.looked(Look::Reload { id, only, force }, sight.workers);

@@ -14,6 +14,7 @@ mod report;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,8 @@ pub struct Progress {
     pub listening: Vec<std::net::SocketAddr>,
     /// What the proxy could not have.
     pub problem: Option<String>,
+    /// How long the last requests may take at a stop.
+    pub grace: Duration,
 }
 
 /// How a manager is told to end.

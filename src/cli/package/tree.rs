@@ -32,8 +32,9 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Looks at what is below `root` and gives it the modes that files of packages have; `worker`: the worker's directory in it.
-    pub(super) fn settle(root: &Path, worker: &Path) -> anyhow::Result<Self> {
+    /// Looks at what is below `root` and gives it the modes that files of packages have; `worker`: the worker's directory in it, whose
+    /// files come from `origin`.
+    pub(super) fn settle(root: &Path, worker: &Path, origin: &Path) -> anyhow::Result<Self> {
         let mut tree = Self {
             root: root.to_owned(),
             files: Vec::new(),
@@ -61,7 +62,12 @@ impl Tree {
                 if found.mode() & 0o111 == 0 {
                     mode = 0o644;
                 }
-                tree.add(path, relative, worker, &found)?;
+                tree.add(path, relative, &found)?;
+                let name = path.strip_prefix(worker).unwrap_or(relative);
+                let before = fs::symlink_metadata(origin.join(name));
+                if before.is_ok_and(|before| before.mode() & 0o004 == 0) {
+                    tree.secrets.push(name.to_owned());
+                }
             } else {
                 tree.size += 1;
             }
@@ -73,19 +79,9 @@ impl Tree {
         Ok(tree)
     }
 
-    fn add(
-        &mut self,
-        path: &Path,
-        relative: &Path,
-        worker: &Path,
-        found: &fs::Metadata,
-    ) -> anyhow::Result<()> {
+    fn add(&mut self, path: &Path, relative: &Path, found: &fs::Metadata) -> anyhow::Result<()> {
         self.size += found.len().div_ceil(1024);
         self.newest = self.newest.max(u64::try_from(found.mtime()).unwrap_or(0));
-        if found.mode() & 0o004 == 0 {
-            let name = path.strip_prefix(worker).unwrap_or(relative);
-            self.secrets.push(name.to_owned());
-        }
         if is_elf(path).with_context(|| format!("read {}", path.display()))? {
             self.programs.push(relative.to_owned());
         }
