@@ -119,6 +119,7 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
         socket_group: None,
         directory: house.directory.join("workers/index"),
         data: house.directory.join("workers/index"),
+        cache: None,
         command: vec![
             house
                 .directory

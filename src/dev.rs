@@ -38,7 +38,7 @@ pub struct Start {
 /// When systemd can not be had, or one of the planes ends by itself.
 pub async fn run(start: Start) -> anyhow::Result<()> {
     let mut signals = Signals::open()?;
-    let host = host(start.kind, &start.settings.file);
+    let host = host(start.kind, start.mode, &start.settings.file);
     let mut private = tokio::select! {
         private = host => private?,
         // What has begun to come up is taken down by its keeper.
@@ -90,10 +90,11 @@ impl Planes {
         let proxy = proxy::Options {
             link: proxy::Link::Stream(theirs),
             inherited: Vec::new(),
-            keep: None,
+            remembered: None,
+            store: None,
             serving: None,
             threads: threads(),
-            grace,
+            heart: None,
         };
         Ok(Self {
             manager: tokio::spawn(manager),
@@ -163,8 +164,8 @@ async fn ended(private: Option<&mut Private>) {
 }
 
 /// A private systemd where one is wanted.
-async fn host(kind: Kind, file: &Path) -> anyhow::Result<Option<Private>> {
-    warn_of(kind);
+async fn host(kind: Kind, mode: Mode, file: &Path) -> anyhow::Result<Option<Private>> {
+    warn_of(kind, mode);
     if kind != Kind::Private {
         return Ok(None);
     }
@@ -190,11 +191,11 @@ fn cleaning(
     })
 }
 
-/// Says once what workers by this systemd can do to the machine.
-pub fn warn_of(kind: Kind) {
-    if kind == Kind::System {
+/// Says once what workers by this systemd can do to the machine. (A worker whose `network` is not enforced is named when it starts.)
+pub fn warn_of(kind: Kind, mode: Mode) {
+    if kind == Kind::System && mode == Mode::Development {
         tracing::warn!(
-            "the machine's systemd runs workers as root and without a sandbox: only for workers you trust"
+            "in development the machine's systemd runs workers as root and without a sandbox: only for workers you trust"
         );
     }
 }
@@ -228,6 +229,7 @@ fn options(start: &Start, runtime_directory: PathBuf, door: Door) -> anyhow::Res
         settings: start.settings.clone(),
         port: start.port,
         mode: start.mode,
+        kind: start.kind,
         bus: start.kind.bus(file),
         door,
         journal: journal(start.kind, &runtime_directory)?,

@@ -5,45 +5,33 @@
 
 mod fingerprint;
 mod kind;
+mod roots;
+mod search;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
 pub use fingerprint::Fingerprint;
+pub use roots::{ScanError, directory_of};
 
 use crate::config::problem::printable;
 use crate::config::{Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerSettings};
 use crate::names::WorkerName;
 use crate::route::RoutePath;
 use kind::Listing;
+use roots::roots;
+use search::Search;
 
-/// Deepest nesting of workers; longer names than this gives are refused anyway.
-const MAX_DEPTH: usize = 24;
-/// Sub-directories of a worker that belong to it and are not searched for nested workers.
-const OWN: [&str; 10] = [
-    "src",
-    "bin",
-    "config",
-    "public",
-    "views",
-    "data",
-    "target",
-    "node_modules",
-    "vendor",
-    "tests",
-];
-/// Directories full of other people's project files: never searched, wherever they are.
-const NEVER: [&str; 3] = ["node_modules", "target", "__pycache__"];
-
-/// All workers of a directory.
+/// All workers of the directories they are looked for in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
     /// The workers by name.
     pub workers: BTreeMap<WorkerName, Found>,
     /// Directories that look like a worker and can not be one.
     pub strays: Vec<Stray>,
+    /// Directories of workers that are hidden by one of the same name in an earlier directory of workers.
+    pub hidden: Vec<PathBuf>,
 }
 
 /// A worker's directory and what was found in it.
@@ -83,17 +71,6 @@ pub struct Stray {
     pub reason: String,
 }
 
-/// The directory of workers could not be read. This is not the same as "no workers": nothing may be stopped because of it.
-#[derive(Debug, thiserror::Error)]
-#[error("read the directory of workers '{}'", directory.display())]
-pub struct ScanError {
-    /// The directory.
-    pub directory: PathBuf,
-    /// Why not.
-    #[source]
-    pub source: io::Error,
-}
-
 impl fmt::Display for Stray {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directory = printable(&self.directory.to_string_lossy());
@@ -111,10 +88,11 @@ impl Found {
     }
 }
 
-/// Looks at all workers of `settings` as they lie there now.
+/// Looks at all workers of `settings` as they lie there now. Of two with the same name the one in the earlier directory counts, even
+/// if it can not run or is disabled.
 ///
 /// # Errors
-/// When the directory of workers itself can not be read.
+/// When a directory of workers itself can not be read. One that is not there is no error as long as another is.
 pub fn scan(settings: &Settings, mode: Mode) -> Result<Inventory, ScanError> {
     scan_beside(settings, mode, &BTreeMap::new())
 }
@@ -129,35 +107,13 @@ pub fn scan_beside(
     mode: Mode,
     held: &BTreeMap<String, WorkerName>,
 ) -> Result<Inventory, ScanError> {
-    let root = &settings.workers_directory;
-    let mut search = Search {
-        root,
-        candidates: BTreeMap::new(),
-        strays: Vec::new(),
-    };
-    let top = Listing::of(root).map_err(|source| ScanError {
-        directory: root.clone(),
-        source,
-    })?;
-    search.below(Path::new(""), &top, false, 1);
-
-    let directories: BTreeSet<PathBuf> = search.candidates.keys().cloned().collect();
-    let mut inventory = Inventory {
-        workers: BTreeMap::new(),
-        strays: search.strays,
-    };
-    for (relative, listing) in &search.candidates {
-        match WorkerName::from_directory(relative) {
-            Ok(name) => {
-                let found = look(settings, mode, name, listing, &directories);
-                inventory.workers.insert(found.name.clone(), found);
-            }
-            Err(error) => inventory.strays.push(Stray {
-                directory: root.join(relative),
-                reason: error.to_string(),
-            }),
-        }
+    let mut inventory = Inventory::default();
+    let mut taken = BTreeSet::new();
+    for (root, listing) in roots(settings)? {
+        let search = Search::below(root, &listing);
+        inventory.take(search, &mut taken, settings, mode);
     }
+    inventory.hidden.sort();
     inventory
         .strays
         .sort_by(|a, b| a.directory.cmp(&b.directory));
@@ -165,60 +121,51 @@ pub fn scan_beside(
     Ok(inventory)
 }
 
-/// The walk through the directories.
-struct Search<'a> {
-    root: &'a Path,
-    /// Directories that look like a worker, relative to the root.
-    candidates: BTreeMap<PathBuf, Listing>,
-    strays: Vec<Stray>,
-}
-
-impl Search<'_> {
-    /// Searches the sub-directories of `relative`; `inside` says whether that is in a worker.
-    fn below(&mut self, relative: &Path, listing: &Listing, inside: bool, depth: usize) {
-        if depth > MAX_DEPTH {
-            return;
-        }
-        for name in &listing.directories {
-            let text = name.to_string_lossy();
-            let own = inside && OWN.contains(&&*text);
-            if own || text.starts_with('.') || NEVER.contains(&&*text) {
+impl Inventory {
+    /// Adds what was found in one directory of workers, but for what is `taken` by an earlier one. What can not be a worker hides as
+    /// well: it was put there instead of the other.
+    fn take(
+        &mut self,
+        search: Search<'_>,
+        taken: &mut BTreeSet<PathBuf>,
+        settings: &Settings,
+        mode: Mode,
+    ) {
+        let root = search.root;
+        let directories: BTreeSet<PathBuf> = search
+            .candidates
+            .keys()
+            .map(|relative| root.join(relative))
+            .collect();
+        let mut here = BTreeSet::new();
+        for (relative, listing) in &search.candidates {
+            let directory = root.join(relative);
+            here.insert(relative.clone());
+            if taken.contains(relative) {
+                self.hidden.push(directory);
                 continue;
             }
-            let relative = relative.join(name);
-            let listing = match Listing::of(&self.root.join(&relative)) {
-                Ok(listing) => listing,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // In a worker it is the worker's business, as a cache that another user owns.
-                Err(_) if inside => continue,
-                Err(error) => {
-                    self.stray(&relative, format!("it can not be read: {error}"));
-                    continue;
+            match WorkerName::from_directory(relative) {
+                Ok(name) => {
+                    let found = look(settings, mode, name, directory, listing, &directories);
+                    self.workers.insert(found.name.clone(), found);
                 }
-            };
-            let worker = listing.is_worker(inside);
-            self.below(&relative, &listing, inside || worker, depth + 1);
-            if worker {
-                self.candidates.insert(relative, listing);
+                Err(error) => self.strays.push(Stray {
+                    directory,
+                    reason: error.to_string(),
+                }),
             }
         }
-        if !inside {
-            for name in &listing.links {
-                let relative = relative.join(name);
-                if self.root.join(&relative).is_dir() {
-                    let reason = "it is a symbolic link, and none is followed to a worker; put the directory itself here, or let \
-                                  'workers.directory' name the place";
-                    self.stray(&relative, reason.to_owned());
-                }
+        for (relative, reason) in search.strays {
+            let directory = root.join(&relative);
+            if taken.contains(&relative) {
+                self.hidden.push(directory);
+            } else {
+                self.strays.push(Stray { directory, reason });
             }
+            here.insert(relative);
         }
-    }
-
-    fn stray(&mut self, relative: &Path, reason: String) {
-        self.strays.push(Stray {
-            directory: self.root.join(relative),
-            reason,
-        });
+        taken.append(&mut here);
     }
 }
 
@@ -227,15 +174,14 @@ fn look(
     settings: &Settings,
     mode: Mode,
     name: WorkerName,
+    directory: PathBuf,
     listing: &Listing,
     directories: &BTreeSet<PathBuf>,
 ) -> Found {
-    let relative = name.directory();
-    let directory = settings.workers_directory.join(&relative);
     let nested = directories
         .iter()
-        .filter(|other| **other != relative && other.starts_with(&relative))
-        .map(|other| settings.workers_directory.join(other))
+        .filter(|other| **other != directory && other.starts_with(&directory))
+        .cloned()
         .collect();
     let (public, link) = match public(&directory, listing) {
         Ok(public) => (public, None),
@@ -291,7 +237,7 @@ fn judge(
     };
     // The type plays no part in what can be wrong there: any will do to find all problems at once.
     let any = kind.unwrap_or(crate::config::WorkerType::Exec);
-    match settings.for_worker(name, file, any) {
+    match settings.for_worker(name, directory, file, any) {
         Ok(settings) if problems.is_empty() => Status::Enabled(Box::new(settings)),
         Ok(_) => Status::Refused(Problems(problems)),
         Err(more) => {

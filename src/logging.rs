@@ -1,8 +1,13 @@
 //! Where our own messages go: natively into the journal when systemd connected us to it, else to the terminal.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
@@ -11,6 +16,9 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Longest wait for the journal to take a message, which is lost then: a journald that hangs must not take us along.
+const SEND_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Sends all messages to the right place. To be called once, by the command line.
 pub fn start(quiet: bool) {
@@ -21,7 +29,7 @@ pub fn start(quiet: bool) {
     };
     // Fields become TQ_WORKER= and so on, without a prefix.
     if libsystemd::logging::connected_to_journal()
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(journal) = journal()
     {
         let journal = journal
             .with_field_prefix(None)
@@ -40,6 +48,32 @@ pub fn start(quiet: bool) {
         .with(level)
         .with(terminal)
         .try_init();
+}
+
+/// The way into the journal, on which no message waits for long. The layer keeps its socket to itself: it is the descriptor that was not
+/// there before.
+fn journal() -> io::Result<tracing_journald::Layer> {
+    let before = descriptors();
+    let journal = tracing_journald::layer()?;
+    for (socket, _) in descriptors().difference(&before) {
+        #[allow(
+            unsafe_code,
+            reason = "the layer has it open, and one that is no socket refuses the option"
+        )]
+        let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
+        let _ = sockopt::set_socket_timeout(socket, sockopt::Timeout::Send, Some(SEND_TIMEOUT));
+    }
+    Ok(journal)
+}
+
+/// The open descriptors and what they are; the numbers alone are given again to others.
+fn descriptors() -> BTreeSet<(RawFd, PathBuf)> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let known = entries.flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, std::fs::read_link(entry.path()).ok()?))
+    });
+    known.collect()
 }
 
 /// One message, one line, for people: the fields say nothing that the message does not.

@@ -187,6 +187,37 @@ pub fn worker_slice(worker: &WorkerName) -> String {
     format!("tqserver-{}.slice", worker.as_str().replace('-', "\\x2d"))
 }
 
+/// Longest name of a user that systemd makes (systemd.exec(5), `User=`; the size of the field in utmp(5)).
+const USER_NAME_MAX: usize = 31;
+const USER_PREFIX: &str = "tqw-";
+/// Bytes of a worker's name that stay readable in the name of its user when not all of it can.
+const USER_READABLE: usize = 18;
+
+/// The user that a worker runs as: `tqw-NAME` where that can be a user's name, otherwise the beginning of NAME and a hash of all of it.
+///
+/// No name that is kept looks like one that was hashed, so the two never meet. The hash is no defence against a deployer who looks
+/// for two names with the same one; these two workers, both that deployer's, would share a user.
+pub fn worker_user(worker: &WorkerName) -> String {
+    let name = worker.as_str();
+    let looks_hashed = name
+        .rsplit_once('-')
+        .is_some_and(|(_, end)| end.len() == 8 && end.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let fits = USER_PREFIX.len() + name.len() <= USER_NAME_MAX;
+    if fits && !name.contains('.') && !looks_hashed {
+        return format!("{USER_PREFIX}{name}");
+    }
+    // FNV-1a: it stays the same in every version of this program, which the owner of a directory must.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    let readable: String = name
+        .chars()
+        .take(USER_READABLE)
+        .map(|c| if c == '.' { '_' } else { c })
+        .collect();
+    format!("{USER_PREFIX}{readable}-{hash:08x}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,5 +251,47 @@ mod tests {
         assert_eq!(Instance::from_unit("tqserver-proxy.service"), None);
         assert_eq!(Instance::from_unit("tqserver-index@x.service"), None);
         assert_eq!(worker_slice(&instance.worker), "tqserver-api.a\\x2db.slice");
+    }
+
+    fn user(name: &str) -> String {
+        worker_user(&WorkerName::parse(name).unwrap())
+    }
+
+    #[test]
+    fn a_worker_runs_as_a_user_of_its_name() {
+        assert_eq!(user("index"), "tqw-index");
+        assert_eq!(user("a_b-c"), "tqw-a_b-c");
+        let longest = "x".repeat(27);
+        assert_eq!(user(&longest), format!("tqw-{longest}"));
+    }
+
+    #[test]
+    fn a_name_that_no_user_can_have_is_shortened_and_hashed() {
+        // The hashes are FNV-1a's, 32 bits.
+        assert_eq!(user("a.b"), "tqw-a_b-108bf50c");
+        assert_eq!(user("a.b").len(), "tqw-a_b-".len() + 8);
+        for name in [
+            "x".repeat(28),
+            "x".repeat(WORKER_NAME_MAX),
+            "api.users".to_owned(),
+        ] {
+            let user = user(&name);
+            let strange = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';
+            assert!(
+                user.len() <= USER_NAME_MAX && !user.contains(strange),
+                "{user}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_two_workers_are_the_same_user() {
+        let hashed = user("api.users");
+        // Whoever names a worker after another's user does not become that user.
+        assert_ne!(user(hashed.strip_prefix(USER_PREFIX).unwrap()), hashed);
+        assert_ne!(user("api_users"), hashed);
+        assert_ne!(user("a-0123abcd"), "tqw-a-0123abcd");
+        assert_ne!(user("a-0123ABCD"), "tqw-a-0123ABCD");
+        assert_ne!(user(&"x".repeat(28)), user(&"x".repeat(29)));
     }
 }

@@ -152,6 +152,8 @@ pub struct Front {
     pub max_header_bytes: usize,
     /// Most header fields of a request.
     pub max_headers: usize,
+    /// How long requests in flight may take to end when the proxy stops.
+    pub grace: Duration,
 }
 
 impl Front {

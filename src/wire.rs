@@ -26,6 +26,10 @@ pub const FRAME_MAX: usize = 16 << 20;
 /// What the proxy opens with.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The format in which a proxy leaves its route table to the next one, which may be of another version: it grows when a field is taken
+/// away or means something else. A field that is new fails to be read and needs no other number.
+pub const TABLE_FORMAT: u32 = 1;
+
 /// Said by the manager.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

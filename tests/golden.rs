@@ -69,7 +69,12 @@ fn server(settings: &Settings) -> String {
     let _ = write!(
         text,
         "workers in {}\n  ports {:?}\n  startup {:?} restart {:?} grace {:?} debounce {:?}\n",
-        settings.workers_directory.display(),
+        settings
+            .workers_directories
+            .iter()
+            .map(|directory| directory.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
         settings.ports,
         settings.startup_delay,
         settings.restart_delay,
@@ -95,8 +100,14 @@ fn server(settings: &Settings) -> String {
     let max = &settings.max;
     let _ = writeln!(
         text,
-        "  max: cores {:?} memory {:?} tasks {:?}",
-        max.gomaxprocs, max.gomemlimit, max.tasks_max
+        "  max: cores {:?} memory {:?} tasks {:?} high {:?} cpu {:?} io {:?}\nsecurity\n  exposure {}",
+        max.gomaxprocs,
+        max.gomemlimit,
+        max.tasks_max,
+        max.memory_high,
+        max.cpu_weight,
+        max.io_weight,
+        settings.max_exposure,
     );
     text
 }
@@ -109,6 +120,9 @@ fn workers(settings: &Settings, mode: Mode) -> String {
     let mut text = String::new();
     for found in inventory.workers.values() {
         text += &worker(found);
+    }
+    for hidden in inventory.hidden {
+        let _ = writeln!(text, "hidden {}", hidden.display());
     }
     for stray in inventory.strays {
         let _ = writeln!(text, "stray {stray}");
@@ -134,14 +148,20 @@ fn worker(found: &Found) -> String {
 fn effective(settings: &WorkerSettings) -> String {
     let health = &settings.health;
     format!(
-        "  route {} type {} listen {:?}\n  command {:?} build {:?} env {:?}\n  \
+        "  route {} type {} listen {:?} network {:?} jit {} cache {} autostart {}\n  \
+         command {:?} build {:?} env {:?} credentials {:?}\n  \
          health {:?}, timeout {:?} interval {:?} start {:?} failures {}\n  {}\n",
         settings.route,
         settings.kind,
         settings.listen,
+        settings.network,
+        settings.jit,
+        settings.cache,
+        settings.autostart,
         settings.command,
         settings.build,
         settings.env,
+        settings.credentials,
         health.path,
         health.timeout,
         health.interval,
@@ -154,14 +174,18 @@ fn effective(settings: &WorkerSettings) -> String {
 fn limits(limits: &Limits) -> String {
     let or_none = |value: Option<String>| value.unwrap_or("none".to_owned());
     format!(
-        "cores {} memory {} tasks {} requests {} read {:?} write {:?} idle {:?} log {:?}",
+        "cores {} memory {} high {} tasks {} cpu {} io {} requests {} read {:?} write {:?} idle {:?} log {:?} access {}",
         or_none(limits.gomaxprocs.map(|quota| quota.cores.to_string())),
         or_none(limits.gomemlimit.map(|size| size.to_string())),
+        or_none(limits.memory_high.map(|size| size.to_string())),
         or_none(limits.tasks_max.map(|tasks| tasks.to_string())),
+        or_none(limits.cpu_weight.map(|weight| weight.to_string())),
+        or_none(limits.io_weight.map(|weight| weight.to_string())),
         limits.max_requests,
         limits.timeouts.read,
         limits.timeouts.write,
         limits.timeouts.idle,
         limits.log_file,
+        limits.access_log,
     )
 }

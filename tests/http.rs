@@ -4,6 +4,8 @@
 #[path = "http/house.rs"]
 mod house;
 
+#[path = "http/access.rs"]
+mod access;
 #[path = "http/deadlines.rs"]
 mod deadlines;
 #[path = "http/errors.rs"]
@@ -12,6 +14,8 @@ mod errors;
 mod files;
 #[path = "http/headers.rs"]
 mod headers;
+#[path = "http/leaving.rs"]
+mod leaving;
 #[path = "http/messages.rs"]
 mod messages;
 #[path = "http/retry.rs"]

@@ -1,14 +1,17 @@
 //! `tqserver check`: is everything right, and what units would be made?
 
+use std::path::Path;
+
 use super::{Common, exit};
 use crate::builder;
-use crate::config::{Listen, Mode, Settings, WorkerSettings, project_directory};
+use crate::config::{Listen, Mode, Settings, WorkerSettings, WorkerType, project_directory};
 use crate::inventory::{self, Found, Status};
-use crate::manager::{Journal, data_directory};
+use crate::manager::Journal;
+use crate::manager::pair::{Ground, Run, SNAPSHOTS};
 use crate::names::{Generation, Instance};
-use crate::plan::loopback;
+use crate::plan::{Reason, Spec, loopback};
 use crate::route::Address;
-use crate::systemd::UnitPair;
+use crate::systemd::{UnitPair, is_booted, security};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
@@ -23,6 +26,7 @@ impl Check {
         let mode = common.mode(Mode::Production)?;
         let inventory = inventory::scan(&settings, mode)?;
         let mut wrong = 0;
+        let mut pairs = Vec::new();
         for stray in &inventory.strays {
             eprintln!("{}: {}", stray.directory.display(), stray.reason);
             wrong += 1;
@@ -34,11 +38,23 @@ impl Check {
                     eprintln!("{problems}");
                     wrong += 1;
                 }
-                Status::Enabled(worker) => {
-                    wrong += self.one(found, worker, &settings, mode, common)
-                }
+                Status::Enabled(worker) if worker.kind == WorkerType::Static => {}
+                Status::Enabled(worker) => match pair(found, worker, &settings, mode, common) {
+                    Ok(pair) => pairs.push(pair),
+                    Err(reason) => {
+                        eprintln!("{}: {reason}", found.name);
+                        wrong += 1;
+                    }
+                },
             }
         }
+        if self.show_units {
+            for pair in &pairs {
+                println!("{}", pair.to_unit_files());
+            }
+        }
+        pairs.retain(|pair| pair.sandbox.is_some());
+        wrong += exposed(&pairs, &settings, common.quiet);
         if wrong == 0 {
             eprintln!(
                 "{}: {} workers, no problems",
@@ -48,46 +64,37 @@ impl Check {
         }
         Ok(if wrong == 0 { 0 } else { exit::CONFIG })
     }
+}
 
-    /// Looks at one worker; returns the number of problems.
-    fn one(
-        &self,
-        found: &Found,
-        worker: &WorkerSettings,
-        settings: &Settings,
-        mode: Mode,
-        common: &Common,
-    ) -> usize {
-        if worker.kind == crate::config::WorkerType::Static {
+/// Tells how much of the machine the workers can reach; returns the number of those that reach too much. Where systemd can not be asked,
+/// as on a machine that only builds, that is no problem of the workers.
+fn exposed(pairs: &[UnitPair], settings: &Settings, quiet: bool) -> usize {
+    let exposures = match security::exposures(pairs) {
+        Ok(exposures) => exposures,
+        Err(error) => {
+            eprintln!("exposure not known: {}", crate::manager::explain(&error));
             return 0;
         }
-        // Before the first build of a worker in development there may be nothing to run yet.
-        let built_later =
-            mode == Mode::Development && builder::build_command(worker, &found.directory).is_some();
-        let command = match builder::run_command(worker, &found.directory, mode) {
-            Ok(command) => command,
-            Err(_) if built_later => vec![
-                found
-                    .directory
-                    .join("bin")
-                    .join(worker.name.program())
-                    .display()
-                    .to_string(),
-            ],
-            Err(error) => {
-                eprintln!("{}: {error}", worker.name);
-                return 1;
-            }
-        };
-        if self.show_units {
-            print!(
-                "{}",
-                pair(found, worker, settings, mode, common, command).to_unit_files()
+    };
+    let mut wrong = 0;
+    for (instance, exposed) in &exposures {
+        let worker = &instance.worker;
+        if exposed.exposure > settings.max_exposure {
+            wrong += 1;
+            let most = security::Exposed {
+                exposure: settings.max_exposure,
+                heaviest: Vec::new(),
+            };
+            eprintln!("{worker}: exposure {exposed} is above 'max_exposure', {most}");
+            eprintln!(
+                "  help: what weighs most: {}; `network: none` in its worker.yaml takes most off, `network: loopback` some",
+                exposed.weights()
             );
-            println!();
+        } else if !quiet {
+            eprintln!("{worker}: exposure {exposed}");
         }
-        0
     }
+    wrong
 }
 
 /// The units of the worker's first generation.
@@ -97,33 +104,72 @@ fn pair(
     settings: &Settings,
     mode: Mode,
     common: &Common,
-    command: Vec<String>,
-) -> UnitPair {
+) -> Result<UnitPair, Reason> {
+    let kind = common.kind();
     let instance = Instance::new(worker.name.clone(), Generation(1));
-    let runtime = common.kind().runtime_directory(&common.config);
     let address = match worker.listen {
-        Listen::Socket => Address::Unix(runtime.join(instance.file_name("sock"))),
+        Listen::Socket => {
+            let runtime = kind.runtime_directory(&common.config);
+            Address::Unix(runtime.join(instance.file_name("sock")))
+        }
         Listen::Port => loopback(*settings.ports.start()),
     };
-    let state = (mode == Mode::Production).then(|| common.kind().state_directory(&common.config));
-    let journal = Journal::Journald { user: false };
-    let output = journal.output(&instance, worker, &project_directory(&settings.file));
-    UnitPair {
-        instance,
-        route: worker.route.clone(),
+    let state = (mode == Mode::Production).then(|| kind.state_directory(&common.config));
+    let ground = Ground {
+        kind,
         mode,
-        address,
-        socket_group: None,
+        file: &settings.file,
+        project: &project_directory(&settings.file),
+        state: state.as_deref(),
+        group: None,
+        journal: &Journal::Journald { user: false },
+    };
+    // What another machine's systemd can do is not known here.
+    if is_booted() {
+        ground.enforce_network(worker)?;
+    }
+    let mut command = command(found, worker, mode)?;
+    let mut files = found.directory.clone();
+    if let (Some(state), true) = (&state, ground.has_sandbox()) {
+        files = state.join(SNAPSHOTS).join(worker.name.as_str()).join("1");
+        for word in &mut command {
+            if let Ok(inside) = Path::new(&*word).strip_prefix(&found.directory) {
+                *word = files.join(inside).display().to_string();
+            }
+        }
+    }
+    let spec = Spec {
+        settings: worker.clone(),
+        fingerprint: found.fingerprint.clone(),
         directory: found.directory.clone(),
-        data: data_directory(state.as_deref(), &worker.name, &found.directory),
+        public: found.public.clone(),
+        nested: found.nested.clone(),
+        passed_over: None,
+    };
+    let run = Run {
+        instance,
+        address,
+        files,
         command,
-        env: worker.env.clone(),
-        limits: worker.limits.clone(),
-        sandbox: None,
-        credentials: Vec::new(),
+        workers: settings.workers_directories.clone(),
         accepted: false,
-        output,
         stop_timeout: settings.shutdown_grace,
         record: String::new(),
+    };
+    ground.pair(&spec, run)
+}
+
+/// What it runs.
+fn command(found: &Found, worker: &WorkerSettings, mode: Mode) -> Result<Vec<String>, Reason> {
+    // Before the first build of a worker in development there may be nothing to run yet.
+    let built_later =
+        mode == Mode::Development && builder::build_command(worker, &found.directory).is_some();
+    match builder::run_command(worker, &found.directory, mode) {
+        Ok(command) => Ok(command),
+        Err(_) if built_later => {
+            let program = found.directory.join("bin").join(worker.name.program());
+            Ok(vec![program.display().to_string()])
+        }
+        Err(error) => Err(Reason::Unusable(error.to_string())),
     }
 }

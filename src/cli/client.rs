@@ -10,8 +10,13 @@ use super::{Common, exit, refused};
 use crate::manager::control::{ControlError, Manager1Proxy, NAME};
 use crate::systemd::{Kind, unit_state};
 
+/// Longest wait for a bus.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Longest wait for a manager that is being restarted.
 const BACK: Duration = Duration::from_secs(30);
+
+/// Where a manager is looked for. The private one belongs to this very configuration, so it is the first to be meant.
+const KINDS: [Kind; 3] = [Kind::Private, Kind::User, Kind::System];
 
 /// A connection to the bus a manager is on.
 pub(super) struct Client {
@@ -24,16 +29,12 @@ impl Client {
     pub(super) async fn find(common: &Common) -> anyhow::Result<Self> {
         let kinds = match common.manager {
             Some(kind) => vec![kind],
-            // The private one belongs to this very configuration, so it is the first to be meant.
-            None => vec![Kind::Private, Kind::User, Kind::System],
+            None => KINDS.to_vec(),
         };
         let mut denied = None;
         for kind in kinds {
-            let address = kind.bus(&common.config);
-            let built = connection::Builder::address(address.as_str()).build();
-            match tokio::time::timeout(Duration::from_secs(5), built).await {
-                Ok(Ok(connection)) => {
-                    let client = Self { connection, kind };
+            match Self::connect(kind, common).await {
+                Ok(Some(client)) => {
                     if client.is_there().await? {
                         return Ok(client);
                     }
@@ -42,8 +43,8 @@ impl Client {
                         return Ok(client);
                     }
                 }
-                Ok(Err(error)) => denied = denied.or(Some(error).filter(is_denied)),
-                Err(_) => {}
+                Ok(None) => {}
+                Err(error) => denied = denied.or(Some(error).filter(is_denied)),
             }
         }
         if let Some(error) = denied {
@@ -55,6 +56,32 @@ impl Client {
         }
         let hint = "start one with `tqserver dev`, or `systemctl start tqserver`".to_owned();
         Err(refused(exit::UNAVAILABLE, "no TQServer runs here", hint))
+    }
+
+    /// Which systemd has a manager, or is about to have one; for who wants to know no more than that.
+    pub(super) async fn kind_that_runs(common: &Common) -> Option<Kind> {
+        for kind in KINDS {
+            let client = Self::connect(kind, common).await;
+            if let Ok(Some(client)) = client
+                && (client.is_there().await.unwrap_or(false) || client.is_on_its_way().await)
+            {
+                return Some(kind);
+            }
+        }
+        None
+    }
+
+    /// The bus of this systemd; `None`: it does not answer.
+    async fn connect(kind: Kind, common: &Common) -> zbus::Result<Option<Self>> {
+        let address = kind.bus(&common.config);
+        let built = connection::Builder::address(address.as_str()).build();
+        match tokio::time::timeout(CONNECT, built).await {
+            Ok(connection) => Ok(Some(Self {
+                connection: connection?,
+                kind,
+            })),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Which systemd the manager is one of.

@@ -2,19 +2,26 @@
 
 mod check;
 mod client;
+mod completions;
 mod dev;
+mod history;
+mod journal;
+mod logs;
+mod outcome;
+mod package;
 mod planes;
 mod reload;
+mod rollback;
 mod status;
 mod systemd;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{Mode, Problems, Settings};
-use crate::systemd::{Kind, keeper};
+use crate::systemd::{Kind, Place, keeper};
 
 /// Exit codes, of sysexits.h where it has one.
 mod exit {
@@ -24,6 +31,11 @@ mod exit {
     pub(super) const NOT_PERMITTED: u8 = 77;
     pub(super) const CONFIG: u8 = 78;
 }
+
+/// The configuration of a project: the one in the current directory.
+const PROJECTS: &str = "config/server.yaml";
+/// The configuration of the machine's own server.
+const MACHINES: &str = "/etc/tqserver/server.yaml";
 
 /// Put a directory under workers/, get a URL: small web programs as systemd units, reloaded without losing a request.
 #[derive(Debug, Parser)]
@@ -38,12 +50,13 @@ struct Arguments {
 /// What every verb understands.
 #[derive(Clone, Debug, clap::Args)]
 struct Common {
-    /// The server's configuration.
+    /// The server's configuration. Default: config/server.yaml, and where there is none, the machine's /etc/tqserver/server.yaml.
     #[arg(
         long,
         global = true,
         env = "TQ_CONFIG",
-        default_value = "config/server.yaml",
+        default_value = PROJECTS,
+        hide_default_value = true,
         value_name = "FILE"
     )]
     config: PathBuf,
@@ -67,8 +80,18 @@ enum Verb {
     Reload(reload::Reload),
     /// Show the workers: route, state, generation, process, memory, requests.
     Status(status::Status),
+    /// Go back to an earlier generation's files, without losing a request; exit 1 if it failed (the present one then serves on).
+    Rollback(rollback::Rollback),
+    /// Show what a worker, or all of them and the server, wrote: journalctl with the right matches.
+    Logs(logs::Logs),
+    /// List what became of a worker's generations: when, why, with what result.
+    History(history::History),
     /// Check the configuration and every worker's; exit 78 if something is wrong.
     Check(check::Check),
+    /// Build a Debian package of a worker; installing it deploys the worker.
+    Package(package::Package),
+    /// Print the completions for a shell: bash, zsh or fish.
+    Completions(completions::Completions),
     /// Run the control plane: talks to systemd, reloads workers. Usually started as tqserver.service.
     Manager(planes::Manager),
     /// Run the data plane: serves HTTP. Usually started as tqserver-proxy.service.
@@ -90,7 +113,7 @@ fn mode(text: &str) -> Result<Mode, String> {
 impl Common {
     /// The configuration; a missing file at the default place is no error, everything has a default.
     fn settings(&self) -> Result<Settings, Problems> {
-        let default = std::path::Path::new("config/server.yaml");
+        let default = Path::new(PROJECTS);
         if self.config == default && !default.exists() {
             return Ok(Settings::defaults_at(
                 &std::env::current_dir().unwrap_or_default(),
@@ -125,12 +148,22 @@ pub fn run() -> ExitCode {
         return ExitCode::from(keeper::run());
     }
     crate::logging::start(arguments.common.quiet);
-    let common = arguments.common;
+    let mut common = arguments.common;
+    // `dev` runs the project it stands in, and never the machine's workers.
+    if !matches!(arguments.verb, Verb::Dev(_)) {
+        let runs = |project: &Path| Place::of(project).is_up();
+        common.config = meant(common.config, Path::exists, runs);
+    }
     let result = match arguments.verb {
         Verb::Dev(verb) => wait_for(verb.run(&common)),
         Verb::Reload(verb) => wait_for(verb.run(&common)),
         Verb::Status(verb) => wait_for(verb.run(&common)),
+        Verb::Rollback(verb) => wait_for(verb.run(&common)),
+        Verb::Logs(verb) => wait_for(verb.run(&common)),
+        Verb::History(verb) => wait_for(verb.run(&common)),
         Verb::Check(verb) => verb.run(&common),
+        Verb::Package(verb) => verb.run(&common),
+        Verb::Completions(verb) => verb.run(),
         Verb::Manager(verb) => wait_for(verb.run(&common)),
         Verb::Proxy(verb) => wait_for(verb.run(&common)),
         Verb::Systemd(verb) => wait_for(verb.run(&common)),
@@ -139,6 +172,17 @@ pub fn run() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(explain(&error)),
+    }
+}
+
+/// The configuration meant by who named none: the project's if `there` is one, or a private systemd `runs` for it (`tqserver dev`
+/// needs no file), else the machine's if there is one.
+fn meant(given: PathBuf, there: impl Fn(&Path) -> bool, runs: impl Fn(&Path) -> bool) -> PathBuf {
+    let (project, machine) = (Path::new(PROJECTS), Path::new(MACHINES));
+    if given == project && !there(project) && !runs(project) && there(machine) {
+        machine.to_owned()
+    } else {
+        given
     }
 }
 
@@ -214,6 +258,16 @@ fn guess(error: &anyhow::Error) -> (u8, Option<String>) {
     )
 }
 
+/// Prints what a reader may have had enough of before its end, as `head` does.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
 /// A sentence that ends the command with a certain exit code, and the next command to type.
 #[derive(Debug)]
 struct Refused {
@@ -240,4 +294,23 @@ fn refused(
         sentence: sentence.into(),
         hint: hint.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_configuration_is_meant_where_there_is_no_project() {
+        let (project, machine) = (Path::new(PROJECTS), Path::new(MACHINES));
+        let meant = |given: &Path, there: &[&Path], runs: bool| {
+            let found = meant(given.to_owned(), |path| there.contains(&path), |_| runs);
+            found.display().to_string()
+        };
+        assert_eq!(meant(project, &[machine], false), MACHINES);
+        assert_eq!(meant(project, &[project, machine], false), PROJECTS);
+        assert_eq!(meant(project, &[machine], true), PROJECTS);
+        assert_eq!(meant(project, &[], false), PROJECTS);
+        assert_eq!(meant(Path::new("x"), &[machine], false), "x");
+    }
 }

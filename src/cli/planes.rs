@@ -1,17 +1,20 @@
 //! `tqserver manager` and `tqserver proxy`: the two planes as two processes.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
 use crate::config::Mode;
 use crate::dev::{self, Asked, Signals};
 use crate::manager::{self, Door, Ending, Options, Progress};
+use crate::messages;
 use crate::proxy;
+use crate::systemd::fd_store::FdStore;
 use crate::systemd::{Kind, notify, own_job, stop_unit};
 
 /// The socket between the planes, in the runtime directory.
@@ -20,6 +23,9 @@ const LINK: &str = "link.sock";
 const PROXY: &str = "tqserver-proxy.service";
 /// Longest wait for it: its own TimeoutStopSec= and a little more.
 const PROXY_STOP: Duration = Duration::from_secs(45);
+
+/// How often systemd is told that something goes on.
+const TICK: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Manager {
@@ -38,7 +44,7 @@ impl Manager {
         let (kind, file) = (common.kind(), settings.file.clone());
         let runtime_directory = kind.runtime_directory(&file);
         dev::make(&runtime_directory)?;
-        dev::warn_of(kind);
+        dev::warn_of(kind, mode);
         let gid = self.group.as_deref().map(group_id).transpose()?;
         let door = Door::Path {
             path: runtime_directory.join(LINK),
@@ -53,6 +59,7 @@ impl Manager {
             settings,
             port: None,
             mode,
+            kind,
             bus: kind.bus(&file),
             door,
             journal: dev::journal(kind, &runtime_directory)?,
@@ -66,44 +73,109 @@ impl Manager {
     }
 }
 
+/// What systemd is told of the manager (sd_notify(3)).
+struct Told {
+    ready: bool,
+    reloading: bool,
+    ending: bool,
+    status: String,
+}
+
+impl Told {
+    /// A reload shows in the unit's state also when nobody asked systemd for it.
+    fn tell(&mut self, progress: &Progress) {
+        if self.ending {
+            return;
+        }
+        let reloading = progress.reloading > 0;
+        if self.ready && reloading != self.reloading {
+            match reloading {
+                true => notify::reloading(),
+                false => notify::ready(&progress.summary),
+            }
+            self.reloading = reloading;
+        }
+        let status = match (progress.settled, reloading) {
+            (false, _) => format!("starting; {}", progress.summary),
+            (true, true) => format!("reloading; {}", progress.summary),
+            (true, false) => progress.summary.clone(),
+        };
+        if self.ready && status != self.status {
+            notify::status(&status);
+            self.status = status;
+        }
+    }
+
+    /// Regularly: that more time is needed than the unit's timeouts give, as long as something is on its way that ends by itself.
+    fn tick(&self) {
+        if self.reloading || self.ending {
+            notify::extend_timeout(3 * TICK);
+        }
+    }
+}
+
 async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Result<()> {
     let bus = options.bus.clone();
     let mut signals = Signals::open()?;
     let (end, ending) = watch::channel(None);
-    let (progress, mut settled) = watch::channel(Progress::default());
+    let (progress, mut seen) = watch::channel(Progress::default());
     let (reload, mut reloads) = mpsc::channel(1);
-    // Not before it is the manager: a start that fails is to be told to who asked for it.
-    let ready = format!(
-        "manages the workers of {} by the {kind} systemd",
-        file.display()
-    );
-    options.owning = Some(Box::new(move || notify::ready(&ready)));
+    let (owning, mut owned) = oneshot::channel();
+    options.owning = Some(Box::new(move || {
+        let _ = owning.send(());
+    }));
     let mut manager =
         tokio::spawn(async move { manager::run(options, ending, progress, &mut reloads).await });
+    let mut told = Told {
+        ready: false,
+        reloading: false,
+        ending: false,
+        status: String::new(),
+    };
+    // On the thread of the manager's loop: a loop that hangs does not let this come round either.
+    let mut alive = tokio::time::interval(notify::watchdog_interval().unwrap_or(TICK).min(TICK));
     loop {
         tokio::select! {
-            ended = &mut manager => return Ok(ended??),
-            Ok(()) = settled.changed() => {
-                if settled.borrow_and_update().settled {
-                    notify::status("all workers were tried; `tqserver status` tells");
-                }
+            ended = &mut manager => {
+                tracing::info!(message_id = messages::SERVER_STOPPED, "the manager ends");
+                return Ok(ended??);
+            }
+            // Not before it is the manager: a start that fails is to be told to who asked for it.
+            Ok(()) = &mut owned, if !told.ready => {
+                told.ready = true;
+                let file = file.display();
+                let text = format!("manages the workers of {file} by the {kind} systemd");
+                tracing::info!(message_id = messages::SERVER_STARTED, "{text}");
+                notify::ready(&text);
+            }
+            Ok(()) = seen.changed() => told.tell(&seen.borrow_and_update()),
+            _ = alive.tick() => {
+                notify::watchdog();
+                told.tick();
             }
             asked = signals.next() => match asked {
                 Asked::Reload => { let _ = reload.try_send(()); }
+                Asked::End if told.ending => {}
                 Asked::End => {
+                    told.ending = true;
                     notify::stopping();
-                    // Only a `stop` takes the workers along: they outlive a restart, and whatever can not be told apart from one.
-                    let stop = own_job(&bus).await.as_deref() == Some("stop");
-                    if stop {
-                        // It ends the requests in flight while their workers are still there. Not by PartOf=, which would also
-                        // restart it whenever systemd restarts a manager that died.
-                        stop_unit(&bus, PROXY, PROXY_STOP).await;
-                    }
-                    let _ = end.send(Some(if stop { Ending::StopWorkers } else { Ending::Leave }));
+                    let (bus, end) = (bus.clone(), end.clone());
+                    tokio::spawn(async move { let _ = end.send(Some(how_to_end(&bus).await)); });
                 }
             }
         }
     }
+}
+
+/// Only a `stop` takes the workers along: they outlive a restart, and whatever can not be told apart from one.
+async fn how_to_end(bus: &str) -> Ending {
+    if own_job(bus).await.as_deref() != Some("stop") {
+        return Ending::Leave;
+    }
+    // It ends the requests in flight while their workers are still there. Not by PartOf=, which would also restart it whenever systemd
+    // restarts a manager that died.
+    stop_unit(bus, PROXY, PROXY_STOP).await;
+    Ending::StopWorkers
 }
 
 fn group_id(name: &str) -> anyhow::Result<u32> {
@@ -125,14 +197,26 @@ pub(super) struct Proxy {
     /// Threads that serve. Default: one a core.
     #[arg(long, value_name = "NUMBER")]
     threads: Option<usize>,
-    /// How long requests in flight may take to end at shutdown, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    grace: u64,
+}
+
+/// More time than the grace that a stop of the proxy may need, for which systemd is asked.
+const STOP_EXTRA: Duration = Duration::from_secs(5);
+
+impl proxy::Store for FdStore {
+    fn keep_listener(&self, listener: &TcpListener) {
+        self.keep_listener(listener);
+    }
+    fn drop_listener(&self, address: SocketAddr) {
+        self.drop_listener(address);
+    }
+    fn keep_table(&self, table: &[u8]) {
+        self.keep_table(table);
+    }
 }
 
 impl Proxy {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
-        let inherited = notify::inherited();
+        let (store, inherited) = FdStore::open();
         let link = match self.link {
             Some(link) => link,
             None => common.kind().runtime_directory(&common.config).join(LINK),
@@ -142,22 +226,28 @@ impl Proxy {
         let proxy = proxy::run(
             proxy::Options {
                 link: proxy::Link::Path(link),
-                inherited,
-                keep: Some(Box::new(notify::keep)),
+                inherited: inherited.listeners,
+                remembered: inherited.table,
+                store: Some(Box::new(store)),
                 serving: Some(serving),
                 threads: self.threads.unwrap_or_else(dev::threads),
-                grace: Duration::from_secs(self.grace),
+                heart: notify::watchdog_interval().map(|every| proxy::Heart {
+                    every,
+                    beat: Box::new(notify::watchdog),
+                }),
             },
             shutdown.clone(),
         );
         let mut signals = Signals::open()?;
         let mut proxy = std::pin::pin!(proxy);
         let mut ready = false;
+        let mut grace = Duration::ZERO;
         loop {
             tokio::select! {
                 ended = &mut proxy => { ended?; return Ok(0) },
                 Ok(()) = served.changed(), if !shutdown.is_cancelled() => {
                     let Some(now) = served.borrow_and_update().clone() else { continue };
+                    grace = now.grace;
                     let addresses: Vec<String> = now.listening.iter().map(ToString::to_string).collect();
                     let text = format!("listens on {}", addresses.join(", "));
                     if ready { notify::status(&text) } else { notify::ready(&text) }
@@ -165,6 +255,8 @@ impl Proxy {
                 }
                 asked = signals.next() => if asked == Asked::End {
                     notify::stopping();
+                    // The unit does not know what server.yaml says. What was accepted late has the same time once more.
+                    notify::extend_timeout(grace * 2 + STOP_EXTRA);
                     shutdown.cancel();
                 }
             }

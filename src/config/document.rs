@@ -8,7 +8,7 @@
 
 mod raw;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +23,9 @@ use raw::Raw;
 
 /// Deepest nesting; the deepest key there is has four levels.
 const MAX_DEPTH: usize = 32;
-/// Most problems that are kept of one file. Nobody reads more, and a file of nothing but problems must not cost more than its size.
-const MAX_PROBLEMS: usize = 100;
+/// Most problems that are kept of one file; the others are counted. Nobody reads more, and a file of nothing but problems must not
+/// cost more than its size, nor push everything else off the terminal.
+const MAX_PROBLEMS: usize = 40;
 
 /// A parsed file and what was found wrong in it so far.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Document {
     lines: Vec<Arc<str>>,
     root: Node,
     problems: RefCell<Vec<Problem>>,
+    /// How many more there are.
+    more: Cell<usize>,
 }
 
 /// Where a node begins.
@@ -80,6 +83,7 @@ impl Document {
             lines: text.lines().map(Arc::from).collect(),
             root: Node::empty(),
             problems: RefCell::default(),
+            more: Cell::default(),
         };
         if let Some(root) = document.read(text) {
             document.root = root;
@@ -124,9 +128,11 @@ impl Document {
         self.lines.get(index).cloned().unwrap_or_default()
     }
 
-    /// Keeps a problem.
+    /// Keeps a problem, or counts it.
     pub(super) fn problem(&self, mark: Mark, message: impl Into<String>, help: impl Into<String>) {
-        if !self.is_full() {
+        if self.is_full() {
+            self.more.set(self.more.get() + 1);
+        } else {
             let problem = Problem::new(self.place(mark), message).help(help);
             self.problems.borrow_mut().push(problem);
         }
@@ -136,14 +142,16 @@ impl Document {
     pub(super) fn finish<T>(self, value: T) -> Result<T, Problems> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| (problem.place.line, problem.place.column));
-        if problems.len() >= MAX_PROBLEMS {
-            let message = format!("has at least {MAX_PROBLEMS} problems; more are not looked for");
-            problems.push(Problem::new(Place::file(&self.file), message));
+        if self.more.get() > 0 {
+            let message = format!("has {} more problems", self.more.get());
+            let help = "correct these first; the next look shows others";
+            problems.push(Problem::new(Place::file(&self.file), message).help(help));
         }
         Problems(problems).or(value)
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether problems are only counted from now on.
+    pub(super) fn is_full(&self) -> bool {
         self.problems.borrow().len() >= MAX_PROBLEMS
     }
 
@@ -161,6 +169,13 @@ impl Document {
         if !self.problems.borrow().is_empty() {
             return None;
         }
+        if let Err(error) = &marks
+            && text.contains('*')
+        {
+            // What one parser could not walk through, the other must not expand: there may be aliases in it.
+            self.scan_error(error);
+            return None;
+        }
         let raw: Raw = match serde_yaml::from_str(text) {
             Ok(raw) => raw,
             Err(error) => {
@@ -171,8 +186,7 @@ impl Document {
         let marks = match marks {
             Ok(marks) => marks,
             Err(error) => {
-                let help = "write it in a simpler way, for example with quotes";
-                self.problem(mark_of(error.marker()), error.info().to_owned(), help);
+                self.scan_error(&error);
                 return None;
             }
         };
@@ -237,9 +251,6 @@ impl Document {
                 self.problem(mark, "is nested too deeply", "no key needs that");
                 return Ok(marks);
             }
-            if self.is_full() {
-                return Ok(marks);
-            }
             if documents > 1 {
                 let help = "keep one, and remove the line '---'";
                 self.problem(mark, "here begins a second document", help);
@@ -251,6 +262,10 @@ impl Document {
     /// The nearest of `signs` at or before `mark`: an anchor or a tag stands before the node that carries it, if need be in the line
     /// before.
     fn sign_before(&self, mark: Mark, signs: &[char]) -> Mark {
+        if self.is_full() {
+            // It will not be shown, and a line can be as long as the file.
+            return mark;
+        }
         for line in (mark.line.saturating_sub(1)..=mark.line).rev() {
             let text = self.line(line);
             let length = if line == mark.line {
@@ -339,6 +354,12 @@ impl Document {
             });
         }
         Some(entries)
+    }
+
+    /// What only the parser of positions can not read.
+    fn scan_error(&self, error: &yaml_rust2::ScanError) {
+        let help = "write it in a simpler way, for example with quotes";
+        self.problem(mark_of(error.marker()), error.info().to_owned(), help);
     }
 
     fn syntax_error(&self, error: &serde_yaml::Error) {

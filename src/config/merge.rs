@@ -1,39 +1,49 @@
 //! What applies to one worker: the defaults, its own file over them, the administrator's word for its route over both.
 
+use std::path::{Path, PathBuf};
+
 use super::problem::{Place, Problem, Problems};
-use super::{Settings, WorkerFile, WorkerSettings, WorkerType};
+use super::{LimitsPatch, Settings, WorkerFile, WorkerSettings, WorkerType};
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
 use crate::route::{RoutePath, longest_match};
 
 impl Settings {
-    /// The settings of the worker `name`, whose file is `file` and whose type is `kind`.
+    /// The settings of the worker `name` in `directory`, whose file is `file` and whose type is `kind`.
     ///
     /// Limits come from `workers.default`, then `worker.yaml`, then the one entry of `workers.paths` that is the route or its longest
     /// prefix, each over the one before.
     ///
     /// # Errors
-    /// What the file asks for beyond `workers.max`, or a route that is not to be had. "No limit" is beyond any cap.
+    /// What the file asks for beyond `workers.max`, a program in a directory of workers, limits that contradict each other, or a route
+    /// that is not to be had. "No limit" is beyond any cap.
     pub fn for_worker(
         &self,
         name: &WorkerName,
+        directory: &Path,
         file: &WorkerFile,
         kind: WorkerType,
     ) -> Result<WorkerSettings, Problems> {
         let mut problems = self.beyond_caps(file);
+        problems.0.extend(self.among_workers(file));
         let route = file
             .path
             .clone()
             .unwrap_or_else(|| RoutePath::of_worker(name));
         if route == self.front.health_path {
-            let place = Place::file(self.workers_directory.join(name.directory()));
+            let place = Place::file(directory);
             let message = format!("the route {route} is that of the server's own health report");
             let help = "give the worker another 'path', or change 'server.health_path'";
             problems.0.push(Problem::new(place, message).help(help));
         }
         let mut limits = self.default.with(&file.limits);
-        if let Some((_, patch)) = longest_match(&self.paths, route.as_str()) {
+        let last = longest_match(&self.paths, route.as_str());
+        if let Some((_, patch)) = last {
             limits = limits.with(patch);
+        }
+        if let Some((high, most)) = limits.high_above_most() {
+            let contradiction = self.contradiction(name, file, last, high, most);
+            problems.0.push(contradiction);
         }
         problems.or(WorkerSettings {
             name: name.clone(),
@@ -58,10 +68,9 @@ impl Settings {
 
     fn beyond_caps(&self, file: &WorkerFile) -> Problems {
         let (asked, max) = (&file.limits, &self.max);
-        let [cores_place, memory_place, tasks_place] = &file.places;
         let mut problems = Vec::new();
-        let mut beyond = |place: &Option<Place>, key: &str, asked: String, cap: String| {
-            let place = place.clone().unwrap_or_default();
+        let mut beyond = |key: &str, asked: String, cap: String| {
+            let place = file.places.get(key).cloned().unwrap_or_default();
             let message = format!("'{key}' asks for {asked}; this server allows {cap}");
             let help = format!(
                 "ask for at most {cap}, or have 'workers.max.{key}' raised in {}",
@@ -77,26 +86,98 @@ impl Settings {
             } else {
                 asked.to_string()
             };
-            beyond(cores_place, "gomaxprocs", asked, cap.to_string());
+            beyond("gomaxprocs", asked, cap.to_string());
         }
-        if let (Some(asked), Some(cap)) = (asked.gomemlimit, max.gomemlimit)
-            && asked.is_none_or(|asked| asked > cap)
-        {
-            let asked = asked.map_or("no limit".to_owned(), |size: ByteSize| size.to_string());
-            beyond(memory_place, "gomemlimit", asked, cap.to_string());
+        for (key, asked, cap) in [
+            ("gomemlimit", asked.gomemlimit, max.gomemlimit),
+            ("memory_high", asked.memory_high, max.memory_high),
+        ] {
+            if let (Some(asked), Some(cap)) = (asked, cap)
+                && asked.is_none_or(|asked| asked > cap)
+            {
+                let asked = asked.map_or("no limit".to_owned(), |size: ByteSize| size.to_string());
+                beyond(key, asked, cap.to_string());
+            }
         }
-        if let (Some(asked), Some(cap)) = (asked.tasks_max, max.tasks_max)
-            && asked > cap
-        {
-            beyond(tasks_place, "tasks_max", asked.to_string(), cap.to_string());
+        for (key, asked, cap) in [
+            ("tasks_max", asked.tasks_max, max.tasks_max),
+            ("cpu_weight", asked.cpu_weight, max.cpu_weight),
+            ("io_weight", asked.io_weight, max.io_weight),
+        ] {
+            if let (Some(asked), Some(cap)) = (asked, cap)
+                && asked > cap
+            {
+                beyond(key, asked.to_string(), cap.to_string());
+            }
         }
         Problems(problems)
+    }
+
+    /// Absolute paths into a directory of workers. Another worker's files are not its own, and its own lie in a snapshot when it runs:
+    /// by an absolute path it would run what was deployed and never accepted.
+    fn among_workers(&self, file: &WorkerFile) -> Vec<Problem> {
+        let command = file.command.iter().flatten().map(|word| ("command", word));
+        // The arguments of a build are not looked at: it runs where the files lie.
+        let build = file.build.iter().flatten().take(1);
+        let mut problems: Vec<Problem> = Vec::new();
+        for (key, word) in command.chain(build.map(|word| ("build", word))) {
+            let path = Path::new(word);
+            let is_there = |directory: &PathBuf| path.starts_with(directory);
+            if !self.workers_directories.iter().any(is_there) {
+                continue;
+            }
+            let place = file.places.get(key).cloned().unwrap_or_default();
+            if problems.iter().any(|problem| problem.place == place) {
+                continue;
+            }
+            let message =
+                format!("'{key}' names '{word}', which is among the workers' directories");
+            let help = "name a file of this worker by its path inside the worker's directory, as in bin/app";
+            problems.push(Problem::new(place, message).help(help));
+        }
+        problems
+    }
+
+    /// What is wrong when `memory_high` is above `gomemlimit`, which may stand in different files.
+    fn contradiction(
+        &self,
+        name: &WorkerName,
+        file: &WorkerFile,
+        last: Option<(&RoutePath, &LimitsPatch)>,
+        high: ByteSize,
+        most: ByteSize,
+    ) -> Problem {
+        let server = self.file.display();
+        let set = |key: &str, of_route: bool, of_file: bool| match last {
+            Some((route, _)) if of_route => {
+                (format!("workers.paths.\"{route}\" in {server}"), None)
+            }
+            _ if of_file => ("worker.yaml".to_owned(), file.places.get(key).cloned()),
+            _ => (format!("workers.default in {server}"), None),
+        };
+        let (high_from, high_place) = set(
+            "memory_high",
+            last.is_some_and(|(_, patch)| patch.memory_high.is_some()),
+            file.limits.memory_high.is_some(),
+        );
+        let (most_from, most_place) = set(
+            "gomemlimit",
+            last.is_some_and(|(_, patch)| patch.gomemlimit.is_some()),
+            file.limits.gomemlimit.is_some(),
+        );
+        let place = high_place.or(most_place);
+        let place = place.unwrap_or_else(|| Place::file(&self.file));
+        let message = format!(
+            "'memory_high' of the worker '{name}', {high} ({high_from}), is above its 'gomemlimit', {most} ({most_from}), and would \
+             never be reached"
+        );
+        let help = format!("set 'memory_high' to at most {most}, or raise 'gomemlimit'");
+        Problem::new(place, message).help(help)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
@@ -107,7 +188,9 @@ mod tests {
 
     fn merged(server: &Settings, name: &str, text: &str) -> Result<WorkerSettings, Problems> {
         let file = WorkerFile::parse(Path::new("worker.yaml"), text).unwrap();
-        server.for_worker(&WorkerName::parse(name).unwrap(), &file, WorkerType::Exec)
+        let name = WorkerName::parse(name).unwrap();
+        let directory = Path::new("/srv/workers").join(name.directory());
+        server.for_worker(&name, &directory, &file, WorkerType::Exec)
     }
 
     #[test]
@@ -187,6 +270,97 @@ mod tests {
             assert_eq!(problems.0.len(), 1, "{problems}");
             assert_eq!(problems.0[0].place.line, 2, "{problems}");
             assert!(problems.to_string().contains("workers.max."), "{problems}");
+        }
+    }
+
+    #[test]
+    fn every_limit_that_has_a_cap_keeps_below_it() {
+        let server = server("workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300}}");
+        assert!(
+            merged(
+                &server,
+                "a",
+                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300}"
+            )
+            .is_ok()
+        );
+        for beyond in [
+            "memory_high: 2GiB",
+            "memory_high: ''",
+            "cpu_weight: 201",
+            "io_weight: 10000",
+        ] {
+            let problems = merged(&server, "a", &format!("listen: socket\n{beyond}")).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            assert_eq!(problems.0[0].place.line, 2, "{problems}");
+            assert!(problems.to_string().contains("workers.max."), "{problems}");
+        }
+    }
+
+    #[test]
+    fn memory_high_above_gomemlimit_names_where_each_comes_from() {
+        let server = server(
+            "workers:\n  default: {gomemlimit: 1GiB}\n  paths:\n    /a: {memory_high: 2GiB}\n",
+        );
+        let refused = |name: &str, text: &str| {
+            let problems = merged(&server, name, text).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            problems.to_string()
+        };
+        let text = refused("b", "memory_high: 2GiB");
+        assert!(text.starts_with("worker.yaml:1:14: "), "{text}");
+        assert!(text.contains("2GiB (worker.yaml)"), "{text}");
+        assert!(
+            text.contains("1GiB (workers.default in /srv/config/server.yaml)"),
+            "{text}"
+        );
+        let text = refused("a", "");
+        assert!(text.starts_with("/srv/config/server.yaml: "), "{text}");
+        assert!(text.contains("2GiB (workers.paths.\"/a\" in"), "{text}");
+        assert!(merged(&server, "a", "gomemlimit: 3GiB").is_ok());
+        assert!(merged(&server, "b", "memory_high: 1GiB").is_ok());
+    }
+
+    #[test]
+    fn no_command_names_a_file_among_the_workers() {
+        let server = server("workers: {directory: [/srv/workers, /usr/lib/workers]}");
+        for bad in [
+            "command: [/srv/workers/other/bin/other]",
+            "command: [/srv/workers/a/bin/a]",
+            "command: [/usr/bin/python3, /usr/lib/workers/other/app.py]",
+            "build: [/srv/workers/other/build]",
+        ] {
+            let problems = merged(&server, "a", bad).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            assert_eq!(problems.0[0].place.line, 1, "{problems}");
+        }
+        for good in [
+            "command: [/usr/bin/python3, src/app.py]",
+            "command: [/srv/workers2/bin/a]",
+            "build: [make, -C, /srv/workers/shared]",
+        ] {
+            assert!(merged(&server, "a", good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn machine_code_is_made_at_run_time_where_the_type_does_so() {
+        let file = |text: &str| WorkerFile::parse(Path::new("worker.yaml"), text).unwrap();
+        let jit = |kind, text: &str| {
+            let name = WorkerName::parse("a").unwrap();
+            let merged = server("").for_worker(&name, Path::new("/a"), &file(text), kind);
+            merged.unwrap().jit
+        };
+        for (kind, expected) in [
+            (WorkerType::Rust, false),
+            (WorkerType::Go, false),
+            (WorkerType::Static, false),
+            (WorkerType::Node, true),
+            (WorkerType::Python, true),
+            (WorkerType::Exec, true),
+        ] {
+            assert_eq!(jit(kind, ""), expected, "{kind}");
+            assert!(!jit(kind, "jit: false") && jit(kind, "jit: true"), "{kind}");
         }
     }
 

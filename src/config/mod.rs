@@ -57,8 +57,9 @@ pub struct Settings {
     pub file: PathBuf,
     /// The proxy's side towards clients.
     pub front: Front,
-    /// Absolute path of the directory of workers.
-    pub workers_directory: PathBuf,
+    /// Absolute paths of the directories of workers, at least one, none inside another. A worker in an earlier one hides one of the
+    /// same name in a later one.
+    pub workers_directories: Vec<PathBuf>,
     /// Ports for workers with `listen: port`.
     pub ports: RangeInclusive<u16>,
     /// Fixed wait between starting a generation and its first health request; zero unless set.
@@ -244,7 +245,7 @@ pub struct Health {
 }
 
 /// `workers/NAME/config/worker.yaml`, checked; all of it is optional.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorkerFile {
     /// Route instead of the one the directory gives.
     pub path: Option<RoutePath>,
@@ -274,8 +275,8 @@ pub struct WorkerFile {
     pub autostart: bool,
     /// The limits it asks for.
     pub limits: LimitsPatch,
-    /// Where `gomaxprocs`, `gomemlimit` and `tasks_max` stand, to point at what is beyond a cap.
-    pub places: [Option<Place>; 3],
+    /// Where the keys stand that are judged later, together with server.yaml: limits, and what names a program.
+    pub places: BTreeMap<&'static str, Place>,
 }
 
 /// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.
@@ -321,3 +322,10 @@ pub struct WorkerSettings {
 /// How much of the machine a service can reach, as `systemd-analyze security` counts it: tenths, from 0 (nothing) to 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exposure(pub u8);
+
+impl fmt::Display for Exposure {
+    /// As `systemd-analyze security` prints it: `2.0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 / 10, self.0 % 10)
+    }
+}

@@ -16,6 +16,8 @@ const MEMORY: (ByteSize, ByteSize) = (ByteSize(1 << 20), ByteSize(1 << 50));
 const MAX_TASKS: u64 = 4_194_304;
 /// Most requests before a replacement; larger numbers lose precision on their way through other tools' numbers.
 const MAX_REQUESTS: u64 = 1 << 53;
+/// Weights of the CPU and the disks, as systemd.resource-control(5) has them.
+const WEIGHT: std::ops::RangeInclusive<u64> = 1..=10_000;
 /// Timeouts in seconds: up to a day.
 pub(super) const TIMEOUT: std::ops::RangeInclusive<u64> = 1..=86_400;
 /// What can be put into a log file's name.
@@ -26,12 +28,12 @@ impl LimitsPatch {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         Self {
             gomaxprocs: cores(section, 0),
-            gomemlimit: memory_or_none(section),
+            gomemlimit: memory_or_none(section, "gomemlimit"),
             tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
-            memory_high: None,
-            cpu_weight: None,
-            io_weight: None,
-            access_log: None,
+            memory_high: memory_or_none(section, "memory_high"),
+            cpu_weight: section.number("cpu_weight", WEIGHT, "; 100 is systemd's default"),
+            io_weight: section.number("io_weight", WEIGHT, "; 100 is systemd's default"),
+            access_log: section.flag("access_log"),
             max_requests: section.number("max_requests", 0..=MAX_REQUESTS, "; 0 is no limit"),
             read_timeout: section.seconds("read_timeout_seconds", TIMEOUT),
             write_timeout: section.seconds("write_timeout_seconds", TIMEOUT),
@@ -55,9 +57,9 @@ impl Caps {
             gomaxprocs: cores(section, 1),
             gomemlimit: section.size("gomemlimit", MEMORY.0..=MEMORY.1),
             tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
-            memory_high: None,
-            cpu_weight: None,
-            io_weight: None,
+            memory_high: section.size("memory_high", MEMORY.0..=MEMORY.1),
+            cpu_weight: section.number("cpu_weight", WEIGHT, ""),
+            io_weight: section.number("io_weight", WEIGHT, ""),
         }
     }
 }
@@ -105,6 +107,12 @@ impl Limits {
             log_file: patch.log_file.as_ref().unwrap_or(&self.log_file).clone(),
         }
     }
+
+    /// `memory_high` and `gomemlimit`, if the first is above the second: the worker would be killed before it is slowed down.
+    pub(super) fn high_above_most(&self) -> Option<(ByteSize, ByteSize)> {
+        let (high, most) = (self.memory_high?, self.gomemlimit?);
+        (high > most).then_some((high, most))
+    }
 }
 
 fn cores(section: &mut Section<'_>, least: u64) -> Option<u32> {
@@ -118,8 +126,8 @@ fn cores(section: &mut Section<'_>, least: u64) -> Option<u32> {
 }
 
 /// A size, or the empty text for none.
-fn memory_or_none(section: &mut Section<'_>) -> Option<Option<ByteSize>> {
-    let item = section.item("gomemlimit")?;
+fn memory_or_none(section: &mut Section<'_>, key: &'static str) -> Option<Option<ByteSize>> {
+    let item = section.item(key)?;
     if item
         .node()
         .typed::<String>()
@@ -127,7 +135,7 @@ fn memory_or_none(section: &mut Section<'_>) -> Option<Option<ByteSize>> {
     {
         return Some(None);
     }
-    section.size("gomemlimit", MEMORY.0..=MEMORY.1).map(Some)
+    section.size(key, MEMORY.0..=MEMORY.1).map(Some)
 }
 
 /// The template of a log file's name as an absolute path; empty for the journal.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 /// Most characters of a source line that are shown; more are cut away around the place that matters.
 const SHOWN: usize = 110;
+/// Most characters of a message and of its help: what they quote can be as long as its file.
+const LONGEST_MESSAGE: usize = 500;
 
 /// One thing that is wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Problem {
     pub fn new(place: Place, message: impl Into<String>) -> Self {
         Self {
             place,
-            message: message.into(),
+            message: bounded(message.into()),
             help: None,
         }
     }
@@ -58,7 +60,7 @@ impl Problem {
     /// The same with what to do about it.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(bounded(help.into()));
         self
     }
 }
@@ -122,6 +124,17 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// `text`, cut off where nobody reads on.
+fn bounded(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(LONGEST_MESSAGE) {
+        text.truncate(at);
+        text.push('…');
+        // What was a page of text is not to stay in memory for each of its problems.
+        text.shrink_to_fit();
+    }
+    text
+}
 
 /// `text` with what would move a terminal's cursor or turn the direction of writing shown as an escape.
 pub fn printable(text: &str) -> String {
@@ -216,6 +229,13 @@ mod tests {
         );
         assert!(text.contains("wrong"), "{text}");
         assert!(text.contains("^^^^^"), "{text}");
+    }
+
+    #[test]
+    fn what_a_message_quotes_can_not_make_it_long() {
+        let long = "a".repeat(1 << 20);
+        let problem = Problem::new(Place::file("x"), format!("'{long}'")).help(long.clone());
+        assert!(problem.to_string().len() < 1100);
     }
 
     #[test]

@@ -181,11 +181,21 @@ impl<'d> Section<'d> {
         None
     }
 
+    /// A truth value.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.choice(key, &[("true", true), ("false", false)])
+    }
+
     /// Names the keys that nobody asked for. `explain` may say more of one than that it is no key here:
     /// a message and help.
     pub(super) fn finish(self, explain: impl Fn(&str) -> Option<(String, String)>) {
         for entry in self.entries {
             if self.asked.iter().any(|asked| *asked == entry.key) {
+                continue;
+            }
+            if self.document.is_full() {
+                // It is only counted: to look for the nearest key of each of 100,000 takes long.
+                self.document.problem(entry.mark, "", "");
                 continue;
             }
             let (message, help) = explain(&entry.key).unwrap_or_else(|| {
@@ -277,7 +287,9 @@ impl<'d> Item<'d> {
         let text = self.node.typed();
         if text.is_none() {
             let help = match &self.node.content {
-                Content::Scalar(text, _) => format!("write it in quotes: \"{text}\""),
+                Content::Scalar(text, _) => {
+                    format!("write it in quotes: \"{}\"", shortened(text))
+                }
                 _ => "write a text in quotes".to_owned(),
             };
             let what = self.node.description();

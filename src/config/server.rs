@@ -1,9 +1,11 @@
 //! `server.yaml`, the administrator's file: read, laid over the defaults, checked.
 
+mod directories;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Content, Document, Node};
@@ -14,6 +16,7 @@ use super::source::{self, Owner};
 use super::{Caps, Exposure, Limits, LimitsPatch, Settings};
 use crate::limits::ByteSize;
 use crate::route::{Front, RoutePath};
+use directories::directories;
 
 /// Port for clients unless set.
 const PORT: u16 = 8080;
@@ -55,12 +58,13 @@ impl Settings {
         let mut settings = Self::defaults(file, &project);
         let mut root = Section::root(&document);
         settings.read_server(root.section("server"));
-        let directory = settings.read_workers(root.section("workers"), &project);
+        let directories = settings.read_workers(root.section("workers"), &project);
         let mut watcher = root.section("file_watcher");
         let debounce = watcher.milliseconds("debounce_ms", LONGEST_DEBOUNCE);
         settings.debounce = debounce.unwrap_or(settings.debounce);
         watcher.finish(|_| None);
-        settings.read_pages(root.section("pages"), directory, &project);
+        settings.read_pages(root.section("pages"), directories, &project);
+        settings.read_security(root.section("security"));
         root.finish(|key| {
             let parts = [
                 ("server", "port"),
@@ -70,6 +74,7 @@ impl Settings {
                 ("workers", "paths"),
                 ("workers", "max"),
                 ("file_watcher", "debounce_ms"),
+                ("security", "max_exposure"),
             ];
             let (section, _) = parts.into_iter().find(|(_, part)| *part == key)?;
             let message = format!("'{key}' is a key of '{section}', not of the whole file");
@@ -95,8 +100,9 @@ impl Settings {
                 health_path: RoutePath::parse("/health").expect("a route"),
                 max_header_bytes: 64 << 10,
                 max_headers: 100,
+                grace: Duration::from_secs(30),
             },
-            workers_directory: project.join("workers"),
+            workers_directories: vec![project.join("workers")],
             ports: WORKER_PORTS,
             startup_delay: Duration::ZERO,
             restart_delay: Duration::ZERO,
@@ -156,9 +162,9 @@ impl Settings {
         server.finish(|_| None);
     }
 
-    /// Reads `workers`; returns the directory if it is set there.
-    fn read_workers(&mut self, mut workers: Section<'_>, project: &Path) -> Option<PathBuf> {
-        let directory = directory(&mut workers, project);
+    /// Reads `workers`; returns the directories if they are set there.
+    fn read_workers(&mut self, mut workers: Section<'_>, project: &Path) -> Option<Vec<PathBuf>> {
+        let directories = directories(&mut workers, project);
         let mut port = |key, default: u16| {
             let port = workers.number(key, 1024..=65535, "; lower ports are closed to workers");
             port.and_then(|port| u16::try_from(port).ok())
@@ -178,10 +184,12 @@ impl Settings {
         );
         let grace = workers.milliseconds("shutdown_grace_period_ms", LONGEST_GRACE);
         set(&mut self.shutdown_grace, grace);
+        self.front.grace = self.shutdown_grace;
 
         let mut default = workers.section("default");
         let patch = LimitsPatch::read_as_root(&mut default, project);
         self.default = self.default.with(&patch);
+        check_memory(&default, &self.default);
         default.finish(|_| None);
 
         let mut max = workers.section("max");
@@ -190,6 +198,8 @@ impl Settings {
 
         for (item, mut section) in workers.sections("paths") {
             let patch = LimitsPatch::read_as_root(&mut section, project);
+            // Alone, without what others set: a worker.yaml may come between.
+            check_memory(&section, &Limits::default().with(&patch));
             section.finish(|_| None);
             match RoutePath::parse(item.key()) {
                 Ok(route) if self.paths.contains_key(&route) => item.key_problem(
@@ -212,6 +222,10 @@ impl Settings {
                 "gomemlimit",
                 "max_requests",
                 "tasks_max",
+                "memory_high",
+                "cpu_weight",
+                "io_weight",
+                "access_log",
                 "log_file",
             ];
             limits.contains(&key).then(|| {
@@ -222,7 +236,7 @@ impl Settings {
                 )
             })
         });
-        directory
+        directories
     }
 
     fn check_ports(&self, workers: &Section<'_>) {
@@ -255,19 +269,37 @@ impl Settings {
     }
 
     /// Reads `pages`, the old name of `workers.directory`.
-    fn read_pages(&mut self, mut pages: Section<'_>, workers: Option<PathBuf>, project: &Path) {
+    fn read_pages(
+        &mut self,
+        mut pages: Section<'_>,
+        workers: Option<Vec<PathBuf>>,
+        project: &Path,
+    ) {
         let item = pages.peek("directory");
-        let directory = directory(&mut pages, project);
+        let directories = directories(&mut pages, project);
         if let (Some(item), Some(_)) = (item, &workers) {
             item.problem(
                 "'pages.directory' is another name of 'workers.directory', and both are set",
                 "keep 'workers.directory'",
             );
         }
-        if let Some(directory) = workers.or(directory) {
-            self.workers_directory = directory;
+        if let Some(directories) = workers.or(directories) {
+            self.workers_directories = directories;
         }
         pages.finish(|_| None);
+    }
+
+    fn read_security(&mut self, mut security: Section<'_>) {
+        if let Some(item) = security.item("max_exposure") {
+            match exposure(item.node()) {
+                Some(exposure) => self.max_exposure = exposure,
+                None => item.problem(
+                    format!("'security.max_exposure' can not be {}", item.shown()),
+                    "write a number from 0.0 to 10.0 with one decimal and without quotes, as systemd-analyze security prints it",
+                ),
+            }
+        }
+        security.finish(|_| None);
     }
 }
 
@@ -281,32 +313,38 @@ pub fn project_directory(file: &Path) -> PathBuf {
     }
 }
 
-fn directory(section: &mut Section<'_>, project: &Path) -> Option<PathBuf> {
-    let (text, item) = section.text("directory")?;
-    let path = section.path_of("directory");
-    if text.is_empty() || text.chars().any(char::is_control) {
-        let help = "write a path, relative to the directory that holds config/";
-        item.problem(format!("'{path}' must name a directory"), help);
+/// A number with at most one decimal, as it is written: `2` or `2.0`.
+fn exposure(node: &Node) -> Option<Exposure> {
+    let Content::Scalar(text, _) = &node.content else {
+        return None;
+    };
+    node.typed::<f64>()?;
+    let (whole, tenths) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str, most| {
+        (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if !digits(whole, 2) || !digits(tenths, 1) {
         return None;
     }
-    // Purely by the text, so that the directory need not be there: 'a/../b' is 'b'.
-    let mut clean = PathBuf::new();
-    for component in project.join(text).components() {
-        match component {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            other => clean.push(other),
-        }
-    }
-    if clean == Path::new("/") {
-        item.problem(
-            format!("'{path}' can not be '/'"),
-            "give the workers a directory of their own",
+    let exposure = whole.parse::<u8>().ok()? * 10 + tenths.parse::<u8>().ok()?;
+    (exposure <= 100).then_some(Exposure(exposure))
+}
+
+/// `limits` as `section` makes them: memory at which a worker is slowed down only makes sense below that at which it is killed.
+fn check_memory(section: &Section<'_>, limits: &Limits) {
+    let item = section
+        .peek("memory_high")
+        .or_else(|| section.peek("gomemlimit"));
+    if let (Some(item), Some((high, most))) = (item, limits.high_above_most()) {
+        let (key, other) = (
+            section.path_of("memory_high"),
+            section.path_of("gomemlimit"),
         );
-        return None;
+        item.problem(
+            format!("'{key}', {high}, is above '{other}', {most}, and would never be reached"),
+            format!("set it to at most {most}, or \"\" for none"),
+        );
     }
-    Some(clean)
 }
 
 fn addresses(item: &Item<'_>) -> Vec<IpAddr> {

@@ -1,5 +1,8 @@
 //! `worker.yaml`, the deployer's file: what belongs to the program. What would reach beyond the worker is no key here.
 
+mod command;
+mod explain;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -8,9 +11,10 @@ use super::document::{Content, Document, Node};
 use super::problem::Problems;
 use super::section::{Item, Section};
 use super::source::{self, Owner};
-use super::words::words;
-use super::{Enabled, Health, LimitsPatch, Listen, WorkerFile, WorkerType};
+use super::{Enabled, Health, LimitsPatch, Listen, Network, WorkerFile, WorkerType};
 use crate::route::RoutePath;
+use command::{build, command};
+use explain::explain;
 
 /// The types as a file spells them.
 pub(super) const TYPES: [(&str, WorkerType); 6] = [
@@ -26,7 +30,9 @@ const LONGEST_VALUE: usize = 32 << 10;
 /// Most environment variables.
 const MOST_VARIABLES: usize = 256;
 /// Variables that systemd or TQServer sets; a worker that set them itself would be lied to about its sockets or limits.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 22] = [
+    "CACHE_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
     "CREDENTIALS_DIRECTORY",
     "GOMAXPROCS",
     "GOMEMLIMIT",
@@ -36,7 +42,10 @@ const RESERVED: [&str; 17] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_PIDFDID",
+    "LOGS_DIRECTORY",
     "MAINPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
     "NOTIFY_SOCKET",
     "PORT",
     "RUNTIME_DIRECTORY",
@@ -45,31 +54,21 @@ const RESERVED: [&str; 17] = [
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
-/// Keys that people may look for here, and that would let who deploys a worker reach beyond it. Compared without '_' and '-'.
-const ADMINISTRATORS: [&str; 22] = [
-    "ambientcapabilities",
-    "bindpaths",
-    "capabilities",
-    "dynamicuser",
-    "environmentfile",
-    "execreload",
-    "execstart",
-    "execstartpost",
-    "execstartpre",
-    "execstop",
-    "group",
-    "networknamespace",
-    "nonewprivileges",
-    "readwritepaths",
-    "rootdirectory",
-    "sandbox",
-    "service",
-    "slice",
-    "systemd",
-    "unit",
-    "user",
-    "workingdirectory",
+/// Keys that are judged together with server.yaml, of which the place is kept.
+const JUDGED_LATER: [&str; 8] = [
+    "gomaxprocs",
+    "gomemlimit",
+    "tasks_max",
+    "memory_high",
+    "cpu_weight",
+    "io_weight",
+    "command",
+    "build",
 ];
+/// Longest route and longest path of a health request in bytes: they stand in each request's log, a header and the environment.
+const LONGEST_PATH: usize = 1024;
+/// Most secrets, and the longest name of one in bytes.
+const CREDENTIALS: (usize, usize) = (32, 64);
 
 impl Default for Health {
     fn default() -> Self {
@@ -102,36 +101,52 @@ impl WorkerFile {
     pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
         let document = Document::parse(file, text);
         let mut root = Section::root(&document);
-        let path = root.text("path").and_then(|(text, item)| {
-            let route = RoutePath::parse(&text);
-            if let Err(error) = &route {
-                item.problem(format!("'path': {error}"), "write a route, as in \"/api\"");
-            }
-            route.ok()
-        });
+        let path = root
+            .text("path")
+            .and_then(|(text, item)| route(&text, &item));
         let enabled = [
             ("true", Enabled::Always),
             ("false", Enabled::Never),
             ("development", Enabled::Development),
         ];
         let listen = [("socket", Listen::Socket), ("port", Listen::Port)];
+        let networks = [
+            ("none", Network::None),
+            ("loopback", Network::Loopback),
+            ("full", Network::Full),
+        ];
         let worker = Self {
             path,
             kind: root.choice("type", &TYPES),
             command: root.item("command").and_then(|item| command(&item)),
-            build: root.item("build").and_then(|item| command(&item)),
+            build: root.item("build").and_then(|item| build(&item)),
             listen: root.choice("listen", &listen).unwrap_or_default(),
             health: health(root.section("health")),
             env: environment(&root.items("env")),
             enabled: root.choice("enabled", &enabled).unwrap_or_default(),
-            network: super::Network::default(),
-            jit: None,
-            cache: false,
-            credentials: Vec::new(),
-            autostart: false,
+            network: root.choice("network", &networks).unwrap_or_default(),
+            jit: root.flag("jit"),
+            cache: root.flag("cache").unwrap_or_default(),
+            credentials: root
+                .item("credentials")
+                .map(|item| credentials(&item))
+                .unwrap_or_default(),
+            autostart: root.flag("autostart").unwrap_or_default(),
             limits: LimitsPatch::read(&mut root),
-            places: ["gomaxprocs", "gomemlimit", "tasks_max"].map(|key| root.place(key)),
+            places: JUDGED_LATER
+                .into_iter()
+                .filter_map(|key| Some((key, root.place(key)?)))
+                .collect(),
         };
+        if (worker.listen, worker.network) == (Listen::Port, Network::None)
+            && let Some(item) = root.peek("network")
+        {
+            let help = "write 'network: loopback', or 'listen: socket': a socket is handed over open and needs no network";
+            item.problem(
+                "with 'listen: port' and no network it could not be reached",
+                help,
+            );
+        }
         if worker.kind == Some(WorkerType::Static)
             && let Some(item) = root.peek("command")
         {
@@ -143,66 +158,26 @@ impl WorkerFile {
     }
 }
 
-impl Default for WorkerFile {
-    fn default() -> Self {
-        Self {
-            path: None,
-            kind: None,
-            command: None,
-            build: None,
-            listen: Listen::default(),
-            health: Health::default(),
-            env: BTreeMap::new(),
-            enabled: Enabled::default(),
-            network: super::Network::default(),
-            jit: None,
-            cache: false,
-            credentials: Vec::new(),
-            autostart: false,
-            limits: LimitsPatch::default(),
-            places: [const { None }; 3],
-        }
+fn route(text: &str, item: &Item<'_>) -> Option<RoutePath> {
+    let help = "write a route, as in \"/api\"";
+    match RoutePath::parse(text) {
+        Ok(route) if route.as_str().len() <= LONGEST_PATH => return Some(route),
+        Ok(_) => item.problem(format!("'path' is longer than {LONGEST_PATH} bytes"), help),
+        Err(error) => item.problem(format!("'path': {error}"), help),
     }
-}
-
-/// Why a key that is none may have been expected to be one.
-fn explain(key: &str) -> Option<(String, String)> {
-    let plain = key.to_lowercase().replace(['_', '-'], "");
-    if plain == "logfile" {
-        let message = format!(
-            "a worker can not set '{key}': where files are written is the administrator's choice"
-        );
-        let help = "remove it; server.yaml sets it in 'workers.default' or 'workers.paths'";
-        return Some((message, help.to_owned()));
-    }
-    if ADMINISTRATORS.contains(&plain.as_str()) {
-        let message =
-            format!("a worker can not set '{key}': it runs as its own user, in its own sandbox");
-        let help = "remove it; a worker.yaml says what runs ('command') and within which limits";
-        return Some((message, help.to_owned()));
-    }
-    let health = [
-        "timeout_seconds",
-        "interval_seconds",
-        "start_timeout_seconds",
-        "failures",
-    ];
-    health.contains(&key).then(|| {
-        let message = format!("'{key}' is a key of 'health', not of the whole file");
-        (message, "move it below 'health:', indented".to_owned())
-    })
+    None
 }
 
 fn health(mut section: Section<'_>) -> Health {
     let default = Health::default();
     let path = section.text("path").and_then(|(path, item)| {
         let printable = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if path.starts_with('/') && printable {
+        if path.starts_with('/') && printable && path.len() <= LONGEST_PATH {
             return Some(path);
         }
         item.problem(
             format!("'health.path' can not be {}", item.shown()),
-            "write the full path of a request, as in \"/api/health\": it starts with '/', without spaces and '#'",
+            "write the full path of a request, as in \"/api/health\": it starts with '/', without spaces and '#', and is not too long",
         );
         None
     });
@@ -226,55 +201,40 @@ fn health(mut section: Section<'_>) -> Health {
     health
 }
 
-/// A program and its arguments: a list of them, or a text that is split at spaces (see [`words`]).
-fn command(item: &Item<'_>) -> Option<Vec<String>> {
-    let key = item.key();
-    let mut complete = true;
-    let list = match &item.node().content {
-        Content::List(nodes) => {
-            let mut list = Vec::new();
-            for node in nodes {
-                match scalar(node) {
-                    Some(text) => list.push(text.to_owned()),
-                    None => {
-                        complete = false;
-                        let message = format!("an item of '{key}' is {}", node.description());
-                        item.part_problem(node, message, "write texts, as in [bin/app, --quiet]");
-                    }
-                }
-            }
-            list
-        }
-        _ => match words(&item.text(key)?) {
-            Ok(list) => list,
-            Err(error) => {
-                item.problem(
-                    format!("'{key}': {error}"),
-                    "write a list, as in [sh, -c, \"a && b\"]",
-                );
-                return None;
-            }
-        },
+/// The names of secrets, in order: they are a set.
+fn credentials(item: &Item<'_>) -> Vec<String> {
+    let Content::List(nodes) = &item.node().content else {
+        let what = item.node().description();
+        item.problem(
+            format!("'credentials' is a list of names, not {what}"),
+            "write one, as in [db_password]",
+        );
+        return Vec::new();
     };
-    let program = list.first().map_or("", String::as_str);
-    if program.is_empty() {
-        item.problem(
-            format!("'{key}' names no program"),
-            "write one, as in [bin/app, --quiet]",
-        );
-    } else if program.split('/').any(|part| part == "..") || program.ends_with('/') {
-        let help =
-            "write a path inside the worker's directory, or a name that is looked up in PATH";
-        item.problem(format!("'{key}' can not run '{program}'"), help);
-    } else if list.iter().any(|word| word.contains('\0')) {
-        item.problem(
-            format!("'{key}' has a NUL character"),
-            "no argument can carry it; remove it",
-        );
-    } else if complete {
-        return Some(list);
+    let (most, longest) = CREDENTIALS;
+    let mut names = Vec::new();
+    for node in nodes.iter().take(most) {
+        let name = scalar(node).unwrap_or_default();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
+            let help = "use letters, digits, '-', '_' and '.', not starting with '.': it is a name, and no path";
+            item.part_problem(node, "this is not the name of a credential", help);
+        } else if name.len() > longest {
+            let message = format!("the name of a credential has at most {longest} bytes");
+            item.part_problem(node, message, "choose a shorter name");
+        } else if names.iter().any(|other| other == name) {
+            let message = format!("'{name}' is here a second time");
+            item.part_problem(node, message, "keep one of them");
+        } else {
+            names.push(name.to_owned());
+        }
     }
-    None
+    if let Some(node) = nodes.get(most) {
+        let message = format!("'credentials' has more than {most} names");
+        item.part_problem(node, message, "put several secrets into one file");
+    }
+    names.sort_unstable();
+    names
 }
 
 fn environment(items: &[Item<'_>]) -> BTreeMap<String, String> {

@@ -16,14 +16,19 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::layout::DIRECTORY_MODE;
+use super::room::Full;
+
 /// How deep directories may nest; each level holds two file descriptors.
 const DEPTH_MAX: usize = 64;
 
 /// Most bytes copied in one system call, so that a copy can be given up between two.
 const PIECE: usize = 64 << 20;
 
-/// What keeps write permission from everyone but the owner, and drops setuid, setgid and the sticky bit.
-const KEPT_MODE: u32 = 0o755;
+/// Modes of the copies. What they were copied from says nothing but whether a file is a program: who may read them is for the directory
+/// all copies are in to say. Nobody writes to a file again; in a directory its owner must be able to remove what is there.
+const FILE_MODE: u32 = 0o444;
+const PROGRAM_MODE: u32 = 0o555;
 
 /// Where the links of a Python environment to its interpreter may point.
 const SYSTEM_PROGRAMS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
@@ -68,9 +73,20 @@ pub enum CopyError {
         /// The first that is too deep.
         path: PathBuf,
     },
+    /// We may not read it. The manager of a machine is root without root's privileges: another user's file has to be everybody's.
+    #[error(
+        "{} can not be read by {}; type `chmod o+{rights} {0}`, or for a secret `chown {1} {0}`",
+        path.display(), our_name()
+    )]
+    Unreadable {
+        /// What can not be read.
+        path: PathBuf,
+        /// The rights that are missing.
+        rights: &'static str,
+    },
     /// The file system is full.
-    #[error("no space left on the file system of the snapshots; free some, then reload")]
-    NoSpace,
+    #[error(transparent)]
+    Full(#[from] Box<Full>),
     /// Another failure.
     #[error("{what} {}", path.display())]
     Io {
@@ -124,6 +140,7 @@ pub(super) fn open_below(base: &Path, below: &Path) -> Result<OwnedFd, CopyError
             path: path.to_owned(),
             source: io::Error::from(errno),
         },
+        Errno::ACCESS => unreadable(path, FileType::Directory),
         _ => io_error("open", path, errno),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -182,7 +199,11 @@ impl Copy<'_> {
                 path: path.to_owned(),
             });
         }
-        let entries = Dir::read_from(source).map_err(|errno| io_error("list", path, errno))?;
+        let entries = Dir::read_from(source).map_err(|errno| match errno {
+            // It may be listed, but not entered.
+            Errno::ACCESS => unreadable(path, FileType::Directory),
+            _ => io_error("list", path, errno),
+        })?;
         for entry in entries {
             let entry = entry.map_err(|errno| io_error("list", path, errno))?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -221,7 +242,7 @@ impl Copy<'_> {
     }
 
     fn subdirectory(&self, at: &At<'_>, depth: usize) -> Result<(), CopyError> {
-        let source = at.open(OFlags::DIRECTORY)?;
+        let source = at.open(FileType::Directory)?;
         let found = at.examine(&source)?;
         mkdirat(at.target, at.name, Mode::RWXU).map_err(|errno| at.failed("create", errno))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -237,8 +258,7 @@ impl Copy<'_> {
             return linkat(at.source, at.name, at.target, at.name, AtFlags::empty())
                 .map_err(|errno| at.failed("link", errno));
         }
-        // Should it be a fifo by now, opening it must not wait for a writer.
-        let source = at.open(OFlags::NONBLOCK)?;
+        let source = at.open(FileType::RegularFile)?;
         let found = at.examine(&source)?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(CopyError::Changed {
@@ -289,13 +309,19 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    fn open(&self, flags: OFlags) -> Result<OwnedFd, CopyError> {
+    fn open(&self, kind: FileType) -> Result<OwnedFd, CopyError> {
+        let flags = match kind {
+            FileType::Directory => OFlags::DIRECTORY,
+            // Should it be a fifo by now, opening it must not wait for a writer.
+            _ => OFlags::NONBLOCK,
+        };
         let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         openat(self.source, self.name, flags, Mode::empty()).map_err(|errno| match errno {
             // A link, something that is no directory, a socket: not what it was a moment ago.
             Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::NOENT => CopyError::Changed {
                 path: self.path.to_owned(),
             },
+            Errno::ACCESS => unreadable(self.path, kind),
             _ => self.failed("open", errno),
         })
     }
@@ -344,14 +370,16 @@ fn by_hand(source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<(), Errno> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// Gives a copy the mode and the time of change of what it was copied from.
+/// Gives a copy its mode, and the time of change of what it was copied from. Other users, setuid and setgid, capabilities and other
+/// extended attributes are not taken over.
 fn take_over(found: &Stat, copy: &OwnedFd) -> Result<(), Errno> {
-    let own = match FileType::from_raw_mode(found.st_mode) {
-        // Or it could not be removed again by anyone but root.
-        FileType::Directory => Mode::RWXU,
-        _ => Mode::empty(),
+    let own = Mode::from_raw_mode(found.st_mode);
+    let mode = match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => DIRECTORY_MODE,
+        _ if own.contains(Mode::XUSR) => PROGRAM_MODE,
+        _ => FILE_MODE,
     };
-    fchmod(copy, Mode::from_raw_mode(found.st_mode & KEPT_MODE) | own)?;
+    fchmod(copy, Mode::from_raw_mode(mode))?;
     let changed = Timespec {
         tv_sec: found.st_mtime as _,
         tv_nsec: found.st_mtime_nsec as _,
@@ -395,15 +423,30 @@ fn kind_name(kind: FileType) -> &'static str {
     }
 }
 
-/// The error of a system call, with the one an operator can do something about told apart.
 pub(super) fn io_error(what: &'static str, path: &Path, errno: Errno) -> CopyError {
-    match errno {
-        Errno::NOSPC | Errno::DQUOT => CopyError::NoSpace,
-        _ => CopyError::Io {
-            what,
-            path: path.to_owned(),
-            source: io::Error::from(errno),
-        },
+    CopyError::Io {
+        what,
+        path: path.to_owned(),
+        source: io::Error::from(errno),
+    }
+}
+
+fn unreadable(path: &Path, kind: FileType) -> CopyError {
+    let rights = match kind {
+        FileType::Directory => "rx",
+        _ => "r",
+    };
+    CopyError::Unreadable {
+        path: path.to_owned(),
+        rights,
+    }
+}
+
+/// The user we are, as chown(1) takes it.
+fn our_name() -> String {
+    match rustix::process::geteuid() {
+        user if user.is_root() => "root".to_owned(),
+        user => user.as_raw().to_string(),
     }
 }
 

@@ -1,4 +1,21 @@
 //! Production: what lies on disk for a generation to run from.
+//!
+//! - `layout`: where things lie in the store, what their names mean, who may look in
+//! - `shelf`: what lies there, of one worker from one look
+//! - `copy`: copies a tree that belongs to someone who is trusted less than we are
+//! - `snapshot`: makes snapshots
+//! - `removal`: removes them
+//! - `manifest`: what a snapshot was made of, and with that: accepted
+//! - `accepted`: which snapshots can be started from
+//! - `room`: a full disk, in words
 
+mod accepted;
 mod copy;
+mod layout;
+mod manifest;
+mod removal;
+mod room;
+mod shelf;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;

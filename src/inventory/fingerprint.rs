@@ -1,10 +1,11 @@
 //! By which a change of a worker is known, without reading its files.
 
 use std::fmt::Write as _;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
@@ -50,6 +51,27 @@ impl Fingerprint {
                 .map(|json| hex(Fnv::new().with(&json)))
                 .unwrap_or_default(),
         }
+    }
+}
+
+impl Fingerprint {
+    /// The same for a worker that is handed `secrets`, files elsewhere: what counts of them is what counts of its own files. One of
+    /// them that changes is a change of its settings.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: &[PathBuf]) -> Self {
+        if secrets.is_empty() {
+            return self;
+        }
+        let mut hash = Fnv::new().with(self.config.as_bytes());
+        for path in secrets {
+            hash = hash.with(path.as_os_str().as_bytes()).with(&[0]);
+            hash = match path.metadata() {
+                Ok(metadata) => seen(hash, &metadata),
+                Err(_) => hash.with(b"missing"),
+            };
+        }
+        self.config = hex(hash);
+        self
     }
 }
 
@@ -130,13 +152,17 @@ fn files(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> String {
         let relative = entry.path().strip_prefix(directory).unwrap_or(entry.path());
         // A path can hold anything but NUL, so that the end of it is certain; the numbers have a fixed length.
         hash = hash.with(relative.as_os_str().as_bytes()).with(&[0]);
-        hash = hash.with(&metadata.size().to_le_bytes());
-        hash = hash.with(&metadata.mtime().to_le_bytes());
-        hash = hash.with(&metadata.mtime_nsec().to_le_bytes());
-        hash = hash.with(&metadata.ino().to_le_bytes());
-        hash = hash.with(&metadata.mode().to_le_bytes());
+        hash = seen(hash, &metadata);
     }
     hex(hash)
+}
+
+fn seen(hash: Fnv, metadata: &Metadata) -> Fnv {
+    hash.with(&metadata.size().to_le_bytes())
+        .with(&metadata.mtime().to_le_bytes())
+        .with(&metadata.mtime_nsec().to_le_bytes())
+        .with(&metadata.ino().to_le_bytes())
+        .with(&metadata.mode().to_le_bytes())
 }
 
 fn hex(hash: Fnv) -> String {
@@ -165,6 +191,24 @@ impl Fnv {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_changes_changes_the_settings_of_its_worker() {
+        let secret = std::env::temp_dir().join(format!("tqserver-secret-{}", std::process::id()));
+        let seen = || {
+            let nothing = Fingerprint::default();
+            nothing.with_secrets(std::slice::from_ref(&secret)).config
+        };
+        let missing = seen();
+        std::fs::write(&secret, "one").unwrap();
+        let first = seen();
+        assert_eq!(first, seen());
+        std::fs::write(&secret, "another").unwrap();
+        let second = seen();
+        std::fs::remove_file(&secret).unwrap();
+        assert!(missing != first && first != second && missing != second);
+        assert_eq!(Fingerprint::default().with_secrets(&[]).config, "");
+    }
 
     #[test]
     fn the_hash_is_fnv_1a() {

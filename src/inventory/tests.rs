@@ -35,6 +35,15 @@ impl Yard {
         scan(&Settings::defaults_at(self.directory.path()), mode).unwrap()
     }
 
+    /// The settings with `workers` and `more` beside it as directories of workers.
+    fn two(&self) -> Settings {
+        let project = self.directory.path();
+        Settings {
+            workers_directories: vec![project.join("workers"), project.join("more")],
+            ..Settings::defaults_at(project)
+        }
+    }
+
     fn names(&self) -> Vec<String> {
         let inventory = self.scan(Mode::Production);
         inventory
@@ -246,4 +255,142 @@ fn files_that_come_and_go_during_a_scan_are_no_error() {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_worker_in_an_earlier_directory_hides_the_same_name_in_a_later_one() {
+    let yard = Yard::with(&[
+        "a/bin/a",
+        "off/bin/off",
+        "../more/a/bin/a",
+        "../more/a/inner/bin/inner",
+        "../more/b/bin/b",
+        "../more/linked/bin/linked",
+        "../more/off/bin/off",
+    ]);
+    yard.write("off/config/worker.yaml", "enabled: false");
+    symlink("a", yard.path("linked")).unwrap();
+    let settings = yard.two();
+    let inventory = scan(&settings, Mode::Production).unwrap();
+    let more = yard.directory.path().join("more");
+    let found: Vec<(&str, &Path)> = inventory
+        .workers
+        .iter()
+        .map(|(name, found)| (name.as_str(), found.directory.as_path()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("a", yard.path("a").as_path()),
+            ("a.inner", more.join("a/inner").as_path()),
+            ("b", more.join("b").as_path()),
+            ("off", yard.path("off").as_path()),
+        ]
+    );
+    let name = |name: &str| WorkerName::parse(name).unwrap();
+    assert_eq!(inventory.workers[&name("off")].status, Status::Disabled);
+    assert!(inventory.workers[&name("a")].nested.is_empty());
+    assert_eq!(
+        inventory.hidden,
+        ["a", "linked", "off"].map(|name| more.join(name))
+    );
+    assert_eq!(inventory.strays.len(), 1, "{:?}", inventory.strays);
+
+    assert_eq!(directory_of(&settings, &name("a")), yard.path("a"));
+    assert_eq!(directory_of(&settings, &name("b")), more.join("b"));
+    assert_eq!(directory_of(&settings, &name("gone")), yard.path("gone"));
+}
+
+#[test]
+fn a_directory_in_the_list_may_be_missing_and_not_unreadable() {
+    let yard = Yard::with(&["a/bin/a"]);
+    let settings = yard.two();
+    let more = yard.directory.path().join("more");
+    assert_eq!(scan(&settings, Mode::Production).unwrap().workers.len(), 1);
+
+    let refused = || scan(&settings, Mode::Production).unwrap_err();
+    fs::write(&more, "").unwrap();
+    assert_eq!(refused().directories, [more.as_path()]);
+    fs::remove_file(&more).unwrap();
+    symlink("unmounted", &more).unwrap();
+    assert_eq!(refused().directories, [more.as_path()]);
+    fs::remove_file(&more).unwrap();
+
+    fs::rename(yard.path(""), &more).unwrap();
+    let inventory = scan(&settings, Mode::Production).unwrap();
+    let found: Vec<_> = inventory.workers.values().collect();
+    assert_eq!(found[0].directory, more.join("a"));
+    fs::remove_dir_all(&more).unwrap();
+    let text = refused().to_string();
+    assert!(
+        text.contains("workers', '") && text.contains("more'"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_hostile_configuration_is_refused_and_no_other_worker_suffers() {
+    let yard = Yard::with(&[
+        "good/bin/good",
+        "fifo/config/x",
+        "link/config/x",
+        "outside/config/x",
+    ]);
+    let mut random = fastrand::Rng::with_seed(7);
+    let garbage: Vec<u8> = (0..1 << 20).map(|_| random.u8(..)).collect();
+    let text: Vec<u8> = garbage.iter().map(|byte| byte & 0x7f).collect();
+    let larger = vec![b'#'; (1 << 20) + 1];
+    let lines: String = (0..10_000)
+        .map(|line| format!("key{line}: root\n"))
+        .collect();
+    for (name, content) in [
+        ("garbage", garbage.as_slice()),
+        ("text", &text),
+        ("larger", &larger),
+        ("lines", lines.as_bytes()),
+        ("user", b"user: root"),
+        ("climber", b"command: [../../bin/sh]"),
+        (
+            "thief",
+            format!("command: [{}]", yard.path("good/bin/good").display()).as_bytes(),
+        ),
+    ] {
+        yard.write(&format!("{name}/bin/{name}"), "");
+        fs::create_dir(yard.path(name).join("config")).unwrap();
+        fs::write(yard.path(name).join("config/worker.yaml"), content).unwrap();
+    }
+    let permissions = rustix::fs::Mode::from_raw_mode(0o600);
+    let fifo = yard.path("fifo/config/worker.yaml");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        permissions,
+        0,
+    )
+    .unwrap();
+    symlink("/etc/passwd", yard.path("link/config/worker.yaml")).unwrap();
+    fs::remove_dir_all(yard.path("outside/config")).unwrap();
+    symlink("/etc", yard.path("outside/config")).unwrap();
+
+    let inventory = yard.scan(Mode::Production);
+    for (name, found) in &inventory.workers {
+        match &found.status {
+            Status::Refused(problems) => {
+                let text = problems.to_string();
+                assert!(text.len() < 40_000, "{name}: {} bytes", text.len());
+                assert!(
+                    !text.contains("root:") && !text.contains('\0'),
+                    "{name}: {text}"
+                );
+            }
+            status => assert_eq!(name.as_str(), "good", "{status:?}"),
+        }
+    }
+    assert_eq!(
+        inventory.workers.len(),
+        10,
+        "{:?}",
+        inventory.workers.keys()
+    );
 }

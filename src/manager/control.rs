@@ -2,6 +2,8 @@
 //!
 //! `busctl introspect org.tqserver.Manager1 /org/tqserver/Manager1` shows it; the command line is one of its clients.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use zbus::message::Header;
@@ -9,8 +11,9 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
 
 use super::look::LookError;
-use crate::names::WorkerName;
+use crate::names::{Generation, WorkerName};
 use crate::plan::{Note, Severity};
+use crate::systemd::authorise;
 
 /// Its name on the bus, which is also the lock: one manager for one systemd.
 pub const NAME: &str = "org.tqserver.Manager1";
@@ -95,17 +98,51 @@ pub enum ControlError {
     InvalidArgument(String),
     /// The manager is about to end.
     Ending(String),
+    /// Who asks may not.
+    NotPermitted(String),
+}
+
+/// The polkit actions of what changes something (`packaging/polkit-1/`).
+const MAY_RELOAD: &str = "org.tqserver.reload";
+const MAY_ROLL_BACK: &str = "org.tqserver.rollback";
+
+/// Which workers a reload is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// This one.
+    Worker(WorkerName),
+    /// All that have, or had, their directory below this one.
+    Below(PathBuf),
+}
+
+/// How a request is answered.
+pub(super) type Reply = oneshot::Sender<Result<Vec<WorkerOutcome>, Refused>>;
+
+/// Why a request was not carried out at all.
+#[derive(Clone, Debug)]
+pub(super) enum Refused {
+    /// What lies on disk can not be looked at.
+    Look(LookError),
+    /// What was asked for is not there.
+    Argument(String),
 }
 
 /// A request to the manager's loop.
 pub(super) enum Request {
     Reload {
-        only: Vec<WorkerName>,
+        only: Vec<Which>,
         force: bool,
         dry_run: bool,
         /// Who is told of the progress.
         caller: Option<String>,
-        reply: oneshot::Sender<Result<Vec<WorkerOutcome>, LookError>>,
+        reply: Reply,
+    },
+    Rollback {
+        worker: WorkerName,
+        /// Which to go back to; `None`: the one before.
+        generation: Option<Generation>,
+        caller: Option<String>,
+        reply: Reply,
     },
     Status {
         reply: oneshot::Sender<Vec<WorkerStatus>>,
@@ -126,18 +163,19 @@ pub(super) struct Manager1 {
     )
 )]
 impl Manager1 {
-    /// Replaces the generations of changed workers and returns when the new ones serve, or failed. `workers`: these; empty: all.
-    /// `force`: also what has not changed. `dry_run`: only tell what would be done.
+    /// Replaces the generations of changed workers and returns when the new ones serve, or failed. `workers`: these; empty: all; one
+    /// that begins with '/' is a directory, and means all workers below it. `force`: also what has not changed. `dry_run`: only tell what would be done.
     async fn reload(
         &self,
         workers: Vec<String>,
         force: bool,
         dry_run: bool,
         #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<WorkerOutcome>, ControlError> {
-        let only: Result<Vec<_>, _> = workers.iter().map(|name| WorkerName::parse(name)).collect();
-        let only = only.map_err(|error| ControlError::InvalidArgument(error.to_string()))?;
-        let caller = header.sender().map(ToString::to_string);
+        let only: Result<Vec<_>, _> = workers.iter().map(|word| which(word)).collect();
+        let only = only?;
+        let caller = permitted(connection, &header, MAY_RELOAD).await?;
         let (reply, answer) = oneshot::channel();
         let request = Request::Reload {
             only,
@@ -146,12 +184,30 @@ impl Manager1 {
             caller,
             reply,
         };
-        self.requests.send(request).await.map_err(|_| ending())?;
-        match answer.await {
-            Ok(Ok(outcomes)) => Ok(outcomes),
-            Ok(Err(error)) => Err(ControlError::BadConfiguration(error.to_string())),
-            Err(_) => Err(ending()),
-        }
+        self.carry_out(request, answer).await
+    }
+
+    /// Makes a generation of the files of an accepted one before it, and returns when it serves, or failed. `generation`: this one;
+    /// 0: the one before the one that serves.
+    async fn rollback(
+        &self,
+        worker: &str,
+        generation: u64,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<WorkerOutcome, ControlError> {
+        let worker = WorkerName::parse(worker);
+        let worker = worker.map_err(|error| ControlError::InvalidArgument(error.to_string()))?;
+        let caller = permitted(connection, &header, MAY_ROLL_BACK).await?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Rollback {
+            worker,
+            generation: (generation > 0).then_some(Generation(generation)),
+            caller,
+            reply,
+        };
+        let outcomes = self.carry_out(request, answer).await?;
+        outcomes.into_iter().next().ok_or_else(ending)
     }
 
     /// All workers as they are now.
@@ -184,6 +240,46 @@ impl Manager1 {
         severity: &str,
         text: &str,
     ) -> zbus::Result<()>;
+}
+
+impl Manager1 {
+    async fn carry_out(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<Result<Vec<WorkerOutcome>, Refused>>,
+    ) -> Result<Vec<WorkerOutcome>, ControlError> {
+        self.requests.send(request).await.map_err(|_| ending())?;
+        match answer.await {
+            Ok(Ok(outcomes)) => Ok(outcomes),
+            Ok(Err(Refused::Look(error))) => Err(ControlError::BadConfiguration(error.to_string())),
+            Ok(Err(Refused::Argument(sentence))) => Err(ControlError::InvalidArgument(sentence)),
+            Err(_) => Err(ending()),
+        }
+    }
+}
+
+/// A worker's name, or a directory of workers.
+fn which(word: &str) -> Result<Which, ControlError> {
+    if word.starts_with('/') {
+        return Ok(Which::Below(PathBuf::from(word)));
+    }
+    let name = WorkerName::parse(word);
+    let name = name.map_err(|error| ControlError::InvalidArgument(error.to_string()))?;
+    Ok(Which::Worker(name))
+}
+
+/// Who asks, if they may.
+async fn permitted(
+    connection: &Connection,
+    header: &Header<'_>,
+    action: &str,
+) -> Result<Option<String>, ControlError> {
+    let caller = header.sender().map(ToString::to_string);
+    if let Some(sender) = &caller {
+        let allowed = authorise(connection, sender, action).await;
+        allowed.map_err(ControlError::NotPermitted)?;
+    }
+    Ok(caller)
 }
 
 fn ending() -> ControlError {

@@ -1,25 +1,29 @@
 //! What the manager's loop holds between two events, and how each kind of event is taken.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Progress;
-use super::control::{Request, WorkerOutcome};
+use super::control::{Refused, Reply, Request, Which, WorkerOutcome};
 use super::link::{LinkEvent, Outbox, Questions};
 use super::look::{self, LookError, Sight};
-use super::perform::{Performer, Tasks};
+use super::perform::{Launch, Performer, Tasks};
 use super::report::told;
 use crate::config::Settings;
+use crate::deploy::snapshot::Store;
+use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Look, Reason, Spec, Stage, WorkerView};
 use crate::wire::{ToManager, ToProxy};
 
+/// How long changes are gathered before they are told in a line.
+const TELL_AFTER: Duration = Duration::from_millis(200);
 /// How often files that stand in for a journal are looked after.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// Wait before the workers' directory is looked for again that was not there at the start (a file system that is mounted late).
@@ -45,17 +49,31 @@ pub(super) enum Wanted {
     Start,
     Retry(WorkerName),
     Reload {
-        only: Vec<WorkerName>,
+        only: Vec<Which>,
         force: bool,
         dry_run: bool,
-        caller: Option<String>,
-        reply: Option<oneshot::Sender<Result<Vec<WorkerOutcome>, LookError>>>,
+        caller: Caller,
+    },
+    Rollback {
+        worker: WorkerName,
+        generation: Option<Generation>,
+        caller: Caller,
     },
 }
 
+/// Who waits for the end of something.
+#[derive(Default)]
 pub(super) struct Caller {
     pub(super) name: Option<String>,
-    pub(super) reply: Option<oneshot::Sender<Result<Vec<WorkerOutcome>, LookError>>>,
+    pub(super) reply: Option<Reply>,
+}
+
+impl Caller {
+    pub(super) fn answer(self, answer: Result<Vec<WorkerOutcome>, Refused>) {
+        if let Some(reply) = self.reply {
+            let _ = reply.send(answer);
+        }
+    }
 }
 
 pub(super) struct Core {
@@ -75,11 +93,15 @@ pub(super) struct Core {
     pub(super) looking: Looking,
     looks: VecDeque<Wanted>,
     pub(super) callers: HashMap<u64, Caller>,
+    /// Generations of another version of this program: they go when ours serve.
+    strangers: Vec<Instance>,
     /// What the generations are made of whose log may be asked for.
     specs: HashMap<Instance, Spec>,
     next_reload: u64,
-    progress: watch::Sender<Progress>,
+    pub(super) progress: watch::Sender<Progress>,
     trim_at: Instant,
+    /// When the changes since the last time are told in a line.
+    tell_at: Option<Instant>,
     /// When the first look is tried again, if it could not be taken.
     start_at: Option<Instant>,
     first_look_done: bool,
@@ -117,10 +139,12 @@ impl Core {
             looking: None,
             looks: VecDeque::new(),
             callers: HashMap::new(),
+            strangers: Vec::new(),
             specs: HashMap::new(),
             next_reload: 1,
             progress,
             trim_at: Instant::now() + TRIM_EVERY,
+            tell_at: None,
             start_at: None,
             first_look_done: false,
             published: 0,
@@ -131,18 +155,20 @@ impl Core {
     }
 
     /// Takes over what runs and looks at what lies on disk.
-    pub(super) fn begin(&mut self, found: Vec<Found>) {
+    pub(super) fn begin(&mut self, found: Vec<Found>, strangers: Vec<Instance>) {
         self.specs = found
             .iter()
             .map(|found| (found.instance.clone(), found.spec.clone()))
             .collect();
         self.step(Event::Adopted(found));
+        self.step(Event::Strangers(strangers.clone()));
+        self.strangers = strangers;
         self.looks.push_back(Wanted::Start);
     }
 
     pub(super) fn deadline(&self) -> Instant {
         let fleet = self.fleet.deadline().map(|moment| self.started + moment);
-        let due = fleet.into_iter().chain(self.start_at);
+        let due = fleet.into_iter().chain(self.start_at).chain(self.tell_at);
         due.fold(self.trim_at, Instant::min)
     }
 
@@ -150,6 +176,9 @@ impl Core {
         if self.trim_at <= Instant::now() {
             self.performer.journal.trim();
             self.trim_at = Instant::now() + TRIM_EVERY;
+        }
+        if self.tell_at.take_if(|at| *at <= Instant::now()).is_some() {
+            self.tell_summary();
         }
         if self.start_at.take_if(|at| *at <= Instant::now()).is_some() {
             self.looks.push_back(Wanted::Start);
@@ -167,6 +196,7 @@ impl Core {
         for action in actions {
             self.perform(action);
         }
+        self.tell_at.get_or_insert(Instant::now() + TELL_AFTER);
         self.tell_settled();
     }
 
@@ -181,9 +211,19 @@ impl Core {
                 spec,
                 source,
                 address,
+                accepted,
             } => {
                 self.specs.insert(instance.clone(), spec.clone());
-                performer.launch(tasks, instance, spec, source, address, grace);
+                let launch = Launch {
+                    instance,
+                    spec,
+                    source,
+                    address,
+                    workers: self.settings.workers_directories.clone(),
+                    accepted,
+                    stop_timeout: grace,
+                };
+                performer.launch(tasks, launch);
             }
             Action::Accept(instance, spec) => performer.accept(tasks, instance, spec),
             Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
@@ -291,6 +331,11 @@ impl Core {
         if self.fleet.view().iter().all(is_tried) {
             self.progress
                 .send_modify(|progress| progress.settled = true);
+            let grace = self.settings.shutdown_grace;
+            for stranger in std::mem::take(&mut self.strangers) {
+                self.performer
+                    .stop(&mut self.tasks, stranger, None, false, grace);
+            }
         }
     }
 
@@ -325,82 +370,79 @@ impl Core {
         let Some((wanted, _)) = self.looking.take() else {
             return;
         };
-        let sight = match (seen, wanted) {
-            (Ok(sight), wanted) => (sight, wanted),
-            (Err(error), Wanted::Reload { reply, .. }) => {
-                tracing::error!("reload refused, the running configuration stays:\n{error}");
-                if let Some(reply) = reply {
-                    let _ = reply.send(Err(error));
-                }
-                return;
+        let sight = match seen {
+            Ok(mut sight) => {
+                let known = self.specs.iter();
+                let known = known.map(|(instance, spec)| (&instance.worker, &*spec.directory));
+                sight.add_out_of_reach(known);
+                sight
             }
-            (Err(error), Wanted::Start) => {
+            Err(error) => return self.blind(wanted, error),
+        };
+        match wanted {
+            Wanted::Start => self.start(sight),
+            Wanted::Retry(name) => self.looked(Look::Retry(name), sight.workers),
+            Wanted::Reload {
+                only,
+                force,
+                dry_run: true,
+                caller,
+            } => {
+                let only = self.expand(only, &sight);
+                let preview = match &only {
+                    Some(only) => self.fleet.preview(&sight.workers, only, force),
+                    None => BTreeMap::new(),
+                };
+                let outcomes = preview.iter();
+                caller.answer(Ok(outcomes
+                    .map(|(worker, outcome)| told(worker, outcome, true))
+                    .collect()));
+            }
+            Wanted::Reload {
+                only,
+                force,
+                caller,
+                ..
+            } => self.reload(sight, only, force, caller),
+            Wanted::Rollback {
+                worker,
+                generation,
+                caller,
+            } => self.roll_back(sight, worker, generation, caller),
+        }
+    }
+
+    /// What lies on disk could not be looked at.
+    fn blind(&mut self, wanted: Wanted, error: LookError) {
+        match wanted {
+            Wanted::Reload { caller, .. } | Wanted::Rollback { caller, .. } => {
+                tracing::error!(
+                    message_id = messages::RELOAD_REFUSED,
+                    "reload refused, the running configuration stays:\n{error}"
+                );
+                caller.answer(Err(Refused::Look(error)));
+            }
+            Wanted::Start => {
                 tracing::error!(
                     "the workers can not be read; tried again until they can:\n{error}"
                 );
                 self.start_at = Some(Instant::now() + START_AGAIN);
-                return;
             }
-            (Err(error), Wanted::Retry(name)) => {
+            Wanted::Retry(name) => {
                 // It stays to be tried, as if it alone were wrong.
-                let workers =
-                    BTreeMap::from([(name.clone(), Err(Reason::Unusable(error.to_string())))]);
-                let (look, snapshots) = (Look::Retry(name), BTreeMap::new());
-                self.step(Event::Looked {
-                    look,
-                    workers,
-                    snapshots,
-                });
-                return;
+                let reason = Reason::Refused(error.to_string());
+                let workers = BTreeMap::from([(name.clone(), Err(reason))]);
+                self.looked(Look::Retry(name), workers);
             }
-        };
-        match sight {
-            (sight, Wanted::Start) => self.start(sight),
-            (sight, Wanted::Retry(name)) => {
-                let look = Look::Retry(name);
-                self.step(Event::Looked {
-                    look,
-                    workers: sight.workers,
-                    snapshots: BTreeMap::new(),
-                });
-            }
-            (
-                sight,
-                Wanted::Reload {
-                    only,
-                    force,
-                    dry_run: true,
-                    reply,
-                    ..
-                },
-            ) => {
-                let preview = self.fleet.preview(&sight.workers, &only, force);
-                if let Some(reply) = reply {
-                    let _ = reply.send(Ok(preview
-                        .into_iter()
-                        .map(|(worker, outcome)| told(&worker, &outcome, true))
-                        .collect()));
-                }
-            }
-            (
-                sight,
-                Wanted::Reload {
-                    only,
-                    force,
-                    caller,
-                    reply,
-                    ..
-                },
-            ) => self.reload(
-                sight,
-                only,
-                force,
-                Caller {
-                    name: caller,
-                    reply,
-                },
-            ),
         }
+    }
+
+    fn looked(&mut self, look: Look, workers: BTreeMap<WorkerName, Result<Spec, Reason>>) {
+        self.step(Event::Looked {
+            look,
+            workers,
+            snapshots: BTreeMap::new(),
+        });
     }
 
     fn start(&mut self, sight: Sight) {
@@ -408,8 +450,9 @@ impl Core {
         let store = self.performer.store.clone();
         let snapshots = match &store {
             Some(store) => {
-                // What was never accepted is of no use to anybody.
                 let snapshots = look::snapshots(store, &sight);
+                self.make_room_for_unaccepted(store, &snapshots);
+                // What was never accepted is of no use to anybody.
                 for worker in store.workers() {
                     let view = view.iter().filter(|view| view.name == worker);
                     let runs = view.flat_map(|view| &view.generations);
@@ -426,11 +469,30 @@ impl Core {
             None => BTreeMap::new(),
         };
         self.first_look_done = true;
+        // Where nothing was ever accepted there is nothing to protect, and who installs a server wants to see it work.
+        let untried = store.is_none() || snapshots.is_empty();
         self.step(Event::Looked {
-            look: Look::Start,
+            look: Look::Start { untried },
             workers: sight.workers,
             snapshots,
         });
+    }
+
+    /// A manager that was killed may have left snapshots that were not accepted: until they are cleared away their numbers are taken.
+    fn make_room_for_unaccepted(
+        &mut self,
+        store: &Store,
+        accepted: &BTreeMap<WorkerName, (Generation, Spec)>,
+    ) {
+        let newest = |worker: WorkerName| {
+            let last = store.generations(&worker).into_iter().max()?;
+            let is_newer = accepted
+                .get(&worker)
+                .is_none_or(|(newest, _)| *newest < last);
+            is_newer.then(|| Instance::new(worker, last))
+        };
+        let unaccepted = store.workers().into_iter().filter_map(newest).collect();
+        self.step(Event::Strangers(unaccepted));
     }
 
     /// Nobody waits for it.
@@ -443,26 +505,40 @@ impl Core {
     // ---- requests -------------------------------------------------------------------------------------------------------------
 
     pub(super) fn asked(&mut self, request: Request) {
-        match request {
+        let wanted = match request {
+            Request::Status { reply } => return self.report(reply),
             // Without an answer the caller is told that the manager is about to end.
-            Request::Reload { .. } if self.ending => {}
+            _ if self.ending => return,
             Request::Reload {
                 only,
                 force,
                 dry_run,
-                caller,
+                caller: name,
                 reply,
-            } => {
-                self.looks.push_back(Wanted::Reload {
-                    only,
-                    force,
-                    dry_run,
-                    caller,
+            } => Wanted::Reload {
+                only,
+                force,
+                dry_run,
+                caller: Caller {
+                    name,
                     reply: Some(reply),
-                });
-            }
-            Request::Status { reply } => self.report(reply),
-        }
+                },
+            },
+            Request::Rollback {
+                worker,
+                generation,
+                caller: name,
+                reply,
+            } => Wanted::Rollback {
+                worker,
+                generation,
+                caller: Caller {
+                    name,
+                    reply: Some(reply),
+                },
+            },
+        };
+        self.looks.push_back(wanted);
     }
 
     pub(super) fn reload_from_signal(&mut self) {
@@ -471,12 +547,38 @@ impl Core {
             only: Vec::new(),
             force: false,
             dry_run: false,
-            caller: None,
-            reply: None,
+            caller: Caller::default(),
         });
     }
 
-    fn reload(&mut self, sight: Sight, only: Vec<WorkerName>, force: bool, caller: Caller) {
+    /// The workers that are meant; `None`: none, and not all.
+    fn expand(&self, only: Vec<Which>, sight: &Sight) -> Option<Vec<WorkerName>> {
+        if only.is_empty() {
+            return Some(Vec::new());
+        }
+        let mut names = BTreeSet::new();
+        for which in only {
+            match which {
+                Which::Worker(name) => {
+                    names.insert(name);
+                }
+                Which::Below(directory) => {
+                    let lies = |spec: &Spec| spec.directory.starts_with(&directory);
+                    let there = sight.workers.iter().filter(|(name, found)| match found {
+                        Ok(spec) => lies(spec),
+                        Err(_) => directory.join(name.directory()).is_dir(),
+                    });
+                    names.extend(there.map(|(name, _)| name.clone()));
+                    let known = self.specs.iter().filter(|(_, spec)| lies(spec));
+                    names.extend(known.map(|(instance, _)| instance.worker.clone()));
+                }
+            }
+        }
+        (!names.is_empty()).then(|| names.into_iter().collect())
+    }
+
+    /// Takes what a look for somebody who asked has brought: a number for the request, and the server's settings as they are now.
+    fn take_over(&mut self, sight: &Sight, caller: Caller) -> u64 {
         if !self.first_look_done {
             // What was accepted comes first, whatever is deployed by now.
             self.start_at = None;
@@ -485,14 +587,42 @@ impl Core {
         let id = self.next_reload;
         self.next_reload += 1;
         self.callers.insert(id, caller);
+        self.tell_reloading();
+        id
+    }
+
+    fn reload(&mut self, sight: Sight, only: Vec<Which>, force: bool, caller: Caller) {
+        let Some(only) = self.expand(only, &sight) else {
+            return caller.answer(Ok(Vec::new()));
+        };
+        let id = self.take_over(&sight, caller);
         self.settings = sight.settings;
         let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
         self.step(Event::Configured(policy));
-        let look = Look::Reload { id, only, force };
-        self.step(Event::Looked {
-            look,
-            workers: sight.workers,
-            snapshots: BTreeMap::new(),
+        self.looked(Look::Reload { id, only, force }, sight.workers);
+    }
+
+    fn roll_back(
+        &mut self,
+        sight: Sight,
+        worker: WorkerName,
+        generation: Option<Generation>,
+        caller: Caller,
+    ) {
+        let serving = self.fleet.serving(&worker);
+        let found = match &self.performer.store {
+            Some(store) => look::to_roll_back_to(store, &sight, &worker, serving, generation),
+            None => Err("in development nothing is kept to go back to".to_owned()),
+        };
+        let (generation, spec) = match found {
+            Ok(found) => found,
+            Err(sentence) => return caller.answer(Err(Refused::Argument(sentence))),
+        };
+        let id = self.take_over(&sight, caller);
+        self.step(Event::Rollback {
+            id,
+            instance: Instance::new(worker, generation),
+            spec: Box::new(spec),
         });
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::pair;
 use crate::builder;
 use crate::config::{Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Manifest, Store};
@@ -27,6 +28,27 @@ pub(super) struct Record {
 pub(super) struct Sight {
     pub(super) settings: Settings,
     pub(super) workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
+    /// Directories that could not be looked into, and why: what is known to be in them is not gone.
+    out_of_reach: Vec<(PathBuf, String)>,
+}
+
+impl Sight {
+    /// Adds those of the workers in `known`, by directory, that may well be where it could not be looked: nothing is stopped for that.
+    pub(super) fn add_out_of_reach<'a>(
+        &mut self,
+        known: impl Iterator<Item = (&'a WorkerName, &'a Path)>,
+    ) {
+        for (name, directory) in known {
+            let found = self
+                .out_of_reach
+                .iter()
+                .find(|(place, _)| directory.starts_with(place));
+            if let Some((_, reason)) = found {
+                let unusable = || Err(Reason::Unusable(reason.clone()));
+                self.workers.entry(name.clone()).or_insert_with(unusable);
+            }
+        }
+    }
 }
 
 /// Why nothing could be seen.
@@ -65,54 +87,132 @@ pub(super) fn look(
             stray.reason
         );
     }
+    for hidden in &inventory.hidden {
+        tracing::debug!(
+            "{} is hidden by a worker of the same name in an earlier directory of workers",
+            hidden.display()
+        );
+    }
     let workers = inventory.workers.into_iter().filter_map(|(name, found)| {
         let spec = match found.status {
             Status::Disabled => return None,
             Status::Refused(problems) => Err(Reason::Unusable(problems.to_string())),
-            Status::Enabled(settings) => Ok(Spec {
-                settings: *settings,
-                fingerprint: found.fingerprint,
+            Status::Enabled(worker) => Ok(Spec {
+                fingerprint: found
+                    .fingerprint
+                    .with_secrets(&pair::credential_files(&settings.file, &worker)),
+                settings: *worker,
                 directory: found.directory,
                 public: found.public,
                 nested: found.nested,
+                passed_over: None,
             }),
         };
         Some((name, spec))
     });
     let workers = workers.collect();
-    Ok(Sight { settings, workers })
+    let strays = inventory.strays.into_iter();
+    let strays = strays.map(|stray| {
+        let reason = format!(
+            "{} is left out: {}",
+            stray.directory.display(),
+            stray.reason
+        );
+        (stray.directory, reason)
+    });
+    let missing = settings.workers_directories.iter();
+    let missing = missing.filter(|directory| !directory.exists());
+    let missing = missing.map(|directory| {
+        let reason = format!(
+            "the directory of workers {} is gone; put it back, empty if its workers are to go",
+            directory.display()
+        );
+        (directory.clone(), reason)
+    });
+    let out_of_reach = strays.chain(missing).collect();
+    Ok(Sight {
+        settings,
+        workers,
+        out_of_reach,
+    })
 }
 
 /// Accepted snapshots, the newest of each worker, with what they were made of.
 pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (Generation, Spec)> {
-    let newest = |name: &WorkerName| {
-        store
-            .generations(name)
-            .into_iter()
-            .rev()
-            .find_map(|generation| {
-                let instance = Instance::new(name.clone(), generation);
-                let manifest = store.manifest(&instance).ok().flatten()?;
-                Some((
-                    generation,
-                    spec_of(
-                        manifest,
-                        store.latest_assets(&instance).is_some(),
-                        sight,
-                        name,
-                    ),
-                ))
-            })
+    let (newest, problems) = store.newest_accepted();
+    for problem in problems {
+        tracing::warn!(
+            "{}; the snapshot before it is used, if there is one",
+            super::explain(&problem)
+        );
+    }
+    let found = newest.into_iter().map(|(name, accepted)| {
+        let spec = spec_of(accepted.manifest, accepted.assets.is_some(), sight, &name);
+        (name, (accepted.generation, spec))
+    });
+    found.collect()
+}
+
+/// The accepted generation to go back to: `wanted`, or else the newest before the one that serves, with what it was made of.
+pub(super) fn to_roll_back_to(
+    store: &Store,
+    sight: &Sight,
+    worker: &WorkerName,
+    serving: Option<Generation>,
+    wanted: Option<Generation>,
+) -> Result<(Generation, Spec), String> {
+    let Some(on_disk) = sight.workers.get(worker) else {
+        return Err(format!("there is no worker '{worker}'"));
     };
-    store
-        .workers()
-        .into_iter()
-        .filter_map(|name| newest(&name).map(|found| (name, found)))
-        .collect()
+    let accepted = store.accepted(worker);
+    let kept = || {
+        let others = accepted.iter().filter(|other| Some(**other) != serving);
+        let numbers: Vec<String> = others.map(ToString::to_string).collect();
+        match numbers.is_empty() {
+            true => "no other that was accepted is kept".to_owned(),
+            false => format!("accepted and kept: {}", numbers.join(", ")),
+        }
+    };
+    let previous = || match serving {
+        Some(serving) => store.previous(worker, serving),
+        None => accepted.first().copied(),
+    };
+    let generation = match wanted {
+        Some(wanted) if Some(wanted) == serving => Err(format!(
+            "generation {wanted} of '{worker}' serves already; {}",
+            kept()
+        )),
+        Some(wanted) if accepted.contains(&wanted) => Ok(wanted),
+        Some(wanted) => Err(format!(
+            "there is no generation {wanted} of '{worker}' to go back to; {}",
+            kept()
+        )),
+        None => previous().ok_or_else(|| {
+            format!(
+                "there is nothing different to go back to of '{worker}'; {}",
+                kept()
+            )
+        }),
+    }?;
+    let instance = Instance::new(worker.clone(), generation);
+    let manifest = store.manifest(&instance);
+    let manifest = manifest.map_err(|error| super::explain(&error))?;
+    let manifest =
+        manifest.ok_or_else(|| format!("generation {generation} of '{worker}' is gone"))?;
+    let assets = store.latest_assets(&instance).is_some();
+    let mut spec = spec_of(manifest, assets, sight, worker);
+    // Whoever rolls back does not want the next reload to bring back what lies there now.
+    spec.passed_over = match on_disk {
+        Ok(disk) if disk.fingerprint.program != spec.fingerprint.program => {
+            Some(disk.fingerprint.clone())
+        }
+        _ => None,
+    };
+    Ok((generation, spec))
 }
 
 fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerName) -> Spec {
-    let directory = sight.settings.workers_directory.join(name.directory());
+    let directory = inventory::directory_of(&sight.settings, name);
     Spec {
         settings: manifest.settings,
         fingerprint: inventory::Fingerprint {
@@ -122,29 +222,31 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
         },
         public: has_assets.then(|| directory.join("public")),
         nested: Vec::new(),
+        passed_over: manifest.passed_over,
         directory,
     }
 }
 
-/// Generations found in systemd, in the plan's words; one whose record can not be read is not ours.
-pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> Vec<Found> {
-    loaded
-        .into_iter()
-        .filter_map(|unit| found(unit, store))
-        .collect()
+/// Generations found in systemd, in the plan's words, and those whose record can not be read: of another version of this program, whose
+/// workers serve until ours do.
+pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> (Vec<Found>, Vec<Instance>) {
+    let (mut ours, mut strangers) = (Vec::new(), Vec::new());
+    for unit in loaded {
+        match serde_json::from_str(&unit.record) {
+            Ok(record) => ours.push(found(unit, record, store)),
+            Err(error) => {
+                tracing::warn!(
+                    "{} was made by another version of TQServer ({error}); it is stopped when the worker serves again",
+                    unit.instance.service_unit()
+                );
+                strangers.push(unit.instance);
+            }
+        }
+    }
+    (ours, strangers)
 }
 
-fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
-    let mut record: Record = match serde_json::from_str(&unit.record) {
-        Ok(record) => record,
-        Err(error) => {
-            tracing::warn!(
-                "{} was made by another version of TQServer and is left alone ({error}); stop it when it is not needed any more",
-                unit.instance.service_unit()
-            );
-            return None;
-        }
-    };
+fn found(unit: Loaded, mut record: Record, store: Option<&Store>) -> Found {
     // Assets may have been replaced since the units were made.
     if let Some(store) = store
         && let Ok(Some(manifest)) = store.manifest(&unit.instance)
@@ -156,7 +258,7 @@ fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
         Address::Unix(_) => unit.listening == Some(true),
         Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
     };
-    Some(Found {
+    Found {
         instance: unit.instance,
         spec: record.spec,
         address: record.address,
@@ -164,16 +266,14 @@ fn found(unit: Loaded, store: Option<&Store>) -> Option<Found> {
         accepted: unit.accepted,
         listening,
         service: unit.service,
-    })
+    }
 }
 
 /// The directory of a generation that is of none of our workers, if there is one.
 pub(super) fn foreign(found: &[Found], settings: &Settings) -> Option<PathBuf> {
     let ours = |found: &&Found| {
-        found
-            .spec
-            .directory
-            .starts_with(&settings.workers_directory)
+        let mut directories = settings.workers_directories.iter();
+        directories.any(|directory| found.spec.directory.starts_with(directory))
     };
     found
         .iter()

@@ -8,10 +8,11 @@ mod core;
 mod journal;
 mod link;
 mod look;
+pub mod pair;
 mod perform;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
@@ -19,9 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Mode, Settings, project_directory};
 use crate::deploy::snapshot::{SnapshotError, Store};
-use crate::names::WorkerName;
 use crate::plan::{Event, Fleet};
-use crate::systemd::{BusError, Systemd, UnitChange};
+use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 
 use self::core::{Core, finished};
 pub use journal::Journal;
@@ -40,7 +40,9 @@ pub struct Options {
     pub port: Option<u16>,
     /// Development or production.
     pub mode: Mode,
-    /// The bus systemd is on.
+    /// Which systemd.
+    pub kind: Kind,
+    /// The bus it is on.
     pub bus: String,
     /// Where the proxy comes from.
     pub door: Door,
@@ -93,6 +95,10 @@ pub enum ManagerError {
 /// What a manager tells whoever started it.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
+    /// Reloads and rollbacks under way.
+    pub reloading: usize,
+    /// What runs, in a line.
+    pub summary: String,
     /// Every worker has been tried once and the proxy serves what came of it.
     pub settled: bool,
     /// Where the proxy listens.
@@ -128,11 +134,13 @@ pub async fn run(
         error => ManagerError::Name(error),
     })?;
     let state_directory = options.state_directory;
-    let snapshots = state_directory
-        .as_ref()
-        .map(|state| state.join("snapshots"));
-    let store = snapshots.map(Store::open).transpose()?;
-    let found = look::adopted(systemd.loaded().await?, store.as_ref());
+    let group = match &options.door {
+        Door::Path { group, .. } => *group,
+        Door::Stream(_) => None,
+    };
+    let open = |state: &PathBuf| Store::open(state, group);
+    let store = state_directory.as_ref().map(open).transpose()?;
+    let (found, strangers) = look::adopted(systemd.loaded().await?, store.as_ref());
     // With both planes in one process everything in our slice is stopped at the end, whatever the mode.
     let is_developers =
         options.mode == Mode::Development || matches!(options.door, Door::Stream(_));
@@ -153,6 +161,8 @@ pub async fn run(
         state_directory,
         journal: options.journal,
         mode: options.mode,
+        kind: options.kind,
+        file: options.settings.file.clone(),
         project: project_directory(&options.settings.file),
         group: options.group,
         turns: Mutex::default(),
@@ -175,7 +185,7 @@ pub async fn run(
         options.runtime_directory,
         progress,
     );
-    core.begin(found);
+    core.begin(found, strangers);
     loop {
         core.look_if_idle();
         let deadline = core.deadline();
@@ -220,19 +230,6 @@ impl std::fmt::Debug for Options {
             .field("mode", &self.mode)
             .field("bus", &self.bus)
             .finish_non_exhaustive()
-    }
-}
-
-/// The directory a worker may write to, which outlives its generations: below the state directory in production, in the worker's own
-/// in development, where there is none.
-pub fn data_directory(
-    state_directory: Option<&Path>,
-    worker: &WorkerName,
-    directory: &Path,
-) -> PathBuf {
-    match state_directory {
-        Some(state) => state.join("data").join(worker.as_str()),
-        None => directory.join("data"),
     }
 }
 

@@ -10,18 +10,19 @@ use tokio::task::JoinSet;
 
 use super::journal::Journal;
 use super::look::{self, Record};
+use super::pair;
 use crate::builder::{self, BuildFailure};
 use crate::config::{Mode, WorkerType};
-use crate::deploy::snapshot::{Manifest, Store};
+use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
-use crate::systemd::{Systemd, UnitPair};
+use crate::systemd::{Kind, Systemd};
 
 /// Longest time one build may take.
 const BUILD: Duration = Duration::from_secs(30 * 60);
-/// Accepted snapshots that are kept besides those that run.
-const KEEP: usize = 2;
+/// Accepted snapshots that are kept, what runs included: there are two to go back to.
+const KEEP: usize = 3;
 
 /// What acting needs.
 pub(super) struct Performer {
@@ -32,12 +33,30 @@ pub(super) struct Performer {
     pub(super) state_directory: Option<PathBuf>,
     pub(super) journal: Journal,
     pub(super) mode: Mode,
+    /// Which systemd.
+    pub(super) kind: Kind,
+    /// server.yaml.
+    pub(super) file: PathBuf,
     /// Where relative paths of server.yaml start.
     pub(super) project: PathBuf,
     /// Group that may connect to workers' sockets: the proxy's.
     pub(super) group: Option<String>,
     /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
     pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A generation that is to be started.
+pub(super) struct Launch {
+    pub(super) instance: Instance,
+    pub(super) spec: Spec,
+    pub(super) source: Source,
+    pub(super) address: Address,
+    /// The directories of workers.
+    pub(super) workers: Vec<PathBuf>,
+    /// Whether it was accepted before.
+    pub(super) accepted: bool,
+    /// How long it may take to exit on SIGTERM.
+    pub(super) stop_timeout: Duration,
 }
 
 /// The tasks of all actions under way.
@@ -59,47 +78,29 @@ impl Performer {
         });
     }
 
-    pub(super) fn launch(
-        self: &Arc<Self>,
-        tasks: &mut Tasks,
-        instance: Instance,
-        spec: Spec,
-        source: Source,
-        address: Address,
-        stop_timeout: Duration,
-    ) {
+    pub(super) fn launch(self: &Arc<Self>, tasks: &mut Tasks, launch: Launch) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            let result = this
-                .start(&instance, spec, source, address, stop_timeout)
-                .await;
-            Event::Launched(instance, result)
+            let instance = launch.instance.clone();
+            Event::Launched(instance, this.start(launch).await)
         });
     }
 
-    async fn start(
-        &self,
-        instance: &Instance,
-        spec: Spec,
-        source: Source,
-        address: Address,
-        stop_timeout: Duration,
-    ) -> Result<Option<PathBuf>, Reason> {
+    async fn start(&self, launch: Launch) -> Result<Option<PathBuf>, Reason> {
+        let Launch {
+            ref instance,
+            spec,
+            source,
+            address,
+            workers,
+            accepted,
+            stop_timeout,
+        } = launch;
         let (files, public) = self.files(instance, &spec, source).await?;
         if spec.settings.kind == WorkerType::Static {
             return Ok(public);
         }
         let command = look::command(&spec, &files, self.mode)?;
-        let output = self.journal.output(instance, &spec.settings, &self.project);
-        if let Some(directory) = output.as_deref().and_then(|file| file.parent()) {
-            std::fs::create_dir_all(directory).map_err(|error| {
-                Reason::Refused(format!(
-                    "make the directory {} of its log: {error}",
-                    directory.display()
-                ))
-            })?;
-        }
-        let data = self.make_data_directory(instance, &spec)?;
         let record = Record {
             spec,
             address,
@@ -112,24 +113,20 @@ impl Performer {
             address,
             public,
         } = record;
-        let pair = UnitPair {
+        let ground = self.ground();
+        ground.enforce_network(&spec.settings)?;
+        let run = pair::Run {
             instance: instance.clone(),
-            route: spec.settings.route,
-            mode: self.mode,
             address,
-            socket_group: self.group.clone(),
-            directory: files,
-            data,
+            files,
             command,
-            env: spec.settings.env,
-            limits: spec.settings.limits,
-            sandbox: None,
-            credentials: Vec::new(),
-            accepted: false,
-            output,
+            workers,
+            accepted,
             stop_timeout,
             record: record_text,
         };
+        let pair = ground.pair(&spec, run)?;
+        ground.make_directories(&pair)?;
         self.systemd
             .start_pair(&pair)
             .await
@@ -137,14 +134,17 @@ impl Performer {
         Ok(public)
     }
 
-    /// Makes the directory the worker may write to.
-    fn make_data_directory(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
-        let state = self.state_directory.as_deref();
-        let data = super::data_directory(state, &instance.worker, &spec.directory);
-        std::fs::create_dir_all(&data).map_err(|error| {
-            Reason::Refused(format!("make its directory {}: {error}", data.display()))
-        })?;
-        Ok(data)
+    /// What is the same for all pairs.
+    fn ground(&self) -> pair::Ground<'_> {
+        pair::Ground {
+            kind: self.kind,
+            mode: self.mode,
+            file: &self.file,
+            project: &self.project,
+            state: self.state_directory.as_deref(),
+            group: self.group.as_deref(),
+            journal: &self.journal,
+        }
     }
 
     /// Where the generation's files and assets are: the worker's directory, or a snapshot made now.
@@ -164,6 +164,8 @@ impl Performer {
                 Source::Directory => {
                     store.create(&instance, &spec.directory, spec.settings.kind, &spec.nested)
                 }
+                Source::Own(_) if store.files(&instance).is_dir() => Ok(store.files(&instance)),
+                Source::Own(_) => Err(SnapshotError::NoSnapshot(instance.clone())),
                 Source::SameAs(earlier) => {
                     store.clone_of(&Instance::new(instance.worker.clone(), earlier), &instance)
                 }
@@ -193,6 +195,7 @@ impl Performer {
                 assets: spec.fingerprint.assets,
                 config: spec.fingerprint.config,
                 settings: spec.settings,
+                passed_over: spec.passed_over,
             };
             blocking(move || {
                 store
@@ -264,20 +267,10 @@ impl Performer {
         let _turn = self.turn(&worker).await;
         let name = worker.clone();
         let pruned = blocking(move || {
-            let accepted = store
-                .generations(&name)
-                .into_iter()
-                .rev()
-                .filter(|generation| {
-                    let instance = Instance::new(name.clone(), *generation);
-                    store
-                        .manifest(&instance)
-                        .is_ok_and(|manifest| manifest.is_some())
-                });
-            let keep: Vec<Generation> = accepted.take(KEEP).chain(live).collect();
-            store
-                .prune(&name, &keep, last)
-                .map_err(|error| Reason::Refused(chain(&error)))
+            let refused = |error| Reason::Refused(chain(&error));
+            let newest = store.worth_keeping(&name, KEEP).map_err(refused)?;
+            let keep: Vec<Generation> = newest.into_iter().chain(live).collect();
+            store.prune(&name, &keep, last).map_err(refused)
         });
         if let Err(reason) = pruned.await {
             tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 
 use super::control::{self, GenerationStatus, WorkerOutcome, WorkerStatus};
 use super::core::Core;
+use crate::messages;
 use crate::names::{Instance, WorkerName};
-use crate::plan::{Note, Outcome, Severity};
+use crate::plan::{Kind, Note, Outcome, Severity};
 use crate::systemd::Usage;
 use crate::wire::Count;
 
@@ -56,57 +57,88 @@ impl Core {
         });
     }
 
+    /// Tells what runs in a line, as `systemctl status` shows it.
+    pub(super) fn tell_summary(&mut self) {
+        let view = self.fleet.view();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for worker in &view {
+            *counts.entry(worker.state).or_default() += 1;
+        }
+        let words = ["serving", "files", "sleeping", "starting", "new", "failed"];
+        let states = words
+            .iter()
+            .filter_map(|word| Some(format!("{} {word}", counts.get(word)?)));
+        let states: Vec<String> = states.collect();
+        let mut summary = match view.len() {
+            0 => "no workers".to_owned(),
+            1 => format!("1 worker: {}", states.join(", ")),
+            workers => format!("{workers} workers: {}", states.join(", ")),
+        };
+        let mut failed = view.iter().filter(|worker| worker.state == "failed");
+        if let Some(worker) = failed.next() {
+            let reason = worker.last_failure.as_ref().map(|(failure, _)| {
+                let reason = failure.reason.to_string();
+                reason.lines().next().unwrap_or_default().to_owned()
+            });
+            let more = if failed.next().is_some() { ", ..." } else { "" };
+            summary = format!(
+                "{summary} ({}: {}{more})",
+                worker.name,
+                reason.unwrap_or_default()
+            );
+        }
+        self.progress.send_if_modified(|progress| {
+            let changed = progress.summary != summary;
+            progress.summary = summary;
+            changed
+        });
+    }
+
+    /// Tells how many reloads are under way.
+    pub(super) fn tell_reloading(&mut self) {
+        let reloading = self.callers.len();
+        self.progress.send_if_modified(|progress| {
+            std::mem::replace(&mut progress.reloading, reloading) != reloading
+        });
+    }
+
     /// Answers whoever asked for a reload.
     pub(super) fn finish(&mut self, id: u64, outcomes: BTreeMap<WorkerName, Outcome>) {
-        let failed = outcomes
-            .values()
-            .filter(|outcome| matches!(outcome, Outcome::Failed(_)))
-            .count();
-        let changed = outcomes
-            .values()
-            .filter(|outcome| !matches!(outcome, Outcome::Unchanged(_) | Outcome::Failed(_)))
-            .count();
-        let unchanged = outcomes.len() - failed - changed;
-        if failed > 0 {
-            tracing::error!(
-                "reload over: {changed} changed, {unchanged} unchanged, {failed} failed"
+        let failed: Vec<&str> = outcomes
+            .iter()
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
+            .map(|(worker, _)| worker.as_str())
+            .collect();
+        let is_unchanged =
+            |outcome: &&Outcome| matches!(outcome, Outcome::Unchanged(_) | Outcome::PassedOver(_));
+        let unchanged = outcomes.values().filter(is_unchanged).count();
+        let changed = outcomes.len() - failed.len() - unchanged;
+        let message_id = messages::RELOAD_FINISHED;
+        if failed.is_empty() {
+            tracing::info!(
+                message_id,
+                "reload over: {changed} changed, {unchanged} unchanged"
             );
         } else {
-            tracing::info!("reload over: {changed} changed, {unchanged} unchanged");
+            let names = failed.join(", ");
+            tracing::error!(
+                message_id,
+                "reload over: {changed} changed, {unchanged} unchanged, {} failed ({names})",
+                failed.len()
+            );
         }
-        if let Some(reply) = self.callers.remove(&id).and_then(|caller| caller.reply) {
+        if let Some(caller) = self.callers.remove(&id) {
             let outcomes = outcomes
                 .iter()
                 .map(|(worker, outcome)| told(worker, outcome, false));
-            let _ = reply.send(Ok(outcomes.collect()));
+            caller.answer(Ok(outcomes.collect()));
         }
+        self.tell_reloading();
     }
 
     /// Tells a line to the journal and to those who wait for these reloads.
     pub(super) fn note(&mut self, reloads: &[u64], note: Note) {
-        let generation = note.generation.map_or(0, |generation| generation.0);
-        let unit = note.generation.map_or_else(String::new, |generation| {
-            Instance::new(note.worker.clone(), generation).service_unit()
-        });
-        let (worker, text) = (note.worker.as_str(), note.text.as_str());
-        // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)): with the
-        // first field for the machine's units, which it believes root alone, with the second for a user's.
-        macro_rules! log {
-            ($level:ident) => {
-                tracing::$level!(
-                    tq.worker = worker,
-                    tq.generation = generation,
-                    object_systemd_unit = unit,
-                    object_systemd_user_unit = unit,
-                    "{text}"
-                )
-            };
-        }
-        match note.severity {
-            Severity::Info => log!(info),
-            Severity::Warning => log!(warn),
-            Severity::Error => log!(error),
-        }
+        log(&note);
         for caller in reloads
             .iter()
             .filter_map(|id| self.callers.get(id)?.name.clone())
@@ -116,6 +148,63 @@ impl Core {
                 let _ = control::tell(&connection, &caller, &note).await;
             });
         }
+    }
+}
+
+/// A note as an entry of the journal. `tqserver history` reads these.
+fn log(note: &Note) {
+    let generation = note.generation.map(|generation| generation.0);
+    let unit = note
+        .generation
+        .map(|generation| Instance::new(note.worker.clone(), generation).service_unit());
+    let unit = unit.as_deref();
+    let (worker, text) = (note.worker.as_str(), note.text.as_str());
+    let (message_id, cause, reason, from) = match &note.kind {
+        Kind::Progress => (None, None, None, None),
+        Kind::Accepted { cause, from } => (
+            Some(messages::GENERATION_ACCEPTED),
+            Some(*cause),
+            None,
+            *from,
+        ),
+        Kind::Failed { cause, reason } => (
+            Some(messages::GENERATION_FAILED),
+            *cause,
+            Some(reason),
+            None,
+        ),
+        Kind::Ended { reason } => (Some(messages::GENERATION_ENDED), None, Some(reason), None),
+        Kind::Assets => (Some(messages::ASSETS_ACCEPTED), None, None, None),
+        Kind::Stopped => (Some(messages::GENERATION_STOPPED), None, None, None),
+        Kind::Removed => (Some(messages::WORKER_REMOVED), None, None, None),
+        Kind::Down { reason } => (Some(messages::WORKER_DOWN), None, Some(reason), None),
+        Kind::Unhealthy { reason } => (Some(messages::HEALTH_FAILED), None, Some(reason), None),
+    };
+    let (cause, from) = (
+        cause.map(|cause| cause.to_string()),
+        from.map(|generation| generation.0),
+    );
+    // The journal shows the line among the worker's own when asked for the worker's unit (systemd.journal-fields(7)): with the first
+    // field for the machine's units, which it believes root alone, with the second for a user's.
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                message_id,
+                tq.worker = worker,
+                tq.generation = generation,
+                tq.cause = cause,
+                tq.reason = reason,
+                tq.from = from,
+                object_systemd_unit = unit,
+                object_systemd_user_unit = unit,
+                "{text}"
+            )
+        };
+    }
+    match note.severity {
+        Severity::Info => log!(info),
+        Severity::Warning => log!(warn),
+        Severity::Error => log!(error),
     }
 }
 
@@ -152,6 +241,14 @@ pub(super) fn told(worker: &WorkerName, outcome: &Outcome, dry_run: bool) -> Wor
             generation.0,
             generation.0,
             String::new(),
+            Vec::new(),
+        ),
+        Outcome::PassedOver(generation) => (
+            "unchanged",
+            generation.0,
+            generation.0,
+            "it was rolled back to, and nothing new was deployed since; --force takes what lies there"
+                .to_owned(),
             Vec::new(),
         ),
         Outcome::Replaced { from: None, to } => ("started", 0, to.0, String::new(), Vec::new()),

@@ -52,6 +52,9 @@ pub struct Spec {
     pub public: Option<PathBuf>,
     /// Directories of other workers inside its own: no part of it.
     pub nested: Vec<PathBuf>,
+    /// What lay in its directory when this was rolled back to: a reload does not take that again.
+    #[serde(default)]
+    pub passed_over: Option<Fingerprint>,
 }
 
 /// Where a new generation's files come from.
@@ -61,6 +64,35 @@ pub enum Source {
     Directory,
     /// The files of an earlier generation, which passed its check.
     SameAs(Generation),
+    /// Its own, of which a snapshot is there: it was accepted, and its units were lost with the last boot.
+    Own(Generation),
+}
+
+/// What a generation was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The server was started.
+    Start,
+    /// A reload found that something changed.
+    Reload,
+    /// Somebody wanted an earlier generation back.
+    Rollback,
+    /// What did not work is tried again.
+    Retry,
+    /// The one before is not well, or has done its share of requests.
+    Replacement,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Reload => "reload",
+            Self::Rollback => "rollback",
+            Self::Retry => "retry",
+            Self::Replacement => "replacement",
+        })
+    }
 }
 
 /// What the fleet goes by and a reload may change.
@@ -104,12 +136,14 @@ pub enum Reason {
     NoProxy,
     /// The worker was removed while it started.
     Removed,
+    /// Production: its files were never accepted, and nobody has asked for them to be tried.
+    Untried,
 }
 
 impl Reason {
     /// Whether another try of the same files can end otherwise. A build of the same source can not.
     pub fn may_pass(&self) -> bool {
-        !matches!(self, Self::Build(..) | Self::Removed)
+        !matches!(self, Self::Build(..) | Self::Removed | Self::Untried)
     }
 }
 
@@ -129,6 +163,10 @@ impl fmt::Display for Reason {
             }
             Self::NoProxy => write!(f, "the proxy is not connected"),
             Self::Removed => write!(f, "the worker was removed"),
+            Self::Untried => write!(
+                f,
+                "its files were not accepted yet; `tqserver reload` tries them"
+            ),
         }
     }
 }
@@ -150,6 +188,8 @@ pub struct Failure {
 pub enum Outcome {
     /// Nothing changed; this generation serves on.
     Unchanged(Generation),
+    /// This generation was rolled back to, and nothing new was deployed since; it serves on.
+    PassedOver(Generation),
     /// A new generation serves.
     Replaced {
         /// The one that served before.
@@ -169,7 +209,10 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
     /// The first look after a start: what has no generation gets one; what has one is left alone.
-    Start,
+    Start {
+        /// Try also what was never accepted. In production that is for a reload to do, unless nothing at all was accepted yet.
+        untried: bool,
+    },
     /// Somebody asked for a reload.
     Reload {
         /// Names the reload in [`Action::Progress`] and [`Action::Finish`].
@@ -207,6 +250,8 @@ pub struct Found {
 pub enum Event {
     /// These generations were there when the manager started. Comes first, once.
     Adopted(Vec<Found>),
+    /// Units or snapshots of these are there, and none of ours: their numbers are taken.
+    Strangers(Vec<Instance>),
     /// What lies on disk: for each worker what to run, or why it can not be.
     Looked {
         /// Why it was looked.
@@ -215,6 +260,15 @@ pub enum Event {
         workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
         /// The accepted snapshots of workers without a running generation: production starts from these.
         snapshots: BTreeMap<WorkerName, (Generation, Spec)>,
+    },
+    /// Somebody wants this accepted generation of a worker back.
+    Rollback {
+        /// Names it as a reload's does.
+        id: u64,
+        /// Which.
+        instance: Instance,
+        /// What it was made of.
+        spec: Box<Spec>,
     },
     /// The server's configuration was read anew.
     Configured(Policy),
@@ -265,6 +319,8 @@ pub enum Action {
         source: Source,
         /// Where it is to listen.
         address: Address,
+        /// Whether it was accepted before.
+        accepted: bool,
     },
     /// Ask for its health.
     Probe {
@@ -296,7 +352,7 @@ pub enum Action {
     Prune {
         /// Whose.
         worker: WorkerName,
-        /// Generations that run.
+        /// Generations that run, or whose files others are made from.
         live: Vec<Generation>,
         /// The newest generation there has been.
         last: Generation,
@@ -332,6 +388,50 @@ pub struct Note {
     pub generation: Option<Generation>,
     /// The line; it stands alone.
     pub text: String,
+    /// What kind of thing happened.
+    pub kind: Kind,
+}
+
+/// What kind of thing a note tells of, for those who read many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A step on the way.
+    Progress,
+    /// A generation passed its check and serves.
+    Accepted {
+        /// What it was made for.
+        cause: Cause,
+        /// The one that served before.
+        from: Option<Generation>,
+    },
+    /// A generation, or what was to become one, failed.
+    Failed {
+        /// What it was made for, if it came to that.
+        cause: Option<Cause>,
+        /// Why.
+        reason: String,
+    },
+    /// The process of a serving generation ended, and not well.
+    Ended {
+        /// How.
+        reason: String,
+    },
+    /// The assets of a serving generation were replaced.
+    Assets,
+    /// A generation is gone.
+    Stopped,
+    /// A worker is gone.
+    Removed,
+    /// A worker does not serve any more.
+    Down {
+        /// Why.
+        reason: String,
+    },
+    /// A serving generation does not answer as it should.
+    Unhealthy {
+        /// How.
+        reason: String,
+    },
 }
 
 /// How grave a note is.
@@ -352,7 +452,7 @@ pub struct WorkerView {
     pub name: WorkerName,
     /// Its place in the URL space.
     pub route: String,
-    /// `serving`, `starting`, `sleeping`, `files`, `failed` or `removed`.
+    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
     pub state: &'static str,
     /// Its generations, newest first.
     pub generations: Vec<RunView>,

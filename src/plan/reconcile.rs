@@ -14,8 +14,19 @@ pub(super) enum Change {
     Generation,
 }
 
+/// Whether what lies on disk is what was there when `runs` was rolled back to: nobody wants it.
+pub(super) fn is_passed_over(runs: &Spec, disk: &Spec) -> bool {
+    // Of the configuration only what lies in the worker's directory counts, which is part of the program.
+    runs.passed_over.as_ref().is_some_and(|passed| {
+        passed.program == disk.fingerprint.program && passed.assets == disk.fingerprint.assets
+    })
+}
+
 /// Compares what runs with what lies on disk.
 pub(super) fn change(runs: &Spec, disk: &Spec, force: bool) -> Change {
+    if !force && is_passed_over(runs, disk) {
+        return Change::None;
+    }
     let same_program = runs.fingerprint.program == disk.fingerprint.program
         && runs.fingerprint.config == disk.fingerprint.config
         && runs.settings == disk.settings

@@ -3,7 +3,8 @@
 //! | stage      | what                           | leads to                                                |
 //! |------------|--------------------------------|---------------------------------------------------------|
 //! | Building   | its build runs                 | Launching; gone (build failed, removed)                 |
-//! | Launching  | files and units are made       | Activating, or Accepting without a process; Stopping    |
+//! | Launching  | files and units are made       | Activating, or Accepting without a process, or Serving  |
+//! |            |                                | if it was accepted before the last boot; Stopping       |
 //! |            |                                | (refused, died, removed meanwhile)                      |
 //! | Activating | its first health request runs  | Accepting; Stopping (unhealthy, died, too late)         |
 //! | Accepting  | the mark "accepted" is written | Serving; Stopping (refused, died)                       |
@@ -15,8 +16,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Moment, Policy, Reason, Source, Spec};
-use crate::config::WorkerType;
+use super::{Cause, Moment, Policy, Reason, Source, Spec};
+use crate::config::{Listen, WorkerType};
 use crate::route::Address;
 use crate::systemd::{Activity, Ending, ServiceState};
 use crate::wire::ProbeOutcome;
@@ -69,6 +70,7 @@ pub(super) struct Assets {
 pub(super) struct Run {
     pub(super) spec: Spec,
     pub(super) source: Source,
+    pub(super) cause: Cause,
     pub(super) address: Address,
     pub(super) public: Option<PathBuf>,
     pub(super) stage: Stage,
@@ -106,6 +108,7 @@ impl Run {
     pub(super) fn new(
         spec: Spec,
         source: Source,
+        cause: Cause,
         address: Address,
         stage: Stage,
         now: Moment,
@@ -114,6 +117,7 @@ impl Run {
         Self {
             spec,
             source,
+            cause,
             address,
             public,
             stage,
@@ -181,6 +185,18 @@ impl Run {
             _ => false,
         };
         ended.then(|| self.end())
+    }
+
+    /// Whether it was accepted before, and comes back as it was.
+    pub(super) fn comes_back(&self) -> bool {
+        matches!(self.source, Source::Own(_))
+    }
+
+    /// Whether it is started without being asked for: nothing would start one on a port later.
+    pub(super) fn starts_at_once(&self) -> bool {
+        let settings = &self.spec.settings;
+        settings.kind != WorkerType::Static
+            && (settings.autostart || settings.listen == Listen::Port)
     }
 
     /// Whether systemd listens for it and starts it when somebody connects.

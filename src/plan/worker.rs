@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::run::{Run, Stage};
-use super::{Failure, Moment, Reason, Source, Spec};
+use super::{Cause, Failure, Moment, Reason, Source, Spec};
 use crate::config::WorkerType;
 use crate::names::{Generation, WorkerName};
 use crate::route::{Route, RoutePath, Target, Timeouts, Upstream};
@@ -23,6 +23,7 @@ pub(super) const LIVE: usize = 2;
 pub(super) struct Candidate {
     pub(super) spec: Spec,
     pub(super) source: Source,
+    pub(super) cause: Cause,
     pub(super) build: bool,
     pub(super) reloads: Vec<u64>,
     /// Since when it waits, or what it took the place of.
@@ -38,6 +39,8 @@ pub(super) struct Worker {
     pub(super) waiting: Option<Candidate>,
     /// The accepted snapshot it was started from, until a generation is accepted: what is tried again while nothing serves.
     pub(super) snapshot: Option<(Generation, Spec)>,
+    /// What of its directory was tried last: in production only a reload tries anything else.
+    pub(super) tried: Option<Spec>,
     /// Why nothing of it serves, while nothing does.
     pub(super) trouble: Option<Reason>,
     pub(super) last_failure: Option<(Failure, Moment)>,
@@ -59,6 +62,7 @@ impl Worker {
             newest: Generation(0),
             waiting: None,
             snapshot: None,
+            tried: None,
             trouble: None,
             last_failure: None,
             replace: None,
@@ -103,6 +107,18 @@ impl Worker {
         (!waiting.reloads.is_empty()).then(|| since.max(waiting.since))
     }
 
+    /// The generations whose files are in use, or will be: those that are there, and those that others are made from.
+    pub(super) fn needed(&self) -> Vec<Generation> {
+        let waiting = self.waiting.iter().map(|waiting| waiting.source);
+        let launching = self.runs.values().filter(|run| run.is_candidate());
+        let sources = waiting.chain(launching.map(|run| run.source));
+        let sources = sources.filter_map(|source| match source {
+            Source::Directory => None,
+            Source::SameAs(generation) | Source::Own(generation) => Some(generation),
+        });
+        self.runs.keys().copied().chain(sources).collect()
+    }
+
     /// Puts a generation in the queue of one. It takes the place, and the reloads, of one that has not begun.
     pub(super) fn enqueue(&mut self, mut candidate: Candidate) {
         if let Some(earlier) = self.waiting.take() {
@@ -128,7 +144,8 @@ impl Worker {
 
     /// Its entry in the route table; `None` when it has none (any more).
     pub(super) fn route(&self) -> Option<Route> {
-        if self.removed {
+        // What was never tried has no claim to a place yet.
+        if self.removed || self.is_new() {
             return None;
         }
         let unavailable = |reason: String| Target::Unavailable {
@@ -178,7 +195,12 @@ impl Worker {
         })
     }
 
-    /// `serving`, `starting`, `sleeping`, `files`, `failed` or `removed`.
+    /// Whether its files wait for the first reload.
+    fn is_new(&self) -> bool {
+        self.runs.is_empty() && self.waiting.is_none() && self.trouble == Some(Reason::Untried)
+    }
+
+    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
     pub(super) fn state(&self) -> &'static str {
         use crate::systemd::Activity;
         match self.serving() {
@@ -188,6 +210,7 @@ impl Worker {
             Some((_, run)) if run.service.activity == Activity::Inactive => "sleeping",
             Some(_) => "serving",
             None if self.candidate().is_some() || self.waiting.is_some() => "starting",
+            None if self.is_new() => "new",
             None => "failed",
         }
     }

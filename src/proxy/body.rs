@@ -13,6 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tracing::warn;
 
+use super::access::Entry;
 use super::files::FileBody;
 use super::generation::Ticket;
 use super::patience::Patience;
@@ -25,6 +26,8 @@ pub(super) struct Body {
     kind: Kind,
     /// The connection waits for us as long as there is a body.
     answering: Option<Answering>,
+    /// Where the answer is noted, on a route with an access log.
+    entry: Option<Rc<Entry>>,
 }
 
 enum Kind {
@@ -76,10 +79,16 @@ impl Body {
         self.answering = Some(answering);
     }
 
+    /// Notes the answer in the access log.
+    pub(super) fn note(&mut self, entry: Rc<Entry>) {
+        self.entry = Some(entry);
+    }
+
     fn of(kind: Kind) -> Self {
         Self {
             kind,
             answering: None,
+            entry: None,
         }
     }
 }
@@ -92,12 +101,21 @@ impl HttpBody for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.get_mut().kind {
+        let this = self.get_mut();
+        let polled = match &mut this.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Relay(relay) => relay.poll_frame(cx),
             Kind::File(file) => file.poll_frame(cx),
+        };
+        if let Some(entry) = &this.entry {
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Poll::Ready(None) => entry.whole(),
+                _ => {}
+            }
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -115,6 +133,15 @@ impl HttpBody for Body {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Relay(relay) => relay.incoming.size_hint(),
             Kind::File(file) => SizeHint::with_exact(file.remaining()),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // Who sends it does not ask for the end of a body whose length is known.
+        if let Some(entry) = self.entry.take().filter(|_| self.is_end_stream()) {
+            entry.whole();
         }
     }
 }
@@ -159,13 +186,15 @@ impl Relay {
     fn tear(&mut self, error: io::Error) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some((_, ticket)) = self.held.take() {
             let instance = &ticket.generation().instance;
-            warn!(
-                tq.worker = %instance.worker,
-                tq.generation = instance.generation.0,
-                "worker '{}' broke off a response ({}), passing that on to the client",
-                instance.worker,
-                source(&error),
-            );
+            ticket.generation().complain(|| {
+                warn!(
+                    tq.worker = %instance.worker,
+                    tq.generation = instance.generation.0,
+                    "worker '{}' broke off a response ({}), passing that on to the client",
+                    instance.worker,
+                    source(&error),
+                );
+            });
         }
         if let Some(signals) = &self.until_close {
             signals.tear();

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use super::access::Entry;
 use super::body::Body;
 use super::files::{self, Lookup};
 use super::forward::{Errand, Fields, forward};
@@ -51,6 +52,9 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
         lane,
     });
     let lane = client.lane.clone();
+    if lane.is_stopping() {
+        client.signals.part();
+    }
     let table = lane.table();
     let socket = Socket::new(stream, client.signals.clone(), table.front());
     let service = service_fn(|request| {
@@ -61,6 +65,10 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 answering.for_ever();
             } else {
+                if client.signals.is_parting() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
                 response.body_mut().answering(answering);
             }
             Ok::<_, Infallible>(response)
@@ -73,7 +81,8 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
         biased;
         outcome = connection.as_mut() => outcome,
         () = lane.stopping() => {
-            connection.as_mut().graceful_shutdown();
+            // Not hyper's shutdown, which closes at once what is idle: the next request may be on its way.
+            client.signals.part();
             connection.await
         }
     };
@@ -119,9 +128,9 @@ impl Client {
         self.fields.set(fields);
     }
 
-    /// Runs a task that outlives the connection's HTTP.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.lane.spawn(task);
+    /// Runs what outlives the connection's HTTP.
+    pub(super) fn tunnel(&self, tunnel: impl Future<Output = ()> + 'static) {
+        self.lane.tunnel(tunnel);
     }
 
     async fn answer(self: &Rc<Self>, request: Request<Incoming>) -> Response<Body> {
@@ -133,10 +142,15 @@ impl Client {
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
-        let mut response = match self.dispatch(request, &id).await {
+        let mut entry = None;
+        let mut response = match self.dispatch(request, &id, &mut entry).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(form, &id),
         };
+        if let Some(entry) = entry {
+            entry.answered(response.status());
+            response.body_mut().note(entry);
+        }
         response.headers_mut().insert(headers::REQUEST_ID, id);
         response
     }
@@ -145,6 +159,7 @@ impl Client {
         self: &Rc<Self>,
         request: Request<Incoming>,
         id: &HeaderValue,
+        entry: &mut Option<Rc<Entry>>,
     ) -> Result<Response<Body>, Refusal> {
         let table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
@@ -174,6 +189,13 @@ impl Client {
         let Some(route) = route else {
             return Err(Refusal::not_found());
         };
+        if route.access_log {
+            let generation = ticket
+                .as_ref()
+                .map(|t| t.generation().instance.generation.0);
+            let journal = self.lane.journal();
+            *entry = Some(journal.enter(&request, &route, generation, id, &self.peer));
+        }
         if reading && let Some(response) = public(&route, &path, &request) {
             return Ok(response);
         }
@@ -185,6 +207,7 @@ impl Client {
                 ticket,
                 host,
                 id: id.clone(),
+                entry: entry.clone(),
                 client_limit: front.read_timeout,
                 tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
                 route,

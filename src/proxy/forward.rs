@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::access::Entry;
 use super::body::{Body, Relay, source};
 use super::connection::Client;
 use super::generation::Ticket;
@@ -34,6 +35,8 @@ pub(super) struct Errand {
     pub(super) ticket: Ticket,
     pub(super) host: HeaderValue,
     pub(super) id: HeaderValue,
+    /// Where the request is noted, on a route with an access log.
+    pub(super) entry: Option<Rc<Entry>>,
     /// Longest pause of the client in its body.
     pub(super) client_limit: Duration,
     /// Longest silence of both ends of a tunnel.
@@ -101,10 +104,11 @@ pub(super) async fn forward(
     if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {
         let worker_side = hyper::upgrade::on(&mut response);
         headers::to_client(response.headers_mut(), true);
-        client.spawn(tunnel::run(
+        client.tunnel(tunnel::run(
             client_side,
             worker_side,
             (connection, errand.ticket),
+            errand.entry,
             errand.tunnel_limit,
         ));
         return Ok(response.map(|_| Body::empty()));
@@ -313,12 +317,15 @@ fn refuse(errand: &Errand, error: &ForwardError) -> Refusal {
         }
         ForwardError::Client(UploadError::Torn) => return Refusal::bad_request(&error.to_string()),
     };
-    warn!(
-        tq.worker = %worker,
-        tq.generation = errand.upstream.generation.instance.generation.0,
-        "worker '{worker}' did not answer a request: {error}; the client got {}",
-        status.as_u16(),
-    );
+    let generation = &errand.upstream.generation;
+    generation.complain(|| {
+        warn!(
+            tq.worker = %worker,
+            tq.generation = generation.instance.generation.0,
+            "worker '{worker}' did not answer a request: {error}; the client got {}",
+            status.as_u16(),
+        );
+    });
     let detail = match error {
         ForwardError::Connect(_) => format!("worker '{worker}' can not be reached"),
         ForwardError::Broken(_) => {

@@ -1,13 +1,19 @@
 //! What all threads know together of one generation: its counters.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tracing::warn;
 
 use crate::names::Instance;
 use crate::wire::Count;
+
+/// Complaints about one generation that are written in [`COMPLAINTS_TIME`]; the others are summed up. A worker that is down fails
+/// each request, and that many lines say no more than a number.
+const COMPLAINTS: u32 = 10;
+const COMPLAINTS_TIME: Duration = Duration::from_secs(60);
 
 /// A generation and its counters, a set for each thread so that no two threads write the same cache line on the path of a request.
 #[derive(Debug)]
@@ -21,6 +27,18 @@ pub(super) struct Generation {
     /// The news that `max_requests` is reached has been given.
     spent: AtomicBool,
     news: Arc<Notify>,
+    complaints: Mutex<Complaints>,
+}
+
+/// What was said of a generation's failures.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// When the current minute began.
+    since: Option<Instant>,
+    /// Said in it.
+    said: u32,
+    /// Not said in it.
+    unsaid: u64,
 }
 
 /// Two cache lines, because processors fetch them in pairs.
@@ -51,7 +69,37 @@ impl Generation {
             draining: AtomicBool::new(false),
             spent: AtomicBool::new(false),
             news,
+            complaints: Mutex::default(),
         }
+    }
+
+    /// Says what is wrong with it, unless that was said often enough.
+    pub(super) fn complain(&self, say: impl FnOnce()) {
+        self.sum_up();
+        let mut complaints = self.complaints();
+        complaints.since.get_or_insert_with(Instant::now);
+        if complaints.said < COMPLAINTS {
+            complaints.said += 1;
+            drop(complaints);
+            say();
+        } else {
+            complaints.unsaid += 1;
+        }
+    }
+
+    /// Says how much was not said, once its minute is over.
+    pub(super) fn sum_up(&self) {
+        let mut complaints = self.complaints();
+        let over = |since: Instant| since.elapsed() >= COMPLAINTS_TIME;
+        if complaints.since.is_some_and(over) {
+            std::mem::take(&mut *complaints).sum_up(&self.instance);
+        }
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a request in.
@@ -117,6 +165,27 @@ impl Generation {
     }
 }
 
+impl Complaints {
+    fn sum_up(self, instance: &Instance) {
+        if self.unsaid > 0 {
+            let Instance { worker, generation } = instance;
+            warn!(
+                tq.worker = %worker,
+                tq.generation = generation.0,
+                "worker '{worker}' failed {} more requests in the last minute",
+                self.unsaid,
+            );
+        }
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let complaints = std::mem::take(&mut *self.complaints());
+        complaints.sum_up(&self.instance);
+    }
+}
+
 impl Ticket {
     /// The request does go to this generation.
     pub(super) fn begin(&self) {
@@ -172,6 +241,22 @@ mod tests {
             1,
             "one was not begun and does not count"
         );
+    }
+
+    #[test]
+    fn complaints_beyond_a_few_are_only_counted() {
+        let generation = generation();
+        let mut said = 0;
+        for _ in 0..COMPLAINTS + 5 {
+            generation.complain(|| said += 1);
+        }
+        assert_eq!(said, COMPLAINTS);
+        assert_eq!(generation.complaints().unsaid, 5);
+        let past = Instant::now().checked_sub(COMPLAINTS_TIME);
+        generation.complaints().since = past;
+        generation.complain(|| said += 1);
+        assert_eq!(said, COMPLAINTS + 1);
+        assert_eq!(generation.complaints().unsaid, 0);
     }
 
     #[test]

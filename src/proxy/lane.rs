@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
+use super::access::Journal;
 use super::connection;
 use super::generation::Ticket;
 use super::listener::Listener;
@@ -34,9 +35,30 @@ pub(super) struct Lane {
     shard: usize,
     board: Arc<Board>,
     table: RefCell<Rc<Table>>,
-    clients: TaskTracker,
+    tasks: RefCell<Tasks>,
     stop: CancellationToken,
+    journal: Journal,
     ids: Ids,
+}
+
+/// What is to end before the thread does.
+#[derive(Default)]
+struct Tasks {
+    /// Connections that are HTTP.
+    clients: TaskTracker,
+    /// Those that were, which end when their two sides please.
+    tunnels: TaskTracker,
+}
+
+/// What a thread shares with the others.
+pub(super) struct Context {
+    /// The thread's number.
+    pub(super) shard: usize,
+    pub(super) board: Arc<Board>,
+    pub(super) stop: CancellationToken,
+    pub(super) journal: Journal,
+    /// Another proxy will accept from the same listeners when this one has ended.
+    pub(super) successor: bool,
 }
 
 /// Where request ids come from: no lock and no system call, and still not to be guessed.
@@ -45,10 +67,12 @@ struct Ids {
     count: Cell<u64>,
 }
 
-/// Serves on this thread until `stop`, then lets requests end for at most `grace`.
-pub(super) async fn run(board: Arc<Board>, shard: usize, stop: CancellationToken, grace: Duration) {
-    let mut changed = board.subscribe();
-    let lane = Rc::new(Lane::new(board, shard, stop.clone()));
+/// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force, and if it has
+/// a successor those that came meanwhile for as long again.
+pub(super) async fn run(context: Context) {
+    let (stop, successor) = (context.stop.clone(), context.successor);
+    let mut changed = context.board.subscribe();
+    let lane = Rc::new(Lane::new(context));
     let mut accepting = Accepting::default();
     accepting.follow(&lane);
     loop {
@@ -60,20 +84,51 @@ pub(super) async fn run(board: Arc<Board>, shard: usize, stop: CancellationToken
             () = stop.cancelled() => break,
         }
     }
+    let grace = lane.table().front().grace;
+    let old = lane.tasks.take().end();
+    if !successor {
+        drop(accepting);
+        // What is left after the grace is dropped with the thread.
+        let _ = tokio::time::timeout(grace, old).await;
+        return;
+    }
+    // The next proxy starts when this one has ended, so everybody else would wait in the queue for a download or a tunnel that takes
+    // its time. They are accepted for one answer each.
+    let _ = tokio::time::timeout(grace, old).await;
+    // From here on connections queue in the listener, which systemd hands to the next proxy.
     drop(accepting);
-    lane.clients.close();
-    // What is left after the grace is dropped with the thread.
-    let _ = tokio::time::timeout(grace, lane.clients.wait()).await;
+    // Tunnels that began meanwhile have no end to wait for.
+    let Tasks { clients, .. } = lane.tasks.take();
+    clients.close();
+    let _ = tokio::time::timeout(grace, clients.wait()).await;
+}
+
+impl Tasks {
+    /// Waits until all have ended.
+    async fn end(self) {
+        self.clients.close();
+        self.clients.wait().await;
+        self.tunnels.close();
+        self.tunnels.wait().await;
+    }
 }
 
 impl Lane {
-    fn new(board: Arc<Board>, shard: usize, stop: CancellationToken) -> Self {
+    fn new(context: Context) -> Self {
+        let Context {
+            shard,
+            board,
+            stop,
+            journal,
+            successor: _,
+        } = context;
         Self {
             shard,
             table: RefCell::new(Rc::new(Table::compile(&board, shard, None))),
             board,
-            clients: TaskTracker::new(),
+            tasks: RefCell::default(),
             stop,
+            journal,
             ids: Ids {
                 secrets: [RandomState::new(), RandomState::new()],
                 count: Cell::new(0),
@@ -113,14 +168,29 @@ impl Lane {
         }
     }
 
+    /// Whether the proxy is to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// Ends when the proxy is to stop.
     pub(super) async fn stopping(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Runs a task that the lane waits for when it stops.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.clients.spawn_local(task);
+    /// Where the access log is written.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Serves a connection, which the lane waits for when it stops.
+    fn serve(&self, connection: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow().clients.spawn_local(connection);
+    }
+
+    /// Runs a connection that is HTTP no more. The lane waits for it too.
+    pub(super) fn tunnel(&self, tunnel: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow().tunnels.spawn_local(tunnel);
     }
 
     /// A new name for a request: a UUID of version 7, so that they sort by time.
@@ -134,6 +204,9 @@ impl Lane {
     fn reap(&self) -> Instant {
         let now = Instant::now();
         let table = self.table.borrow().clone();
+        for upstream in table.upstreams() {
+            upstream.generation.sum_up();
+        }
         let next = table.upstreams().filter_map(|upstream| upstream.reap(now));
         next.min().unwrap_or(now + REAP_MAX).min(now + REAP_MAX)
     }
@@ -208,7 +281,7 @@ async fn accept(lane: Rc<Lane>, socket: TcpListener, stop: CancellationToken) {
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                lane.spawn(connection::serve(lane.clone(), stream, peer));
+                lane.serve(connection::serve(lane.clone(), stream, peer));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -233,14 +306,25 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access;
     use super::super::table::tests::{board, serve};
     use super::*;
+
+    fn lane(board: Arc<Board>) -> Lane {
+        Lane::new(Context {
+            shard: 0,
+            board,
+            stop: CancellationToken::new(),
+            journal: access::start().unwrap().0,
+            successor: false,
+        })
+    }
 
     #[test]
     fn a_table_that_changes_while_a_request_is_counted_is_not_followed() {
         let board = Arc::new(board(&["/"]));
         let old = serve(&board, 1);
-        let lane = Lane::new(board.clone(), 0, CancellationToken::new());
+        let lane = lane(board.clone());
         let table = lane.table();
         let new = serve(&board, 2);
         // The manager may hear "drained" of the old one from here on.
@@ -252,7 +336,7 @@ mod tests {
 
     #[test]
     fn request_ids_are_new_each_time() {
-        let lane = Lane::new(Arc::new(board(&[])), 0, CancellationToken::new());
+        let lane = lane(Arc::new(board(&[])));
         let ids: Vec<_> = (0..1000).map(|_| lane.request_id()).collect();
         let different: std::collections::HashSet<_> =
             ids.iter().map(HeaderValue::as_bytes).collect();

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::generation::Generation;
 use super::listener::Listeners;
 use super::table::{Board, Published};
-use super::{Link, Serving, probe};
+use super::{Link, Serving, Store, memory, probe};
 use crate::names::Instance;
 use crate::route::{RouteTable, Target};
 use crate::wire::{Duplex, Mouth, ProbeOutcome, ToManager, ToProxy, VERSION, WireError};
@@ -28,6 +28,9 @@ const RECONNECT_PAUSES: [Duration; 6] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
+
+/// How long the table of the last proxy is held back when the manager can be reached: it is about to say what is in force now.
+const RECALL_WAIT: Duration = Duration::from_millis(500);
 
 /// Most health requests at a time; further ones wait on the link.
 const PROBES_MAX: usize = 64;
@@ -44,6 +47,11 @@ pub(super) struct Steward {
     /// Generations in the table that may get spent and of which it has not been said.
     unspent: Vec<Instance>,
     news: Arc<Notify>,
+    store: Option<Box<dyn Store>>,
+    /// What lies in the store as the last table.
+    stored: Vec<u8>,
+    /// The last proxy's table, until there is one of our own.
+    remembered: Option<RouteTable>,
     serving: Option<watch::Sender<Option<Serving>>>,
 }
 
@@ -53,6 +61,7 @@ impl Steward {
         board: Arc<Board>,
         threads: usize,
         listeners: Listeners,
+        store: Option<Box<dyn Store>>,
         serving: Option<watch::Sender<Option<Serving>>>,
     ) -> Self {
         Self {
@@ -63,22 +72,42 @@ impl Steward {
             draining: Vec::new(),
             unspent: Vec::new(),
             news: Arc::default(),
+            store,
+            stored: Vec::new(),
+            remembered: None,
             serving,
         }
     }
 
-    /// Speaks with the manager for ever, and reaches for it when it is away.
-    pub(super) async fn run(mut self, link: Link) {
+    /// Speaks with the manager for ever, and reaches for it when it is away. The last proxy's table, if it has left one, is served by
+    /// when the manager is away at the start.
+    pub(super) async fn run(mut self, link: Link, remembered: Option<Vec<u8>>) {
+        if let Some(text) = remembered {
+            match memory::read(&text) {
+                Ok(table) => self.remembered = Some(table),
+                Err(error) => warn!(
+                    "the route table of the last proxy can not be used ({error}), waiting for the manager"
+                ),
+            }
+            self.stored = text;
+        }
         match link {
             Link::Stream(stream) => {
                 if let Err(error) = self.speak(stream).await {
                     warn!("the link to the manager broke ({error}), serving the last route table");
                 }
                 // The pair is gone for good; what is in force stays so.
+                self.recall();
                 std::future::pending().await
             }
             Link::Path(path) => loop {
-                let stream = reach(&path).await;
+                let stream = match UnixStream::connect(&path).await {
+                    Ok(stream) => stream,
+                    Err(_) => {
+                        self.recall();
+                        reach(&path).await
+                    }
+                };
                 match self.converse(stream).await {
                     Ok(()) => info!("the manager closed the link, serving the last route table"),
                     Err(error) => warn!(
@@ -99,6 +128,10 @@ impl Steward {
         let (mut ear, mut mouth) = Duplex::<ToProxy, ToManager>::new(stream).split();
         let version = VERSION.to_owned();
         mouth.send(&ToManager::Hello { version }).await?;
+        // What another link asked for is not answered on this one; its first table tells what it wants to hear.
+        self.draining.clear();
+        self.unspent.clear();
+        let mut recall = std::pin::pin!(tokio::time::sleep(RECALL_WAIT));
         // Probes belong to the connection they were asked on and end with it.
         let mut probes: JoinSet<(u64, ProbeOutcome)> = JoinSet::new();
         let news = self.news.clone();
@@ -107,6 +140,7 @@ impl Steward {
                 heard = ear.next(), if probes.len() < PROBES_MAX => match heard? {
                     None => return Ok(()),
                     Some(ToProxy::Publish(table)) => {
+                        self.remembered = None;
                         let applied = self.publish(table);
                         mouth.send(&applied).await?;
                         self.settle(&mut mouth).await?;
@@ -122,14 +156,47 @@ impl Steward {
                 Some(Ok((id, outcome))) = probes.join_next() => {
                     mouth.send(&ToManager::Probed { id, outcome }).await?;
                 }
+                () = &mut recall, if self.remembered.is_some() => self.recall(),
                 () = news.notified() => self.settle(&mut mouth).await?,
             }
         }
     }
 
+    /// Serves by the last proxy's table.
+    fn recall(&mut self) {
+        let Some(table) = self.remembered.take() else {
+            return;
+        };
+        warn!(
+            "the manager says nothing, serving {} routes by the table of the last proxy",
+            table.routes.len()
+        );
+        // The manager has not sent it and hears nothing of it.
+        self.publish(table);
+        self.unspent.clear();
+    }
+
+    /// Leaves the table in force to the next proxy.
+    fn remember(&mut self, table: &RouteTable) {
+        let Some(store) = &self.store else {
+            return;
+        };
+        match memory::write(table) {
+            Ok(text) if text == self.stored => {}
+            Ok(text) => {
+                store.keep_table(&text);
+                self.stored = text;
+            }
+            Err(error) => warn!("the route table can not be left to the next proxy ({error})"),
+        }
+    }
+
     /// Puts a table in force.
     fn publish(&mut self, table: RouteTable) -> ToManager {
-        let problem = self.listeners.follow(&table.front.listen).err();
+        let followed = self
+            .listeners
+            .follow(&table.front.listen, self.store.as_deref());
+        let problem = followed.err();
         let listeners = self.listeners.current().to_vec();
         let listening: Vec<SocketAddr> = listeners.iter().map(|l| l.local).collect();
         let mut generations = std::collections::HashMap::new();
@@ -155,7 +222,8 @@ impl Steward {
         for (instance, generation) in &self.generations {
             generation.set_draining(self.draining.contains(instance));
         }
-        let serial = table.serial;
+        self.remember(&table);
+        let (serial, grace) = (table.serial, table.front.grace);
         let routes = table.routes.len();
         self.board.publish(Published {
             table,
@@ -179,6 +247,7 @@ impl Steward {
             serving.send_replace(Some(Serving {
                 listening: listening.clone(),
                 problem: problem.clone(),
+                grace,
             }));
         }
         ToManager::Applied {

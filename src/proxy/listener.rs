@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::Keep;
+use super::Store;
 
 /// Connections the kernel holds for us while we are busy, or restarted.
 const BACKLOG: i32 = 4096;
@@ -27,24 +27,26 @@ pub(super) struct Listener {
 pub(super) struct Listeners {
     current: Vec<Arc<Listener>>,
     inherited: Vec<TcpListener>,
-    keep: Option<Keep>,
     count: u64,
 }
 
 impl Listeners {
-    /// Will use the sockets in `inherited` where they fit and tell `keep` of those it binds itself.
-    pub(super) fn new(inherited: Vec<TcpListener>, keep: Option<Keep>) -> Self {
+    /// Will use the sockets in `inherited` where they fit.
+    pub(super) fn new(inherited: Vec<TcpListener>) -> Self {
         Self {
             current: Vec::new(),
             inherited,
-            keep,
             count: 0,
         }
     }
 
     /// Listens at `wanted`. What can not be had is told in a sentence for each, and then no address is given up either: the server
-    /// stays where clients know it.
-    pub(super) fn follow(&mut self, wanted: &[SocketAddr]) -> Result<(), String> {
+    /// stays where clients know it. `store` keeps those that are newly bound, and no longer those that are given up.
+    pub(super) fn follow(
+        &mut self,
+        wanted: &[SocketAddr],
+        store: Option<&dyn Store>,
+    ) -> Result<(), String> {
         let mut next: Vec<Arc<Listener>> = Vec::new();
         let mut problems = Vec::new();
         for &asked in wanted {
@@ -55,7 +57,7 @@ impl Listeners {
                 next.push(kept.clone());
                 continue;
             }
-            match self.open(asked, wanted) {
+            match self.open(asked, wanted, store) {
                 Ok(listener) => next.push(Arc::new(listener)),
                 Err(error) => problems.push(explain(asked, &error)),
             }
@@ -67,8 +69,17 @@ impl Listeners {
                 }
             }
         }
+        // What nobody wants now, of our own and of the last proxy. First out of the store: whom the kernel lets in until the last
+        // holder closes, the threads still serve.
+        if let Some(store) = store {
+            let stays = |address| next.iter().any(|listener| listener.local == address);
+            let own = self.current.iter().map(|listener| listener.local);
+            let left = self.inherited.iter().flat_map(TcpListener::local_addr);
+            for address in own.chain(left).filter(|address| !stays(*address)) {
+                store.drop_listener(address);
+            }
+        }
         self.current = next;
-        // What the last proxy listened at and nobody wants now.
         self.inherited.clear();
         match problems.is_empty() {
             true => Ok(()),
@@ -81,7 +92,12 @@ impl Listeners {
         &self.current
     }
 
-    fn open(&mut self, asked: SocketAddr, wanted: &[SocketAddr]) -> io::Result<Listener> {
+    fn open(
+        &mut self,
+        asked: SocketAddr,
+        wanted: &[SocketAddr],
+        store: Option<&dyn Store>,
+    ) -> io::Result<Listener> {
         let fits = |socket: &TcpListener| {
             socket.local_addr().is_ok_and(|local| {
                 local == asked || (asked.port() == 0 && local.ip() == asked.ip())
@@ -95,8 +111,8 @@ impl Listeners {
                     .iter()
                     .any(|w| w.is_ipv4() && w.port() == asked.port());
                 let socket = bind(asked, apart)?;
-                if let Some(keep) = &self.keep {
-                    keep(&socket);
+                if let Some(store) = store {
+                    store.keep_listener(&socket);
                 }
                 socket
             }
@@ -140,7 +156,7 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
             "no network interface has the address of {address}; choose one that 'ip address' lists, or 0.0.0.0 for all"
         ),
         io::ErrorKind::PermissionDenied if port < 1024 => format!(
-            "the proxy may not listen at {address}; ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
+            "permission denied to listen at {address}: for a port below 1024 the unit needs AmbientCapabilities=CAP_NET_BIND_SERVICE ('systemctl edit tqserver-proxy'), or choose a higher port"
         ),
         _ => format!("can not listen at {address}: {error}"),
     }
@@ -154,29 +170,65 @@ mod tests {
         "127.0.0.1:0".parse().unwrap()
     }
 
+    /// A store that notes what it is asked.
+    #[derive(Default)]
+    struct Noted(std::cell::RefCell<Vec<String>>);
+
+    impl Noted {
+        fn take(&self) -> Vec<String> {
+            self.0.take()
+        }
+    }
+
+    impl Store for Noted {
+        fn keep_listener(&self, listener: &TcpListener) {
+            let address = listener.local_addr().unwrap();
+            self.0.borrow_mut().push(format!("keep {address}"));
+        }
+        fn drop_listener(&self, address: SocketAddr) {
+            self.0.borrow_mut().push(format!("drop {address}"));
+        }
+        fn keep_table(&self, _: &[u8]) {}
+    }
+
+    #[test]
+    fn what_is_given_up_is_kept_no_longer() {
+        let store = Noted::default();
+        let mut listeners = Listeners::new(Vec::new());
+        listeners.follow(&[any()], Some(&store)).unwrap();
+        let old = listeners.current()[0].local;
+        assert_eq!(store.take(), [format!("keep {old}")]);
+        listeners.follow(&[any()], Some(&store)).unwrap();
+        assert_eq!(store.take(), [""; 0]);
+        let other: SocketAddr = "127.0.0.2:0".parse().unwrap();
+        listeners.follow(&[other], Some(&store)).unwrap();
+        let new = listeners.current()[0].local;
+        assert_eq!(store.take(), [format!("keep {new}"), format!("drop {old}")]);
+    }
+
     #[test]
     fn a_port_the_kernel_chose_is_kept() {
-        let mut listeners = Listeners::new(Vec::new(), None);
-        listeners.follow(&[any()]).unwrap();
+        let mut listeners = Listeners::new(Vec::new());
+        listeners.follow(&[any()], None).unwrap();
         let first = listeners.current()[0].local;
-        listeners.follow(&[any()]).unwrap();
+        listeners.follow(&[any()], None).unwrap();
         assert_eq!(listeners.current()[0].local, first);
     }
 
     #[test]
     fn an_address_in_use_leaves_the_old_one_open() {
-        let mut listeners = Listeners::new(Vec::new(), None);
-        listeners.follow(&[any()]).unwrap();
+        let mut listeners = Listeners::new(Vec::new());
+        listeners.follow(&[any()], None).unwrap();
         let other = TcpListener::bind(any()).unwrap();
         let busy = other.local_addr().unwrap();
-        let problem = listeners.follow(&[busy]).unwrap_err();
+        let problem = listeners.follow(&[busy], None).unwrap_err();
         assert!(
             problem.contains(&busy.to_string()) && problem.contains("in use"),
             "{problem}"
         );
         assert_eq!(listeners.current().len(), 1);
         drop(other);
-        listeners.follow(&[busy]).unwrap();
+        listeners.follow(&[busy], None).unwrap();
         assert_eq!(listeners.current().len(), 1);
         assert_eq!(listeners.current()[0].local, busy);
     }
@@ -188,10 +240,11 @@ mod tests {
             TcpListener::bind(any()).unwrap(),
         );
         let (wanted, unwanted) = (fits.local_addr().unwrap(), other.local_addr().unwrap());
-        let keep: Keep = Box::new(|_| panic!("bound a new socket"));
-        let mut listeners = Listeners::new(vec![other, fits], Some(keep));
-        listeners.follow(&[wanted]).unwrap();
+        let store = Noted::default();
+        let mut listeners = Listeners::new(vec![other, fits]);
+        listeners.follow(&[wanted], Some(&store)).unwrap();
         assert_eq!(listeners.current()[0].local, wanted);
+        assert_eq!(store.take(), [format!("drop {unwanted}")]);
         TcpListener::bind(unwanted).expect("the unneeded one is closed");
     }
 }

@@ -8,6 +8,8 @@
 //! | `link` | the manager's wishes, and the answers |
 //! | `listener` | the sockets clients connect to |
 //! | `lane` | one thread: accepts, follows the table |
+//! | `memory` | the last table, for the next proxy |
+//! | `pulse` | whether every thread still does its work |
 //! | `table`, `path` | from a request's path to its route |
 //! | `generation` | the counters that all threads share |
 //! | `connection`, `socket` | one client: its requests, its deadlines |
@@ -15,9 +17,11 @@
 //! | `pool` | a thread's connections to a generation |
 //! | `files`, `conditions` | `public/` |
 //! | `pages`, `report` | what the proxy says in its own name |
+//! | `access` | the access log |
 //! | `probe` | a health request for the manager |
 //! | `patience` | a clock that is cheap to start and stop |
 
+mod access;
 mod body;
 mod conditions;
 mod connection;
@@ -28,11 +32,13 @@ mod headers;
 mod lane;
 mod link;
 mod listener;
+mod memory;
 mod pages;
 mod path;
 mod patience;
 mod pool;
 mod probe;
+mod pulse;
 mod report;
 mod socket;
 mod table;
@@ -54,10 +60,29 @@ use tokio_util::sync::CancellationToken;
 
 use self::link::Steward;
 use self::listener::Listeners;
+use self::pulse::Pulse;
 use self::table::{Board, Published};
 
-/// What is called with each socket the proxy binds itself.
-pub type Keep = Box<dyn Fn(&TcpListener) + Send + Sync>;
+/// Longest wait for the journal to take the last lines of the access log.
+const JOURNAL_WAIT: Duration = Duration::from_secs(1);
+
+/// Where a proxy leaves what the next one is to find.
+pub trait Store: Send {
+    /// Keeps a socket that was newly bound.
+    fn keep_listener(&self, listener: &TcpListener);
+    /// Keeps the socket of this address no longer.
+    fn drop_listener(&self, address: SocketAddr);
+    /// Keeps the route table in force, in place of the one before.
+    fn keep_table(&self, table: &[u8]);
+}
+
+/// Who is told that the proxy is alive.
+pub struct Heart {
+    /// How often.
+    pub every: Duration,
+    /// Called so often, on the thread that runs the proxy, while all its threads do their work.
+    pub beat: Box<dyn Fn() + Send>,
+}
 
 /// What the proxy needs to run. All else comes over the link.
 pub struct Options {
@@ -66,14 +91,16 @@ pub struct Options {
     /// Sockets that an earlier proxy has left with systemd. They are used where the table wants to listen at their address; the others
     /// are closed with the first table.
     pub inherited: Vec<TcpListener>,
-    /// Called for each socket that is newly bound, so that it can be left with systemd.
-    pub keep: Option<Keep>,
+    /// The route table that an earlier proxy has left. It is served by while no manager can be reached.
+    pub remembered: Option<Vec<u8>>,
+    /// Where to leave both for the next proxy.
+    pub store: Option<Box<dyn Store>>,
     /// Told of each table in force; `None` before the first.
     pub serving: Option<watch::Sender<Option<Serving>>>,
     /// Threads that serve, at least one.
     pub threads: usize,
-    /// How long requests in flight may take to end after shutdown.
-    pub grace: Duration,
+    /// Who is told that the proxy is alive.
+    pub heart: Option<Heart>,
 }
 
 /// The way to the manager.
@@ -92,6 +119,8 @@ pub struct Serving {
     pub listening: Vec<SocketAddr>,
     /// What of the table's front could not be had.
     pub problem: Option<String>,
+    /// How long requests in flight may take to end at shutdown.
+    pub grace: Duration,
 }
 
 /// Why the proxy can not go on.
@@ -111,12 +140,12 @@ impl fmt::Debug for Options {
             .field("link", &self.link)
             .field("inherited", &self.inherited)
             .field("threads", &self.threads)
-            .field("grace", &self.grace)
             .finish_non_exhaustive()
     }
 }
 
-/// Serves until `shutdown`, then accepts no more and lets requests in flight end for at most [`Options::grace`].
+/// Serves until `shutdown`, then lets requests end for at most [`crate::route::Front::grace`]. Without a [`Store`] no more are accepted;
+/// with one, those that come while others take long are still answered here, and may take as long again.
 ///
 /// # Errors
 /// When a thread can not be started or panics. Nothing a client, a worker or the manager does is an error here.
@@ -126,37 +155,60 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     // However this ends, the threads do too.
     let stop = shutdown.child_token();
     let _stop = stop.clone().drop_guard();
+    let mut pulse = Pulse::default();
+    let (journal, written) = access::start().map_err(|error| ProxyError::Start(threads, error))?;
     let mut lanes = Vec::new();
     for shard in 0..threads {
-        let (board, stop) = (board.clone(), stop.clone());
-        let lane = start(shard, board, stop, options.grace)
-            .map_err(|error| ProxyError::Start(shard, error))?;
+        let context = lane::Context {
+            shard,
+            board: board.clone(),
+            stop: stop.clone(),
+            journal: journal.clone(),
+            successor: options.store.is_some(),
+        };
+        let lane =
+            start(context, pulse.thread()).map_err(|error| ProxyError::Start(shard, error))?;
         lanes.push(async move { lane.await.map_err(|_| ProxyError::Panicked(shard)) });
     }
-    let listeners = Listeners::new(options.inherited, options.keep);
-    let steward = Steward::new(board, threads, listeners, options.serving);
-    tokio::select! {
-        () = steward.run(options.link) => Ok(()),
+    drop(journal);
+    let listeners = Listeners::new(options.inherited);
+    let steward = Steward::new(board, threads, listeners, options.store, options.serving);
+    let ended = tokio::select! {
+        () = steward.run(options.link, options.remembered) => Ok(()),
+        () = keep_telling(options.heart, pulse) => Ok(()),
         ended = futures_util::future::try_join_all(lanes) => ended.map(|_| ()),
+    };
+    // The last lines of the access log. A journal that does not take them does not hold us up.
+    let _ = tokio::time::timeout(JOURNAL_WAIT, written).await;
+    ended
+}
+
+/// Says again and again that all threads do their work, for as long as they do.
+async fn keep_telling(heart: Option<Heart>, pulse: Pulse) {
+    let Some(heart) = heart else {
+        return std::future::pending().await;
+    };
+    let mut clock = tokio::time::interval(heart.every);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        pulse.beat().await;
+        (heart.beat)();
     }
 }
 
 /// Starts a thread that serves; the receiver gets its end, or an error if it panics.
-fn start(
-    shard: usize,
-    board: Arc<Board>,
-    stop: CancellationToken,
-    grace: Duration,
-) -> io::Result<oneshot::Receiver<()>> {
+fn start(context: lane::Context, ear: pulse::Ear) -> io::Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     thread::Builder::new()
-        .name(format!("proxy-{shard}"))
+        .name(format!("proxy-{}", context.shard))
         .spawn(move || {
             let local = LocalSet::new();
-            local.block_on(&runtime, lane::run(board, shard, stop, grace));
+            local.spawn_local(pulse::answer(ear));
+            local.block_on(&runtime, lane::run(context));
             // What outlived its grace ends here.
             drop(local);
             drop(runtime);

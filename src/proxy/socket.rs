@@ -21,6 +21,15 @@ use crate::route::Front;
 const HEAD_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// How long a connection may still bring a request once the proxy stops, counted from then or from its last answer. A client in the
+/// middle of its work has sent the next one by then, and hears with the answer that it is the last; much longer would be felt as a
+/// pause, since the next proxy starts when this one has ended.
+const PARTING: Duration = Duration::from_millis(500);
+
+/// The same for a connection that has not brought any, counted from when it was accepted: its request is on the way, and one packet of
+/// it may get lost and be sent again.
+const PARTING_NEW: Duration = Duration::from_secs(1);
+
 /// How long, and for how many bytes, a client may go on sending what nobody reads.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
@@ -36,6 +45,8 @@ pub(super) struct Socket {
     reading: Patience,
     writing: Patience,
     limits: Limits,
+    /// The clocks know that the proxy stops.
+    parting: bool,
     /// Bytes taken after our last word, once that is said.
     lingered: Option<usize>,
 }
@@ -48,6 +59,8 @@ pub(super) struct Signals {
     /// When the last answer ended, in microseconds since `born`.
     ended: AtomicU64,
     born: Instant,
+    /// When it was told that the proxy stops, in microseconds since `born`, and one more; 0: it was not.
+    parting: AtomicU64,
     /// The client is still sending a body that may never be read.
     unread: AtomicBool,
     /// What was sent is not whole, and only a reset can say so.
@@ -84,6 +97,7 @@ impl Signals {
             turns: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             born: Instant::now(),
+            parting: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
         }
@@ -91,6 +105,27 @@ impl Signals {
 
     fn ended(&self) -> Instant {
         self.born + Duration::from_micros(self.ended.load(Ordering::Relaxed))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The proxy stops: the connection is to end, and the next answer to say so.
+    pub(super) fn part(&self) {
+        self.parting
+            .store(self.now().saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether the next answer is the last.
+    pub(super) fn is_parting(&self) -> bool {
+        self.parting.load(Ordering::Relaxed) != 0
+    }
+
+    /// When it was told that the proxy stops.
+    fn parted(&self) -> Option<Instant> {
+        let micros = self.parting.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.born + Duration::from_micros(micros))
     }
 
     /// A request has come and is being answered until the result is dropped.
@@ -120,9 +155,7 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         if let Some(signals) = &self.0 {
-            let now = signals.born.elapsed().as_micros();
-            let now = u64::try_from(now).unwrap_or(u64::MAX);
-            signals.ended.store(now, Ordering::Relaxed);
+            signals.ended.store(signals.now(), Ordering::Relaxed);
             signals.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -143,6 +176,7 @@ impl Socket {
                 write: front.write_timeout,
                 idle: front.idle_timeout,
             },
+            parting: false,
             lingered: None,
         };
         // Who connects is about to ask, so it gets less time than between two requests. Browsers connect and then do not: one that
@@ -173,25 +207,52 @@ impl Socket {
     fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             self.take_turn();
-            match self.waiting {
+            let parted = self.signals.parted();
+            if parted.is_some() && !std::mem::replace(&mut self.parting, true) {
+                // The clock may have been set to a time beyond.
+                if self.waiting == Waiting::Nothing {
+                    self.reading.stop();
+                }
+            }
+            match (self.waiting, parted) {
                 // hyper does not look again when an answer has ended, and waking it for that each time would be dear. So the clock
                 // for idle connections runs already, and is set right when it rings.
-                Waiting::Nothing => {
-                    ready!(self.reading.poll(cx, self.limits.idle));
-                    self.reading.start(self.limits.idle);
+                (Waiting::Nothing, parted) => {
+                    let look = parted.map_or(self.limits.idle, |_| PARTING);
+                    ready!(self.reading.poll(cx, look));
+                    self.reading.start(look);
                 }
-                Waiting::Request => {
+                (Waiting::Request, None) => {
                     ready!(self.reading.poll(cx, self.limits.idle));
                     // As if the client had closed.
                     return Poll::Ready(Ok(()));
                 }
-                Waiting::Head => {
+                (Waiting::Request, Some(parted)) => {
+                    let last = self.last_call(parted);
+                    self.reading.start_at(last, Duration::ZERO);
+                    ready!(self.reading.poll(cx, PARTING));
+                    return Poll::Ready(Ok(()));
+                }
+                (Waiting::Head, _) => {
                     ready!(self.reading.poll(cx, self.limits.read));
                     // The socket takes so little or the client is past caring.
                     let _ = self.stream.try_write(HEAD_TIMEOUT);
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
             }
+        }
+    }
+
+    /// Until when the next request may come if the proxy has said at `parted` that it stops.
+    fn last_call(&self, parted: Instant) -> Instant {
+        let (since, limit, parting) = match self.turn {
+            0 => (self.signals.born, self.limits.read, PARTING_NEW),
+            _ => (self.signals.ended(), self.limits.idle, PARTING),
+        };
+        let last = (parted + PARTING).max(since + parting);
+        match limit.is_zero() {
+            true => last,
+            false => last.min(since + limit),
         }
     }
 }

@@ -63,6 +63,7 @@ pub(super) struct Route {
     pub(super) public: Option<PathBuf>,
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
+    pub(super) access_log: bool,
 }
 
 /// Who answers on a route.
@@ -91,6 +92,7 @@ impl Published {
                     health_path: RoutePath::root(),
                     max_header_bytes: BUFFER_MIN,
                     max_headers: HEADERS_INLINE,
+                    grace: Duration::ZERO,
                 },
                 routes: Vec::new(),
                 draining: Vec::new(),
@@ -183,6 +185,7 @@ impl Table {
                 public: route.public.clone(),
                 target,
                 timeouts: route.timeouts,
+                access_log: route.access_log,
             };
             routes.insert(route.path.prefix().into(), Rc::new(compiled));
         }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::access::Entry;
 use super::generation::Ticket;
 use super::pool::Connection;
 
@@ -23,6 +24,8 @@ const BUFFER: usize = 16 << 10;
 struct Side {
     stream: TokioIo<Upgraded>,
     spoke: Rc<Cell<Instant>>,
+    /// Where what is sent to this side is noted.
+    entry: Option<Rc<Entry>>,
 }
 
 /// Joins the client and the worker. The request is in flight until this ends. The connection is held because dropping it would call
@@ -31,6 +34,7 @@ pub(super) async fn run(
     client: OnUpgrade,
     worker: OnUpgrade,
     (_connection, ticket): (Connection, Ticket),
+    entry: Option<Rc<Entry>>,
     limit: Duration,
 ) {
     let outcome = async {
@@ -38,11 +42,15 @@ pub(super) async fn run(
             .await
             .map_err(io::Error::other)?;
         let spoke = Rc::new(Cell::new(Instant::now()));
-        let side = |stream| Side {
+        let side = |stream, entry| Side {
             stream: TokioIo::new(stream),
             spoke: spoke.clone(),
+            entry,
         };
-        let (mut client, mut worker) = (side(client), side(worker));
+        if let Some(entry) = &entry {
+            entry.whole();
+        }
+        let (mut client, mut worker) = (side(client, entry), side(worker, None));
         tokio::select! {
             copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut worker, BUFFER, BUFFER) => copied.map(|_| ()),
             () = silence(&spoke, limit) => Err(io::ErrorKind::TimedOut.into()),
@@ -87,7 +95,12 @@ impl AsyncWrite for Side {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        if let Some(entry) = &this.entry {
+            entry.sent(written);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -28,6 +28,14 @@ struct Hierarchy {
     own: PathBuf,
 }
 
+/// Whether systemd can filter the addresses a unit reaches: with a program in the kernel that belongs to a cgroup of the unified
+/// hierarchy (systemd.resource-control(5), `IPAddressAllow=`). Where it can not it starts the unit all the same, unfiltered.
+pub fn filters_addresses() -> bool {
+    /// CGROUP2_SUPER_MAGIC of statfs(2).
+    const UNIFIED: i128 = 0x6367_7270;
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|found| i128::from(found.f_type) == UNIFIED)
+}
+
 impl Cgroups {
     /// Makes them, below the cgroup this process is in. Their paths go into a file in `place`.
     pub(super) fn make(place: &Path) -> Result<Self, String> {

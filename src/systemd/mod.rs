@@ -1,20 +1,30 @@
 //! The one door to systemd: its bus, its units, its notifications, and a private one where none was booted.
 
+mod authority;
 mod bus;
 mod cgroup;
 mod choice;
 mod cleaner;
+pub mod fd_store;
 pub mod keeper;
 pub mod notify;
 mod private;
+pub mod security;
 mod signals;
 mod state;
 mod units;
 
+pub use authority::authorise;
 pub use bus::{BusError, Loaded, Systemd, Usage, own_job, stop_unit, unit_state};
+pub use cgroup::filters_addresses;
 pub use choice::Kind;
 pub use cleaner::Cleaner;
 pub use private::{Place, Private, PrivateError};
 pub use signals::UnitChange;
 pub use state::{Activity, Ending, ServiceState};
 pub use units::{Credential, Sandbox, UnitPair};
+
+/// Whether this machine was booted with systemd (sd_booted(3)).
+pub fn is_booted() -> bool {
+    sd_notify::booted().unwrap_or(false)
+}

@@ -23,14 +23,10 @@ pub enum Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // systemd.exec(5), "Process Exit Codes": what systemd could not do before the program ran.
-            Self::ExitCode(203) => {
-                write!(f, "exit code 203 (systemd could not execute the program)")
-            }
-            Self::ExitCode(200) => {
-                write!(f, "exit code 200 (systemd could not enter its directory)")
-            }
-            Self::ExitCode(code) => write!(f, "exit code {code}"),
+            Self::ExitCode(code) => match before_the_program(*code) {
+                Some(what) => write!(f, "exit code {code} (systemd could not {what})"),
+                None => write!(f, "exit code {code}"),
+            },
             Self::Signal(9) => write!(
                 f,
                 "signal 9 (KILL; the memory limit ends this way too where the kernel does not tell)"
@@ -41,6 +37,22 @@ impl fmt::Display for Ending {
             Self::Other(result) => write!(f, "{result}"),
         }
     }
+}
+
+/// What systemd does before the program runs, by the exit code that tells it failed (systemd.exec(5), "Process Exit Codes").
+fn before_the_program(code: i32) -> Option<&'static str> {
+    Some(match code {
+        200 => "enter its directory",
+        203 => "execute the program",
+        209 | 222 => "open where its output goes",
+        217 => "make its user",
+        226 => "make its view of the file system",
+        228 => "filter its system calls",
+        238 => "make its state directory",
+        239 => "make its cache directory",
+        243 => "hand it its credentials; the journal of its unit says which",
+        _ => return None,
+    })
 }
 
 fn signal_name(number: i32) -> &'static str {

@@ -180,6 +180,8 @@ pub struct Totals {
     pub failures: Vec<String>,
     /// Of those: connections that nobody accepted.
     pub refused: u64,
+    /// The longest wait for a response.
+    pub slowest: Duration,
 }
 
 impl Totals {
@@ -228,11 +230,20 @@ struct Shared {
 
 impl Load {
     pub fn start(address: SocketAddr, path: &str, connections: usize) -> Self {
+        Self::begin(address, path, connections, false)
+    }
+
+    /// Connections that are used for one request each.
+    pub fn start_anew(address: SocketAddr, path: &str, connections: usize) -> Self {
+        Self::begin(address, path, connections, true)
+    }
+
+    fn begin(address: SocketAddr, path: &str, connections: usize, anew: bool) -> Self {
         let began = Instant::now();
         let shared = Arc::new(Shared::default());
         let connect = |_| {
             let (shared, path) = (Arc::clone(&shared), path.to_owned());
-            std::thread::spawn(move || shared.ask_on(Client::new(address), &path, began))
+            std::thread::spawn(move || shared.ask_on(Client::new(address), &path, began, anew))
         };
         let load = Self {
             connections: (0..connections).map(connect).collect(),
@@ -281,12 +292,16 @@ impl Drop for Load {
 }
 
 impl Shared {
-    fn ask_on(&self, mut client: Client, path: &str, began: Instant) {
+    fn ask_on(&self, mut client: Client, path: &str, began: Instant, anew: bool) {
         while !self.stop.load(Ordering::Relaxed) {
+            if anew {
+                client.connection = None;
+            }
             let asked = Instant::now();
             let answer = client.get(path);
             let mut totals = lock(&self.totals);
             let at = began.elapsed().as_millis();
+            totals.slowest = totals.slowest.max(asked.elapsed());
             match answer {
                 Ok(answer) if answer.status == 200 => {
                     *totals.bodies.entry(answer.text()).or_default() += 1

@@ -331,6 +331,12 @@ impl House {
         Load::start(self.address(), path, connections)
     }
 
+    /// The same, with a new connection for each request.
+    #[track_caller]
+    pub fn load_anew(&self, path: &str, connections: usize) -> Load {
+        Load::start_anew(self.address(), path, connections)
+    }
+
     /// What there is to read for somebody who wonders why a test failed.
     fn tell(&self) {
         let server = self

@@ -51,8 +51,24 @@ impl House {
             .and_then(|address| address.parse().ok());
         assert!(self.address.is_some(), "the proxy's status is '{status}'");
         super::until("all workers were tried", || {
-            self.property(MANAGER, "StatusText").contains("were tried")
+            let status = self.property(MANAGER, "StatusText");
+            status.contains("worker")
+                && !status.starts_with("starting")
+                && !status.starts_with("manages")
         });
+    }
+
+    /// Clients connect elsewhere from now on.
+    pub fn moved_to(&mut self, address: std::net::SocketAddr) {
+        self.address = Some(address);
+    }
+
+    /// Changes a unit by a further drop-in.
+    #[track_caller]
+    pub fn changes_unit(&self, unit: &str, lines: &str) {
+        let file = self.path().join(format!("units/{unit}.d/test.conf"));
+        fs::write(file, lines).expect("write a drop-in");
+        self.systemctl(["daemon-reload"]).succeeds();
     }
 
     /// `systemctl` of the house's systemd.

@@ -1,9 +1,10 @@
 //! A proxy in this process, the manager's end of its link, and both ends of the conversations it carries.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -37,6 +38,30 @@ pub(crate) struct House {
 pub(crate) struct Talk<S> {
     pub(crate) stream: S,
     heard: Vec<u8>,
+}
+
+/// A store that lives as long as the test.
+#[derive(Clone, Default)]
+pub(crate) struct Kept {
+    pub(crate) listeners: Arc<Mutex<Vec<SocketAddr>>>,
+    /// All tables, the last one last.
+    pub(crate) tables: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl proxy::Store for Kept {
+    fn keep_listener(&self, listener: &TcpListener) {
+        let address = listener.local_addr().unwrap();
+        self.listeners.lock().unwrap().push(address);
+    }
+    fn drop_listener(&self, address: SocketAddr) {
+        self.listeners
+            .lock()
+            .unwrap()
+            .retain(|kept| *kept != address);
+    }
+    fn keep_table(&self, table: &[u8]) {
+        self.tables.lock().unwrap().push(table.to_vec());
+    }
 }
 
 /// A worker played by the test.
@@ -129,6 +154,12 @@ impl House {
 
     pub(crate) fn say(&mut self, word: ToProxy) {
         self.runtime.block_on(self.manager.send(&word)).unwrap();
+    }
+
+    /// Waits for something that comes.
+    pub(crate) fn until(&self, comes: impl Future<Output = ()>) {
+        let comes = async { tokio::time::timeout(DEADLINE, comes).await };
+        self.runtime.block_on(comes).expect("it does not come");
     }
 
     pub(crate) fn hear(&mut self) -> ToManager {
@@ -226,10 +257,11 @@ pub(crate) fn options(threads: usize, link: Link) -> Options {
     Options {
         link,
         inherited: Vec::new(),
-        keep: None,
+        remembered: None,
+        store: None,
         serving: None,
         threads,
-        grace: DEADLINE,
+        heart: None,
     }
 }
 
@@ -266,6 +298,7 @@ fn table(directory: &Path) -> RouteTable {
             health_path: RoutePath::parse("/health").unwrap(),
             max_header_bytes: 64 << 10,
             max_headers: 100,
+            grace: DEADLINE,
         },
         routes: vec![Route {
             path: RoutePath::root(),

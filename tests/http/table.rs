@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::house::{DEADLINE, GET, House, SHORT, Talk, instance, options, status};
+use crate::house::{DEADLINE, GET, House, Kept, SHORT, Talk, instance, options, status};
 use tqserver::proxy::Link;
 use tqserver::route::{Address, Target};
 use tqserver::wire::{ProbeOutcome, ToManager, ToProxy};
@@ -319,21 +319,18 @@ fn a_socket_left_by_an_earlier_proxy_is_used_and_new_ones_are_left_for_the_next(
     let mut early = Talk::new(TcpStream::connect(address).unwrap());
     early.send(GET);
     let (serving, watched) = tokio::sync::watch::channel(None);
-    let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let keeping = kept.clone();
+    let store = Kept::default();
     let mut options = options(2, Link::Stream(theirs));
     options.inherited = vec![inherited];
     options.serving = Some(serving);
-    options.keep = Some(Box::new(move |socket| {
-        keeping.lock().unwrap().push(socket.local_addr().unwrap());
-    }));
+    options.store = Some(Box::new(store.clone()));
     let mut house = House::optioned(options, move || ours);
     house.worker(1).echo("x");
     assert_eq!(*watched.borrow(), None);
     house.publish(|table| table.front.listen = vec![address, "127.0.0.2:0".parse().unwrap()]);
     assert_eq!(status(&early.head()), 200);
     assert_eq!(house.listening[0], address);
-    assert_eq!(*kept.lock().unwrap(), [house.listening[1]]);
+    assert_eq!(*store.listeners.lock().unwrap(), [house.listening[1]]);
     assert_eq!(
         watched.borrow().as_ref().unwrap().listening,
         house.listening

@@ -212,3 +212,17 @@ fn no_text_panics() {
         }
     }
 }
+
+#[test]
+fn nothing_is_expanded_in_a_text_that_only_one_parser_reads() {
+    let odd = "a: |#\n  b\n";
+    assert!(serde_yaml::from_str::<Raw>(odd).is_ok());
+    let begun = std::time::Instant::now();
+    let first = "x0: &x0 [y, y, y, y, y, y, y, y, y]\n".to_owned();
+    let bomb = (1..10).fold(odd.to_owned() + &first, |text, level| {
+        let alias = format!("*x{}", level - 1);
+        text + &format!("x{level}: &x{level} [{}]\n", [alias.as_str(); 9].join(", "))
+    });
+    assert_eq!(only(&bomb).place.line, 1);
+    assert!(begun.elapsed().as_secs() < 10, "took {:?}", begun.elapsed());
+}

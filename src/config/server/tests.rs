@@ -10,7 +10,7 @@ fn settings(text: &str) -> Result<Settings, Problems> {
 fn an_empty_file_gives_the_defaults() {
     let empty = settings("").unwrap();
     assert_eq!(empty, Settings::defaults_at(Path::new("/srv/site")));
-    assert_eq!(empty.workers_directory, Path::new("/srv/site/workers"));
+    assert_eq!(empty.workers_directories, [Path::new("/srv/site/workers")]);
     assert_eq!(empty.front.listen, ["0.0.0.0:8080".parse().unwrap()]);
 }
 
@@ -25,6 +25,7 @@ fn the_shipped_file_gives_the_defaults_and_names_every_key() {
         .collect();
     let settings = settings(&uncommented).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(settings.max.gomemlimit.is_some() && !settings.paths.is_empty());
+    assert!(settings.max.io_weight.is_some() && settings.default.io_weight.is_some());
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn relative_paths_start_beside_config() {
     let settings =
         settings("workers: {directory: ../other/./w, default: {log_file: 'logs/{name}.log'}}")
             .unwrap();
-    assert_eq!(settings.workers_directory, Path::new("/srv/other/w"));
+    assert_eq!(settings.workers_directories, [Path::new("/srv/other/w")]);
     assert_eq!(settings.default.log_file, "/srv/site/logs/{name}.log");
 }
 
@@ -68,4 +69,82 @@ fn addresses_are_one_or_many() {
             "[::1]:8080".parse().unwrap()
         ]
     );
+}
+
+#[test]
+fn directories_of_workers_are_one_or_many() {
+    let directories = |text: &str| settings(text).unwrap().workers_directories;
+    let two = [
+        Path::new("/srv/site/workers"),
+        Path::new("/usr/lib/tqserver/workers"),
+    ];
+    assert_eq!(
+        directories("workers: {directory: [workers, /usr/lib/tqserver/workers]}"),
+        two
+    );
+    assert_eq!(
+        directories("pages: {directory: [workers, /usr/lib/tqserver/workers]}"),
+        two
+    );
+    assert_eq!(directories("workers: {directory: [workers]}"), two[..1]);
+    for (bad, part) in [
+        ("[]", "empty list"),
+        ("[a, b, ./a]", "a second time"),
+        ("[a, a/b]", "inside the other"),
+        ("[a/b, a]", "inside the other"),
+        ("[a, '']", "must name a directory"),
+        ("[a, 7]", "must name a directory"),
+        ("[a, [b]]", "must name a directory"),
+        ("[a, /]", "can not be '/'"),
+        ("{a: b}", "must be a text"),
+        ("7", "must be a text"),
+    ] {
+        let problems = settings(&format!("workers: {{directory: {bad}}}")).unwrap_err();
+        assert_eq!(problems.0.len(), 1, "{problems}");
+        assert!(problems.to_string().contains(part), "{problems}");
+        assert!(problems.0[0].place.line == 1, "{problems}");
+    }
+    // '/ab' is not inside '/a'.
+    assert_eq!(directories("workers: {directory: [a, ab]}").len(), 2);
+}
+
+#[test]
+fn an_exposure_is_a_number_with_one_decimal() {
+    let exposure = |text: &str| {
+        let settings = settings(&format!("security: {{max_exposure: {text}}}"));
+        settings.map(|settings| settings.max_exposure)
+    };
+    assert_eq!(settings("").unwrap().max_exposure, Exposure(20));
+    for (text, tenths) in [("0.0", 0), ("0", 0), ("1.5", 15), ("2", 20), ("10.0", 100)] {
+        assert_eq!(exposure(text).unwrap(), Exposure(tenths), "{text}");
+    }
+    for bad in [
+        "10.1", "-1", "1.55", "'1.5'", "low", "1e0", ".5", "1.", "[1]", "100", "1_0", ".inf", "",
+    ] {
+        let problems = exposure(bad).unwrap_err();
+        assert!(problems.to_string().contains("max_exposure"), "{problems}");
+    }
+    assert_eq!(Exposure(15).to_string(), "1.5");
+    assert_eq!(Exposure(100).to_string(), "10.0");
+}
+
+#[test]
+fn memory_is_not_slowed_down_above_where_it_kills() {
+    for bad in [
+        "workers: {default: {gomemlimit: 1GiB, memory_high: 2GiB}}",
+        "workers: {paths: {/a: {gomemlimit: 1GiB, memory_high: 2GiB}}}",
+    ] {
+        let problems = settings(bad).unwrap_err();
+        assert!(
+            problems.to_string().contains("would never be reached"),
+            "{problems}"
+        );
+    }
+    for good in [
+        "workers: {default: {gomemlimit: 1GiB, memory_high: 1GiB}}",
+        "workers: {default: {gomemlimit: 1GiB}, paths: {/a: {memory_high: 2GiB}}}",
+        "workers: {default: {memory_high: 2GiB}}",
+    ] {
+        assert!(settings(good).is_ok(), "{good}");
+    }
 }

@@ -112,3 +112,200 @@ fn a_static_worker_has_no_command() {
         Enabled::Development
     );
 }
+
+#[test]
+fn what_systemd_has_a_word_for_is_led_to_our_key() {
+    for (key, ours) in [
+        ("cpu_quota", "'gomaxprocs'"),
+        ("CPUQuotaPeriodSec", "'gomaxprocs'"),
+        ("memory_max", "'gomemlimit'"),
+        ("private_network", "'network'"),
+        ("IPAddressDeny", "'network'"),
+        ("load_credential", "'credentials'"),
+        ("LoadCredentialEncrypted", "'credentials'"),
+        ("state_directory", "STATE_DIRECTORY"),
+        ("cache_directory", "'cache: true'"),
+        ("MemoryDenyWriteExecute", "'jit: true'"),
+        ("exec_start", "'command'"),
+        ("environment", "'env'"),
+        ("supplementary_groups", "remove it"),
+        ("exec_start_pre", "remove it"),
+        ("ProtectSystem", "remove it"),
+        ("bind_read_only_paths", "remove it"),
+        ("capability_bounding_set", "remove it"),
+        ("limit_nofile", "remove it"),
+    ] {
+        let text = refused(&format!("{key}: x"));
+        assert!(text.contains("a worker can not set"), "{text}");
+        assert!(text.contains(ours), "{text}");
+    }
+}
+
+#[test]
+fn network_jit_cache_and_autostart_are_words() {
+    let none = worker("").unwrap();
+    assert_eq!(none.network, Network::Full);
+    assert_eq!((none.jit, none.cache, none.autostart), (None, false, false));
+    let all = worker("{network: loopback, jit: false, cache: true, autostart: true}").unwrap();
+    assert_eq!(all.network, Network::Loopback);
+    assert_eq!(
+        (all.jit, all.cache, all.autostart),
+        (Some(false), true, true)
+    );
+    for bad in [
+        "network: localhost",
+        "jit: 1",
+        "cache: yes",
+        "autostart: []",
+    ] {
+        assert!(refused(bad).contains("help:"), "{bad}");
+    }
+}
+
+#[test]
+fn a_port_without_a_network_could_not_be_reached() {
+    let text = refused("listen: port\nnetwork: none\n");
+    assert!(text.contains("worker.yaml:2:10"), "{text}");
+    assert!(text.contains("network: loopback"), "{text}");
+    assert!(worker("{listen: port, network: loopback}").is_ok());
+    assert!(worker("{listen: socket, network: none}").is_ok());
+}
+
+#[test]
+fn credentials_are_names_and_no_paths() {
+    let names = |text: &str| worker(text).unwrap().credentials;
+    assert_eq!(
+        names("credentials: [tls.key, db_password, 4-you]"),
+        ["4-you", "db_password", "tls.key"]
+    );
+    assert!(names("credentials: []").is_empty());
+    for (bad, column) in [
+        ("credentials: ../db", 1),
+        ("credentials: [a, ../db]", 18),
+        ("credentials: [/etc/shadow]", 15),
+        ("credentials: [.hidden]", 15),
+        ("credentials: [a, a]", 18),
+        ("credentials: ['']", 15),
+        ("credentials: ['a b']", 15),
+        ("credentials: ['a:b']", 15),
+        ("credentials: [ä]", 15),
+        ("credentials: [[a]]", 15),
+        ("credentials: {a: b}", 1),
+    ] {
+        let text = refused(bad);
+        assert!(text.contains('^') && text.contains("help:"), "{text}");
+        if bad.contains('[') {
+            assert!(text.contains(&format!(":1:{column}:")), "{text}");
+        }
+    }
+    refused(&format!("credentials: [{}]", "a".repeat(65)));
+    let many = |count: usize| {
+        let names: Vec<String> = (0..count).map(|name| format!("c{name}")).collect();
+        format!("credentials: [{}]", names.join(", "))
+    };
+    assert_eq!(names(&many(32)).len(), 32);
+    refused(&many(33));
+}
+
+#[test]
+fn no_key_that_takes_a_path_leads_out_of_the_worker() {
+    for bad in [
+        "command: [../../bin/sh]",
+        "command: ../../bin/sh",
+        "command: [bin/../../sh]",
+        "command: [/srv/../bin/sh]",
+        "command: [bin/]",
+        "command: [node, ../other/main.js]",
+        "command: python3 src/../../other/app.py",
+        "build: [../make]",
+        "path: /../admin",
+        "path: ../admin",
+        "credentials: [../../etc/shadow]",
+    ] {
+        let text = refused(bad);
+        assert!(text.contains('^') && text.contains("help:"), "{text}");
+    }
+    for good in [
+        "command: [/usr/bin/ruby, src/main.rb]",
+        "command: [git, log, v1..v2]",
+        "command: [sh, -c, 'a && b']",
+        "build: [make, -C, ../..]",
+    ] {
+        assert!(worker(good).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn the_message_for_a_hostile_file_is_short_and_soon_there() {
+    let begun = std::time::Instant::now();
+    let lines = |line: &dyn Fn(usize) -> String| (0..10_000).map(line).collect::<String>();
+    let bomb = |levels: usize| {
+        let first = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        let next = |level: usize| {
+            let alias = format!("*a{}", level - 1);
+            format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 9].join(", "))
+        };
+        first + &(1..levels).map(next).collect::<String>()
+    };
+    for (what, text) in [
+        ("unknown keys", lines(&|line| format!("key{line}: x\n"))),
+        ("one key again", lines(&|_| "user: root\n".to_owned())),
+        (
+            "variables",
+            lines(&|line| {
+                format!(
+                    "{}LISTEN_FDS{line}: [1]\n",
+                    if line == 0 { "env:\n  " } else { "  " }
+                )
+            }),
+        ),
+        ("words", format!("command: [a{}]", ", a".repeat(10_000))),
+        (
+            "items that are none",
+            format!("command: [a{}]", ", {}".repeat(10_000)),
+        ),
+        (
+            "names",
+            format!("credentials: [{}]", "../x, ".repeat(10_000)),
+        ),
+        ("aliases", bomb(10)),
+        (
+            "aliases after what only one parser reads",
+            format!("a: |#\n  b\n{}", bomb(10)),
+        ),
+        ("brackets", "[".repeat(1 << 20)),
+        ("maps", "{a: ".repeat(1 << 18)),
+        (
+            "lines inside lines",
+            (0..500)
+                .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+                .collect(),
+        ),
+        ("a long key", format!("{}: x", "k".repeat(1000))),
+        ("a long text", format!("path: {}", "p".repeat(1 << 20))),
+        ("a long route", format!("path: /{}", "p".repeat(1 << 20))),
+        (
+            "a long program",
+            format!("command: ../{}", "p".repeat(1 << 20)),
+        ),
+        ("a long type", format!("type: {}", "p".repeat(1 << 20))),
+        (
+            "a long health path",
+            format!("health: {{path: /{}}}", "p".repeat(1 << 20)),
+        ),
+        ("a number as text", format!("path: {}", "1".repeat(1 << 19))),
+    ] {
+        let problems = match worker(&text) {
+            Ok(_) => panic!("{what} was accepted"),
+            Err(problems) => problems,
+        };
+        assert!(problems.0.len() <= 41, "{what}: {}", problems.0.len());
+        let printed = problems.to_string();
+        assert!(printed.len() < 40_000, "{what}: {} bytes", printed.len());
+        assert!(!printed.contains('\0'), "{what}");
+    }
+    let text = refused(&lines(&|line| format!("key{line}: x\n")));
+    assert!(text.contains("has 9960 more problems"), "{text}");
+    // A bound that a debug build on a loaded machine keeps; the cost that is guarded against would be hours.
+    assert!(begun.elapsed().as_secs() < 60, "took {:?}", begun.elapsed());
+}

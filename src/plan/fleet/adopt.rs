@@ -3,14 +3,28 @@
 use std::collections::BTreeMap;
 
 use super::Fleet;
-use crate::names::{Generation, WorkerName};
+use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::run::{Run, Stage};
 use crate::plan::worker::LIVE;
-use crate::plan::{Found, Severity, Source};
+use crate::plan::{Cause, Found, Kind, Severity, Source};
 use crate::route::Address;
 use crate::systemd::Activity;
 
 impl Fleet {
+    /// No generation of ours may take the number of a unit that is loaded.
+    pub(super) fn make_room_for(&mut self, strangers: &[Instance]) {
+        for stranger in strangers {
+            let number = match self.workers.get_mut(&stranger.worker) {
+                Some(worker) => &mut worker.newest,
+                None => self
+                    .numbers
+                    .entry(stranger.worker.clone())
+                    .or_insert(stranger.generation),
+            };
+            *number = stranger.generation.max(*number);
+        }
+    }
+
     pub(super) fn adopt(&mut self, found: Vec<Found>) {
         let mut workers: BTreeMap<WorkerName, BTreeMap<Generation, Found>> = BTreeMap::new();
         for found in found {
@@ -52,6 +66,7 @@ impl Fleet {
         let mut run = Run::new(
             found.spec,
             Source::Directory,
+            Cause::Start,
             found.address,
             Stage::Activating,
             now,
@@ -77,7 +92,7 @@ impl Fleet {
             "adopted generation {} of '{}'",
             instance.generation, instance.worker
         );
-        self.note(&instance, Severity::Info, Vec::new(), text);
+        self.note(&instance, Severity::Info, Kind::Progress, Vec::new(), text);
         match stage {
             Stage::Stopping => self.stop(&instance, None),
             Stage::Activating if dies || !reachable => self.fail(&instance, end),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Fleet, instance};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::run::{Assets, Stage};
-use crate::plan::{Action, Outcome, Reason, Severity, Spec};
+use crate::plan::{Action, Cause, Kind, Outcome, Reason, Severity, Spec};
 
 impl Fleet {
     /// One copy at a time, so that the answer is to the last question; what changes meanwhile comes next.
@@ -59,10 +59,19 @@ impl Fleet {
             Ok(public) => {
                 (run.public, run.spec) = (Some(public), done.spec);
                 let text = format!("the assets of '{}' are live", instance.worker);
-                self.note(instance, Severity::Info, done.reloads.clone(), text);
+                self.note(
+                    instance,
+                    Severity::Info,
+                    Kind::Assets,
+                    done.reloads.clone(),
+                    text,
+                );
                 self.switch(&instance.worker, done.reloads, Outcome::Assets);
             }
-            Err(reason) => self.failed_without_units(&instance.worker, None, reason, done.reloads),
+            Err(reason) => {
+                let (name, cause) = (&instance.worker, Some(Cause::Reload));
+                self.failed_without_units(name, None, cause, reason, done.reloads);
+            }
         }
         if let Some(next) = next {
             self.new_assets(

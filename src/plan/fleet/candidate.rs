@@ -10,7 +10,7 @@ use crate::config::{Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::run::{Run, Stage};
 use crate::plan::worker::{Candidate, Worker};
-use crate::plan::{Action, Failure, Outcome, Reason, Severity, loopback};
+use crate::plan::{Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, loopback};
 use crate::route::Address;
 
 /// Most generations that are built, launched or checked at the same time.
@@ -45,7 +45,10 @@ impl Fleet {
         let Some(candidate) = self.worker(name).waiting.take() else {
             return;
         };
-        let generation = self.worker(name).newest.next();
+        let generation = match candidate.source {
+            Source::Own(generation) => generation,
+            _ => self.worker(name).newest.next(),
+        };
         let address = match candidate.spec.settings.listen {
             Listen::Socket => {
                 let file = instance(name, generation).file_name("sock");
@@ -58,7 +61,8 @@ impl Fleet {
             let reason = Reason::Refused(format!(
                 "no port from {first} to {last} is free; widen workers.port_range_start/_end"
             ));
-            return self.failed_without_units(name, None, reason, candidate.reloads);
+            let cause = Some(candidate.cause);
+            return self.failed_without_units(name, None, cause, reason, candidate.reloads);
         };
         self.make(Instance::new(name.clone(), generation), candidate, address);
     }
@@ -69,7 +73,11 @@ impl Fleet {
             true => Stage::Building,
             false => Stage::Launching,
         };
-        let mut run = Run::new(candidate.spec, candidate.source, address, stage, self.now);
+        if candidate.source == Source::Directory {
+            self.worker(&instance.worker).tried = Some(candidate.spec.clone());
+        }
+        let (source, cause) = (candidate.source, candidate.cause);
+        let mut run = Run::new(candidate.spec, source, cause, address, stage, self.now);
         run.reloads = candidate.reloads;
         self.actions.push(match build {
             true => Action::Build(instance.clone(), run.spec.clone()),
@@ -132,6 +140,10 @@ impl Fleet {
             Err(reason) => return self.fail(instance, reason),
         };
         run.public = public;
+        if run.comes_back() && !run.starts_at_once() {
+            // Its socket listens; the first request starts it.
+            return self.serve(instance);
+        }
         if run.spec.settings.kind == WorkerType::Static {
             run.enter(Stage::Accepting, now);
             let spec = run.spec.clone();
@@ -147,26 +159,33 @@ impl Fleet {
             "generation {} of '{}' is starting",
             instance.generation, instance.worker
         );
-        self.note(instance, Severity::Info, reloads, text);
+        self.note(instance, Severity::Info, Kind::Progress, reloads, text);
         if let Some(reason) = died {
             self.fail(instance, reason);
         }
     }
 
     pub(super) fn accepted(&mut self, instance: &Instance, result: Result<(), Reason>) {
+        let accepting = |run: &&mut Run| run.stage == Stage::Accepting;
+        if self.run(instance).filter(accepting).is_none() {
+            return;
+        }
+        match result {
+            Ok(()) => self.serve(instance),
+            Err(reason) => self.fail(instance, reason),
+        }
+    }
+
+    /// Gives a generation the requests.
+    fn serve(&mut self, instance: &Instance) {
         let now = self.now;
-        let Some(run) = self
-            .run(instance)
-            .filter(|run| run.stage == Stage::Accepting)
-        else {
+        let Some(run) = self.run(instance) else {
             return;
         };
-        if let Err(reason) = result {
-            return self.fail(instance, reason);
-        }
         run.enter(Stage::Serving, now);
         (run.unhealthy, run.last_answer) = (0, None);
         run.probe_at = run.health_due(now);
+        let cause = run.cause;
         let mut reloads = std::mem::take(&mut run.reloads);
         let worker = self.worker(&instance.worker);
         (worker.trouble, worker.replace, worker.snapshot) = (None, None, None);
@@ -183,7 +202,8 @@ impl Fleet {
             Some(from) => format!("generation {to} of '{name}' took over from generation {from}"),
             None => format!("generation {to} of '{name}' serves"),
         };
-        self.note(instance, Severity::Info, reloads.clone(), text);
+        let kind = Kind::Accepted { cause, from };
+        self.note(instance, Severity::Info, kind, reloads.clone(), text);
         self.switch(name, reloads, Outcome::Replaced { from, to });
     }
 
@@ -206,14 +226,15 @@ impl Fleet {
         let Some(run) = worker.runs.remove(&instance.generation) else {
             return;
         };
-        let generation = Some(instance.generation);
-        self.failed_without_units(&instance.worker, generation, reason, run.reloads);
+        let (generation, cause) = (Some(instance.generation), Some(run.cause));
+        self.failed_without_units(&instance.worker, generation, cause, reason, run.reloads);
     }
 
     pub(super) fn failed_without_units(
         &mut self,
         name: &WorkerName,
         generation: Option<Generation>,
+        cause: Option<Cause>,
         reason: Reason,
         reloads: Vec<u64>,
     ) {
@@ -226,15 +247,21 @@ impl Fleet {
             reason,
             log,
         };
-        self.failed(name, failure, reloads);
+        self.failed(name, failure, cause, reloads);
     }
 
     /// A candidate failed and nothing of it is left.
-    fn failed(&mut self, name: &WorkerName, failure: Failure, reloads: Vec<u64>) {
+    fn failed(
+        &mut self,
+        name: &WorkerName,
+        failure: Failure,
+        cause: Option<Cause>,
+        reloads: Vec<u64>,
+    ) {
         if failure.reason == Reason::Removed {
             return self.resolve(name, &reloads, &Outcome::Failed(failure));
         }
-        let (now, ending) = (self.now, self.ending);
+        let (now, ending, production) = (self.now, self.ending, !self.policy.build);
         let worker = self.worker(name);
         worker.last_failure = Some((failure.clone(), now));
         let serving = worker.serving();
@@ -244,7 +271,10 @@ impl Fleet {
         // What is tried again is what serves, or has passed before; these are not the files that failed now.
         let again = match serving {
             Some(_) => worker.replace.is_some(),
-            None => failure.reason.may_pass() || worker.snapshot.is_some(),
+            None if worker.snapshot.is_some() => true,
+            // What lies there can not be run as it is; in production somebody will say when it can.
+            None if production && matches!(failure.reason, Reason::Unusable(_)) => false,
+            None => failure.reason.may_pass(),
         };
         if keeps.is_none() {
             worker.trouble = Some(failure.reason.clone());
@@ -261,7 +291,18 @@ impl Fleet {
             None => (Severity::Error, String::new()),
         };
         let text = format!("{what}: {}{then}", failure.reason);
-        self.say(name, failure.generation, severity, reloads.clone(), text);
+        let kind = Kind::Failed {
+            cause,
+            reason: failure.reason.to_string(),
+        };
+        self.say(
+            name,
+            failure.generation,
+            severity,
+            kind,
+            reloads.clone(),
+            text,
+        );
         self.resolve(name, &reloads, &Outcome::Failed(failure));
     }
 
@@ -277,7 +318,7 @@ impl Fleet {
         let Some(run) = worker.runs.remove(&generation) else {
             return;
         };
-        let (live, last) = (worker.runs.keys().copied().collect(), worker.newest);
+        let (live, last) = (worker.needed(), worker.newest);
         let worker = name.clone();
         self.actions.push(Action::Prune { worker, live, last });
         if let Some(reason) = run.failed {
@@ -286,10 +327,10 @@ impl Fleet {
                 reason,
                 log,
             };
-            return self.failed(name, failure, run.reloads);
+            return self.failed(name, failure, Some(run.cause), run.reloads);
         }
         let text = format!("generation {generation} of '{name}' is stopped");
-        self.note(instance, Severity::Info, Vec::new(), text);
+        self.note(instance, Severity::Info, Kind::Stopped, Vec::new(), text);
     }
 }
 
@@ -299,5 +340,6 @@ fn launch(instance: &Instance, run: &Run) -> Action {
         spec: run.spec.clone(),
         source: run.source,
         address: run.address.clone(),
+        accepted: run.comes_back(),
     }
 }

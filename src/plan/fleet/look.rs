@@ -3,37 +3,51 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fleet, Looked, Reload, instance};
-use crate::names::{Generation, WorkerName};
-use crate::plan::reconcile::{Change, change};
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::reconcile::{Change, change, is_passed_over};
 use crate::plan::run::Stage;
 use crate::plan::worker::{Candidate, Worker};
-use crate::plan::{Failure, Look, Outcome, Reason, Severity, Source, Spec};
+use crate::plan::{Cause, Failure, Kind, Look, Outcome, Reason, Severity, Source, Spec};
 
 impl Fleet {
     pub(super) fn looked(
         &mut self,
         look: Look,
-        mut looked: Looked,
+        looked: Looked,
         snapshots: BTreeMap<WorkerName, (Generation, Spec)>,
     ) {
         match look {
-            Look::Start if !self.ending => self.start(looked, snapshots),
+            Look::Start { untried } if !self.ending => self.start(looked, snapshots, untried),
             Look::Reload { id, only, force } => self.reload(id, &only, force, looked),
-            Look::Retry(name) if !self.ending => {
-                // What came in the meantime was asked for by somebody; a try of our own gives way to it.
-                let waits = |worker: &Worker| !worker.removed && worker.is_idle();
-                if self.workers.get(&name).is_some_and(waits) {
-                    match looked.remove(&name) {
-                        Some(found) => self.want(&name, found, Vec::new(), false),
-                        None => self.remove(&name, Vec::new()),
-                    }
-                }
-            }
-            Look::Start | Look::Retry(_) => {}
+            Look::Retry(name) if !self.ending => self.retried(&name, looked),
+            Look::Start { .. } | Look::Retry(_) => {}
         }
     }
 
-    fn start(&mut self, mut looked: Looked, snapshots: BTreeMap<WorkerName, (Generation, Spec)>) {
+    /// Tries a worker again of which nothing was accepted.
+    fn retried(&mut self, name: &WorkerName, mut looked: Looked) {
+        let production = !self.policy.build;
+        // What came in the meantime was asked for by somebody; a try of our own gives way to it.
+        let waits = |worker: &&mut Worker| !worker.removed && worker.is_idle();
+        let Some(worker) = self.workers.get_mut(name).filter(waits) else {
+            return;
+        };
+        match looked.remove(name) {
+            None => self.remove(name, Vec::new()),
+            // In production the same files may be tried again, and no others: those may be half deployed.
+            Some(Ok(spec)) if production && worker.tried.as_ref() != Some(&spec) => {
+                worker.trouble = Some(Reason::Untried);
+            }
+            Some(found) => self.want(name, found, Vec::new(), false, Cause::Retry),
+        }
+    }
+
+    fn start(
+        &mut self,
+        mut looked: Looked,
+        snapshots: BTreeMap<WorkerName, (Generation, Spec)>,
+        untried: bool,
+    ) {
         for (name, (generation, spec)) in snapshots {
             let on_disk = looked.remove(&name).is_some();
             if !on_disk && !self.workers.contains_key(&name) {
@@ -41,23 +55,52 @@ impl Fleet {
                 self.numbers.insert(name, generation);
                 continue;
             }
-            let candidate = self.candidate_of(spec.clone(), Vec::new());
+            let candidate = self.candidate_of(spec.clone(), Vec::new(), Cause::Start);
             let worker = self.worker(&name);
+            // Its units may still be there, on their way down.
+            let source = match worker.newest < generation {
+                true => Source::Own(generation),
+                false => Source::SameAs(generation),
+            };
             worker.newest = worker.newest.max(generation);
             if worker.is_idle() && on_disk {
                 worker.snapshot = Some((generation, spec));
                 worker.enqueue(Candidate {
-                    source: Source::SameAs(generation),
+                    source,
                     build: false,
                     ..candidate
                 });
             }
         }
         for (name, found) in looked {
-            if self.worker(&name).is_idle() {
-                self.want(&name, found, Vec::new(), false);
+            if !self.worker(&name).is_idle() {
+                continue;
+            }
+            match found {
+                Ok(_) if !untried => self.worker(&name).trouble = Some(Reason::Untried),
+                found => self.want(&name, found, Vec::new(), false, Cause::Start),
             }
         }
+    }
+
+    /// Makes a generation of the files of an earlier one. What lies in the worker's directory now is not taken by the next reload.
+    pub(super) fn roll_back(&mut self, id: u64, instance: &Instance, spec: Spec) {
+        let name = &instance.worker;
+        let pending = BTreeSet::from([name.clone()]);
+        let outcomes = BTreeMap::new();
+        self.reloads.insert(id, Reload { pending, outcomes });
+        if self.ending {
+            return;
+        }
+        if self.workers.get(name).is_none_or(|worker| worker.removed) {
+            return self.resolve(name, &[id], &Outcome::Failed(no_such(name).into()));
+        }
+        let candidate = self.candidate_of(spec, vec![id], Cause::Rollback);
+        self.worker(name).enqueue(Candidate {
+            source: Source::SameAs(instance.generation),
+            build: false,
+            ..candidate
+        });
     }
 
     fn reload(&mut self, id: u64, only: &[WorkerName], force: bool, mut looked: Looked) {
@@ -75,7 +118,7 @@ impl Fleet {
         self.reloads.insert(id, reload);
         for name in names {
             match looked.remove(&name) {
-                Some(found) => self.want(&name, found, vec![id], force),
+                Some(found) => self.want(&name, found, vec![id], force, Cause::Reload),
                 None => self.remove(&name, vec![id]),
             }
         }
@@ -88,32 +131,48 @@ impl Fleet {
         found: Result<Spec, Reason>,
         reloads: Vec<u64>,
         force: bool,
+        cause: Cause,
     ) {
         let worker = self.worker(name);
         worker.removed = false;
         let spec = match found {
             Ok(spec) => spec,
-            Err(reason) => return self.failed_without_units(name, None, reason, reloads),
+            Err(reason) => {
+                return self.failed_without_units(name, None, Some(cause), reason, reloads);
+            }
         };
         if worker.waiting.is_some() || worker.candidate().is_some() {
-            return self.join_or_follow(name, spec, reloads, force);
+            return self.join_or_follow(name, spec, reloads, force, cause);
         }
         let Some((generation, run)) = worker.serving() else {
-            return self.enqueue(name, spec, reloads);
+            return self.enqueue(name, spec, reloads, cause);
         };
         // What is broken is replaced even if its files are the same.
         match change(run.latest(), &spec, force || run.broken.is_some()) {
             Change::None if run.assets.is_some() => {
                 self.join_assets(name, generation, reloads);
             }
-            Change::None => self.resolve(name, &reloads, &Outcome::Unchanged(generation)),
+            Change::None => {
+                let outcome = match is_passed_over(run.latest(), &spec) {
+                    true => Outcome::PassedOver(generation),
+                    false => Outcome::Unchanged(generation),
+                };
+                self.resolve(name, &reloads, &outcome);
+            }
             Change::Assets => self.new_assets(name, generation, spec, reloads),
-            Change::Generation => self.enqueue(name, spec, reloads),
+            Change::Generation => self.enqueue(name, spec, reloads, cause),
         }
     }
 
     /// Something is on its way already. A reload of the same joins it, one of anything else follows.
-    fn join_or_follow(&mut self, name: &WorkerName, spec: Spec, reloads: Vec<u64>, force: bool) {
+    fn join_or_follow(
+        &mut self,
+        name: &WorkerName,
+        spec: Spec,
+        reloads: Vec<u64>,
+        force: bool,
+        cause: Cause,
+    ) {
         let worker = self.worker(name);
         let candidate = worker.runs.values_mut().find(|run| run.is_candidate());
         let under_way = match (&mut worker.waiting, candidate) {
@@ -125,19 +184,20 @@ impl Fleet {
             Some((same, joined)) if change(same, &spec, force) == Change::None => {
                 joined.extend(reloads);
             }
-            _ => self.enqueue(name, spec, reloads),
+            _ => self.enqueue(name, spec, reloads, cause),
         }
     }
 
-    fn enqueue(&mut self, name: &WorkerName, spec: Spec, reloads: Vec<u64>) {
-        let candidate = self.candidate_of(spec, reloads);
+    fn enqueue(&mut self, name: &WorkerName, spec: Spec, reloads: Vec<u64>, cause: Cause) {
+        let candidate = self.candidate_of(spec, reloads, cause);
         self.worker(name).enqueue(candidate);
     }
 
-    fn candidate_of(&self, spec: Spec, reloads: Vec<u64>) -> Candidate {
+    fn candidate_of(&self, spec: Spec, reloads: Vec<u64>, cause: Cause) -> Candidate {
         Candidate {
             spec,
             source: Source::Directory,
+            cause,
             build: self.policy.build,
             reloads,
             since: self.now,
@@ -168,7 +228,7 @@ impl Fleet {
                 self.fail(&instance(name, generation), Reason::Removed);
             }
             let text = format!("worker '{name}' was removed");
-            self.say(name, None, Severity::Info, Vec::new(), text);
+            self.say(name, None, Severity::Info, Kind::Removed, Vec::new(), text);
         }
         self.switch(name, reloads, Outcome::Removed);
     }

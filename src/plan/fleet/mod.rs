@@ -119,6 +119,8 @@ impl Fleet {
                 workers,
                 snapshots,
             } => self.looked(look, workers, snapshots),
+            Event::Strangers(strangers) => self.make_room_for(&strangers),
+            Event::Rollback { id, instance, spec } => self.roll_back(id, &instance, *spec),
             Event::Configured(policy) => self.policy = policy,
             Event::Built(instance, result) => self.built(&instance, result),
             Event::Launched(instance, result) => self.launched(&instance, result),

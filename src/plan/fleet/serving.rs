@@ -3,7 +3,7 @@
 use super::Fleet;
 use crate::names::Instance;
 use crate::plan::run::Stage;
-use crate::plan::{Action, Failure, Reason, Severity};
+use crate::plan::{Action, Failure, Kind, Reason, Severity};
 use crate::systemd::{Activity, Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -37,7 +37,10 @@ impl Fleet {
                 false => "; systemd restarts it",
             };
             let text = format!("generation {number} of '{name}' ended: {end}{then}");
-            self.note(instance, Severity::Warning, Vec::new(), text);
+            let kind = Kind::Ended {
+                reason: end.to_string(),
+            };
+            self.note(instance, Severity::Warning, kind, Vec::new(), text);
             self.remember(instance, end.clone());
         }
         if over {
@@ -92,11 +95,14 @@ impl Fleet {
             "'{}' does not serve: generation {} ended again and again: {reason}; it is tried again",
             instance.worker, instance.generation
         );
+        let kind = Kind::Down {
+            reason: reason.to_string(),
+        };
         self.remember(instance, reason);
         let worker = self.worker(&instance.worker);
         worker.replace = Some("it ended again and again".to_owned());
         worker.schedule_retry(served, now);
-        self.note(instance, Severity::Error, Vec::new(), text);
+        self.note(instance, Severity::Error, kind, Vec::new(), text);
     }
 
     pub(super) fn probed(&mut self, id: u64, outcome: &ProbeOutcome) {
@@ -146,7 +152,10 @@ impl Fleet {
             "generation {} of '{}' failed {times} health requests in a row: {reason}",
             instance.generation, instance.worker
         );
-        self.note(instance, Severity::Warning, Vec::new(), text);
+        let kind = Kind::Unhealthy {
+            reason: reason.to_string(),
+        };
+        self.note(instance, Severity::Warning, kind, Vec::new(), text);
         self.remember(instance, reason);
         let worker = self.worker(&instance.worker);
         if times >= most && worker.replace.is_none() {

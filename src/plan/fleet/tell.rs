@@ -5,14 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Fleet;
 use super::look::no_such;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::plan::reconcile::{Change, change};
+use crate::plan::reconcile::{Change, change, is_passed_over};
 use crate::plan::worker::Worker;
-use crate::plan::{Action, Note, Outcome, Reason, RunView, Severity, Spec, WorkerView};
+use crate::plan::{Action, Kind, Note, Outcome, Reason, RunView, Severity, Spec, WorkerView};
 
 impl Fleet {
     /// All workers, as `tqserver status` shows them.
     pub fn view(&self) -> Vec<WorkerView> {
         self.workers.values().map(view).collect()
+    }
+
+    /// The generation of a worker that gets the requests.
+    pub fn serving(&self, worker: &WorkerName) -> Option<Generation> {
+        let (generation, _) = self.workers.get(worker)?.serving()?;
+        Some(generation)
     }
 
     /// What a reload would do, without doing it.
@@ -40,6 +46,9 @@ impl Fleet {
                 },
                 (Some(Ok(spec)), Some((generation, run))) => {
                     match change(&run.spec, spec, force || run.broken.is_some()) {
+                        Change::None if is_passed_over(&run.spec, spec) => {
+                            Outcome::PassedOver(generation)
+                        }
                         Change::None => Outcome::Unchanged(generation),
                         Change::Assets => Outcome::Assets,
                         Change::Generation => Outcome::Replaced {
@@ -87,11 +96,12 @@ impl Fleet {
         &mut self,
         instance: &Instance,
         severity: Severity,
+        kind: Kind,
         reloads: Vec<u64>,
         text: String,
     ) {
         let generation = Some(instance.generation);
-        self.say(&instance.worker, generation, severity, reloads, text);
+        self.say(&instance.worker, generation, severity, kind, reloads, text);
     }
 
     pub(super) fn say(
@@ -99,6 +109,7 @@ impl Fleet {
         worker: &WorkerName,
         generation: Option<Generation>,
         severity: Severity,
+        kind: Kind,
         reloads: Vec<u64>,
         text: String,
     ) {
@@ -107,6 +118,7 @@ impl Fleet {
             worker: worker.clone(),
             generation,
             text,
+            kind,
         };
         self.actions.push(Action::Progress { reloads, note });
     }

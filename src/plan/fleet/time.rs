@@ -6,7 +6,7 @@ use super::{Fleet, Switch, instance};
 use crate::names::Instance;
 use crate::plan::run::Stage;
 use crate::plan::worker::Candidate;
-use crate::plan::{Action, Moment, Outcome, Reason, Severity, Source, Spec};
+use crate::plan::{Action, Cause, Kind, Moment, Outcome, Reason, Severity, Source, Spec};
 use crate::systemd::Activity;
 
 /// How long a reload may wait for the proxy's word before it is told that the proxy is away.
@@ -108,15 +108,24 @@ impl Fleet {
                 );
                 replaced.push((instance(&worker.name, number), text));
             }
+            let cause = match serving {
+                Some(_) => Cause::Replacement,
+                None => Cause::Retry,
+            };
             let serving = serving.map(|(number, run)| (number, run.spec.clone()));
             match serving.or_else(|| worker.snapshot.clone()) {
-                Some((_, spec)) if build => worker.enqueue(again(spec, Source::Directory, now)),
-                Some((number, spec)) => worker.enqueue(again(spec, Source::SameAs(number), now)),
+                Some((number, spec)) => {
+                    let source = match build {
+                        true => Source::Directory,
+                        false => Source::SameAs(number),
+                    };
+                    worker.enqueue(again(spec, source, cause, now));
+                }
                 None => self.actions.push(Action::Look(worker.name.clone())),
             }
         }
         for (instance, text) in replaced {
-            self.note(&instance, Severity::Info, Vec::new(), text);
+            self.note(&instance, Severity::Info, Kind::Progress, Vec::new(), text);
         }
     }
 
@@ -136,16 +145,17 @@ impl Fleet {
             Some((worker.name.clone(), worker.waiting.take()?.reloads))
         });
         for (name, reloads) in held_up.collect::<Vec<_>>() {
-            self.failed_without_units(&name, None, Reason::NoProxy, reloads);
+            self.failed_without_units(&name, None, None, Reason::NoProxy, reloads);
         }
     }
 }
 
 /// The same as before, without another build: its files did not change.
-fn again(spec: Spec, source: Source, now: Moment) -> Candidate {
+fn again(spec: Spec, source: Source, cause: Cause, now: Moment) -> Candidate {
     Candidate {
         spec,
         source,
+        cause,
         build: false,
         reloads: Vec::new(),
         since: now,

@@ -116,6 +116,7 @@ impl World {
                 config: String::new(),
             },
             nested: Vec::new(),
+            passed_over: None,
             directory: PathBuf::from("/workers").join(name.as_str()),
             public: Some(PathBuf::from("/workers").join(name.as_str()).join("public")),
         }
@@ -213,6 +214,7 @@ pub(in crate::plan) fn policy(build: bool) -> Policy {
             health_path: RoutePath::root(),
             max_header_bytes: 1024,
             max_headers: 10,
+            grace: GRACE,
         },
         grace: GRACE,
         startup_delay: Duration::ZERO,

@@ -15,7 +15,7 @@ use crate::route::Address;
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
     Build(Instance, Spec),
-    Launch(Instance, Spec, Address),
+    Launch(Instance, Spec, Address, bool),
     Accept(Instance),
     Assets(Instance),
     Stop(Instance),
@@ -26,7 +26,8 @@ impl World {
         self.fleet = Fleet::new(self.policy.clone());
         let found = self.found();
         self.tell(Event::Adopted(found));
-        self.want_look(Look::Start);
+        let untried = self.policy.build || self.accepted_snapshots().is_empty();
+        self.want_look(Look::Start { untried });
     }
 
     /// All it had begun is lost, or has just been done; nobody hears of it.
@@ -59,6 +60,27 @@ impl World {
         self.reconnect_later();
     }
 
+    /// All units and processes are gone; what is on disk is there as before.
+    pub(super) fn reboot(&mut self) {
+        self.trace(|| "REBOOT".to_owned());
+        self.incarnation += 1;
+        self.agenda.retain(|_, happening| {
+            let of_the_world = [Happening::Requests, Happening::Trouble, Happening::Ask];
+            let of_the_world = of_the_world
+                .iter()
+                .any(|kind| std::mem::discriminant(kind) == std::mem::discriminant(happening));
+            of_the_world || matches!(happening, Happening::Calm)
+        });
+        self.units.clear();
+        self.broken.clear();
+        self.asked.clear();
+        self.begun.clear();
+        self.stopped.clear();
+        self.forget_proxy();
+        self.start_manager();
+        self.reconnect_later();
+    }
+
     pub(super) fn tell(&mut self, event: Event) {
         self.trace(|| brief(&event));
         self.disturb_by(&event);
@@ -79,7 +101,8 @@ impl World {
                 spec,
                 source,
                 address,
-            } => self.launch(instance, spec, source, address),
+                accepted,
+            } => self.launch(instance, spec, source, address, accepted),
             Action::Accept(instance, _) => self.begin(200, Effect::Accept(instance)),
             Action::Assets(instance, _) => self.begin(500, Effect::Assets(instance)),
             Action::Stop { instance, .. } => self.begin(50, Effect::Stop(instance)),
@@ -114,8 +137,22 @@ impl World {
         );
     }
 
-    fn launch(&mut self, instance: Instance, spec: Spec, source: Source, address: Address) {
-        if !self.policy.build {
+    fn launch(
+        &mut self,
+        instance: Instance,
+        spec: Spec,
+        source: Source,
+        address: Address,
+        accepted: bool,
+    ) {
+        if let Source::Own(generation) = source {
+            let kept = self.snapshots.get(&instance.worker);
+            let own = kept.and_then(|kept| kept.get(&generation));
+            assert!(
+                own.is_some_and(|(_, accepted)| *accepted),
+                "{instance} comes back unaccepted"
+            );
+        } else if !self.policy.build {
             let kept = self.snapshots.entry(instance.worker.clone()).or_default();
             if let Source::SameAs(earlier) = source {
                 assert!(
@@ -129,7 +166,7 @@ impl World {
                 "the snapshot of {instance} is there already"
             );
         }
-        self.begin(1000, Effect::Launch(instance, spec, address));
+        self.begin(1000, Effect::Launch(instance, spec, address, accepted));
     }
 
     pub(super) fn take_effect(&mut self, incarnation: u64, effect: Effect) {
@@ -147,10 +184,10 @@ impl World {
         };
         let event = match effect {
             Effect::Build(_, spec) => Event::Built(instance, self.build(&spec).and(result)),
-            Effect::Launch(_, spec, address) => {
+            Effect::Launch(_, spec, address, accepted) => {
                 let public = spec.public.clone();
                 if !refused && spec.settings.kind != WorkerType::Static {
-                    self.start_pair(&instance, spec, address);
+                    self.start_pair(&instance, spec, address, accepted);
                 }
                 Event::Launched(instance, result.map(|()| public))
             }
@@ -182,11 +219,11 @@ impl World {
         }
     }
 
-    fn start_pair(&mut self, instance: &Instance, spec: Spec, address: Address) {
+    fn start_pair(&mut self, instance: &Instance, spec: Spec, address: Address, accepted: bool) {
         let listens = spec.settings.listen;
-        let before = self
-            .units
-            .insert(instance.clone(), Unit::new(spec, address));
+        let mut unit = Unit::new(spec, address);
+        unit.accepted = accepted;
+        let before = self.units.insert(instance.clone(), unit);
         assert!(before.is_none(), "{instance} is loaded already");
         if listens == Listen::Port {
             self.wake(instance);
@@ -225,6 +262,29 @@ impl World {
         self.reload(only, force);
     }
 
+    /// Somebody wants an accepted snapshot back.
+    pub(super) fn ask_for_rollback(&mut self) {
+        let accepted = self.snapshots.iter().flat_map(|(name, kept)| {
+            let accepted = kept.iter().filter(|(_, (_, accepted))| *accepted);
+            accepted.map(|(number, (spec, _))| (Instance::new(name.clone(), *number), spec.clone()))
+        });
+        let all: Vec<_> = accepted.collect();
+        let Some((instance, mut spec)) = self.random.choice(all) else {
+            return;
+        };
+        let found = self.disk.get(&instance.worker);
+        let unwanted =
+            found.filter(|found| found.spec.fingerprint.program != spec.fingerprint.program);
+        spec.passed_over = unwanted.map(|found| found.spec.fingerprint.clone());
+        self.disturb(Some(&instance.worker));
+        let id = self.next_reload;
+        self.next_reload += 1;
+        self.asked
+            .insert(id, Asked::rollback(self, &instance.worker));
+        let spec = Box::new(spec);
+        self.tell(Event::Rollback { id, instance, spec });
+    }
+
     pub(super) fn reload(&mut self, only: Vec<WorkerName>, force: bool) {
         let id = self.next_reload;
         self.next_reload += 1;
@@ -236,7 +296,7 @@ impl World {
         let workers = self.seen();
         let mut snapshots = disk::Newest::new();
         match &look {
-            Look::Start if !self.policy.build => {
+            Look::Start { .. } if !self.policy.build => {
                 for name in self.snapshots.keys().cloned().collect::<Vec<_>>() {
                     let live = self.fleet.workers().get(&name);
                     let live: Vec<_> = live.iter().flat_map(|w| w.runs.keys().copied()).collect();

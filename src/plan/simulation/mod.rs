@@ -218,7 +218,9 @@ impl World {
         if self.quiet {
             return;
         }
-        match self.random.u8(..20) {
+        match self.random.u8(..22) {
+            20 => self.ask_for_rollback(),
+            21 => self.reboot(),
             0 => self.kill_manager(),
             1 => self.unlink(),
             2 => self.restart_proxy(),

@@ -67,10 +67,14 @@ impl World {
 
     pub(super) fn restart_proxy(&mut self) {
         self.trace(|| "PROXY restarts".to_owned());
-        let links = self.proxy.links;
         self.unlink();
+        self.forget_proxy();
+    }
+
+    /// Another proxy, which knows nothing yet.
+    pub(super) fn forget_proxy(&mut self) {
         self.proxy = Proxy {
-            links,
+            links: self.proxy.links,
             ..Proxy::default()
         };
     }

@@ -184,6 +184,7 @@ fn told(action: &Action) -> (&'static str, Option<String>) {
         Action::Finish { id, outcomes } => {
             let outcomes = outcomes.values().map(|outcome| match outcome {
                 Outcome::Unchanged(_) => " unchanged".to_owned(),
+                Outcome::PassedOver(_) => " passed over".to_owned(),
                 Outcome::Replaced { to, .. } => format!(" replaced by {to}"),
                 Outcome::Assets => " assets".to_owned(),
                 Outcome::Removed => " removed".to_owned(),
@@ -216,6 +217,7 @@ pub(super) fn spec(worker: &str, version: &str) -> Spec {
             ..Fingerprint::default()
         },
         nested: Vec::new(),
+        passed_over: None,
         directory: PathBuf::from("/workers").join(worker),
         public: Some(PathBuf::from("/workers/public")),
     }

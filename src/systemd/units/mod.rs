@@ -1,16 +1,20 @@
 //! A generation's pair of units, described once and rendered twice: as D-Bus properties for `StartTransientUnit`, and as unit
 //! files for people (`tqserver check --show-units`).
 
+mod directive;
+mod sandbox;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use zbus::Variant;
-
-use crate::config::{Limits, Mode, Network};
+use self::directive::{Directive, directive, properties, quote, render, span};
+use crate::config::{Limits, Mode};
 use crate::names::{Instance, worker_slice};
 use crate::route::{Address, RoutePath};
+
+pub(super) use self::directive::Properties;
+pub use self::sandbox::{Credential, Sandbox};
 
 /// The service's property that carries what the generation was made of, for the next manager. systemd would feed it to the worker
 /// only with `StandardInput=data`, which we never set; it is not logged and not inherited.
@@ -44,6 +48,8 @@ pub struct UnitPair {
     pub directory: PathBuf,
     /// The directory it may write to; with a sandbox systemd makes one of its own (`StateDirectory=`).
     pub data: PathBuf,
+    /// The directory for what it can make again, if it is to have one; with a sandbox likewise.
+    pub cache: Option<PathBuf>,
     /// Program (absolute) and arguments.
     pub command: Vec<String>,
     /// What its configuration adds to its environment.
@@ -63,76 +69,6 @@ pub struct UnitPair {
     /// What the next manager needs to know of it.
     pub record: String,
 }
-
-/// What the machine's systemd can put around a worker: a user of its own, and a view of the machine that ends at what it needs.
-#[derive(Clone, Debug)]
-pub struct Sandbox {
-    /// What of the network it can reach.
-    pub network: Network,
-    /// Whether its memory may be writable and executable.
-    pub jit: bool,
-    /// Whether it has a cache directory.
-    pub cache: bool,
-    /// The directory of all workers' snapshots: of all that is below it the worker sees [`UnitPair::directory`] alone.
-    pub snapshots: PathBuf,
-    /// What else is ours and no business of a worker: configuration, sockets, other workers.
-    pub hidden: Vec<PathBuf>,
-}
-
-/// A secret that systemd hands to a worker as a file (systemd.exec(5), `LoadCredential=`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credential {
-    /// The name of the file in `CREDENTIALS_DIRECTORY`.
-    pub name: String,
-    /// Where the administrator has put it.
-    pub path: PathBuf,
-    /// Whether it is encrypted with systemd-creds(1).
-    pub encrypted: bool,
-}
-
-/// One line of a unit file, and the same as a D-Bus property. Their names and units differ here and there.
-struct Directive {
-    section: &'static str,
-    key: &'static str,
-    text: String,
-    property: &'static str,
-    value: Variant<'static>,
-}
-
-fn directive(
-    section: &'static str,
-    key: &'static str,
-    text: impl Into<String>,
-    value: impl Into<Variant<'static>>,
-) -> Directive {
-    Directive {
-        section,
-        key,
-        text: text.into(),
-        property: key,
-        value: value.into(),
-    }
-}
-
-/// A time span: `KeySec=` in a file, `KeyUSec` in microseconds on the bus.
-fn span(
-    section: &'static str,
-    key: &'static str,
-    property: &'static str,
-    span: Duration,
-) -> Directive {
-    let usec = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-    Directive {
-        section,
-        key,
-        text: format!("{}ms", span.as_millis()),
-        property,
-        value: usec.into(),
-    }
-}
-
-/// Properties as the bus takes them.
-pub(super) type Properties = Vec<(&'static str, Variant<'static>)>;
 
 impl UnitPair {
     /// Whether systemd listens for the worker.
@@ -169,6 +105,13 @@ impl UnitPair {
         }
         render(&mut text, &self.instance.service_unit(), self.service());
         text
+    }
+
+    /// The service as a unit file: its name and its text.
+    pub(super) fn service_file(&self) -> (String, String) {
+        let (name, mut text) = (self.instance.service_unit(), String::new());
+        render(&mut text, &name, self.service());
+        (name, text)
     }
 
     fn socket(&self) -> Vec<Directive> {
@@ -321,27 +264,34 @@ impl UnitPair {
                 lines.push(directive("Service", "StandardError", "journal", "journal"));
             }
         }
-        if let Some(quota) = self.limits.gomaxprocs {
-            lines.push(Directive {
-                section: "Service",
-                key: "CPUQuota",
-                text: quota.to_string(),
-                property: "CPUQuotaPerSecUSec",
-                value: quota.per_second_usec().into(),
-            });
-        }
-        if let Some(memory) = self.limits.gomemlimit {
-            lines.push(directive(
-                "Service",
-                "MemoryMax",
-                memory.0.to_string(),
-                memory.0,
-            ));
-        }
-        if let Some(tasks) = self.limits.tasks_max {
-            lines.push(directive("Service", "TasksMax", tasks.to_string(), tasks));
+        lines.extend(self.limits());
+        lines.extend(self.credentials.iter().map(Credential::directive));
+        if let Some(sandbox) = &self.sandbox {
+            lines.extend(sandbox.directives(&self.instance.worker, &self.directory));
         }
         lines
+    }
+
+    fn limits(&self) -> Vec<Directive> {
+        let number =
+            |key, value: Option<u64>| Some(directive("Service", key, value?.to_string(), value?));
+        let limits = &self.limits;
+        let quota = limits.gomaxprocs.map(|quota| Directive {
+            section: "Service",
+            key: "CPUQuota",
+            text: quota.to_string(),
+            property: "CPUQuotaPerSecUSec",
+            value: quota.per_second_usec().into(),
+        });
+        let lines = [
+            quota,
+            number("MemoryMax", limits.gomemlimit.map(|memory| memory.0)),
+            number("MemoryHigh", limits.memory_high.map(|memory| memory.0)),
+            number("TasksMax", limits.tasks_max),
+            number("CPUWeight", limits.cpu_weight),
+            number("IOWeight", limits.io_weight),
+        ];
+        lines.into_iter().flatten().collect()
     }
 
     fn identifier(&self) -> String {
@@ -363,7 +313,13 @@ impl UnitPair {
         set("WORKER_NAME", self.instance.worker.to_string());
         set("WORKER_ROUTE", self.route.to_string());
         set("WORKER_MODE", self.mode.to_string());
-        set("STATE_DIRECTORY", self.data.display().to_string());
+        // With a sandbox systemd makes the directories, and tells the worker where.
+        if self.sandbox.is_none() {
+            set("STATE_DIRECTORY", self.data.display().to_string());
+            if let Some(cache) = &self.cache {
+                set("CACHE_DIRECTORY", cache.display().to_string());
+            }
+        }
         if let Some(quota) = self.limits.gomaxprocs {
             set("GOMAXPROCS", quota.cores.to_string());
         }
@@ -392,127 +348,5 @@ const UNSET: [&str; 6] = [
     "SYSTEMD_PROC_CMDLINE",
 ];
 
-fn properties(lines: Vec<Directive>) -> Properties {
-    lines
-        .into_iter()
-        .map(|line| (line.property, line.value))
-        .collect()
-}
-
-fn render(text: &mut String, unit: &str, lines: Vec<Directive>) {
-    let _ = writeln!(text, "# {unit}");
-    let mut section = "";
-    for line in lines {
-        if line.section != section {
-            let _ = writeln!(text, "[{}]", line.section);
-            section = line.section;
-        }
-        let _ = writeln!(text, "{}={}", line.key, line.text);
-    }
-}
-
-/// A word as systemd.syntax(7) reads it back, specifiers included.
-fn quote(word: &str) -> String {
-    let escaped = word
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('%', "%%");
-    let plain = !escaped.is_empty()
-        && escaped
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "/._-=:@%,+".contains(c));
-    if plain {
-        escaped
-    } else {
-        format!("\"{escaped}\"")
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Limits;
-    use crate::limits::{ByteSize, CpuQuota};
-    use crate::names::{Generation, WorkerName};
-    use crate::route::Timeouts;
-
-    fn pair(address: Address) -> UnitPair {
-        let second = Duration::from_secs(1);
-        UnitPair {
-            instance: Instance::new(WorkerName::parse("api.a-b").unwrap(), Generation(7)),
-            route: RoutePath::parse("/api/a-b").unwrap(),
-            mode: Mode::Production,
-            address,
-            socket_group: Some("tqserver".to_owned()),
-            directory: "/srv/x".into(),
-            data: "/var/lib/x".into(),
-            command: vec!["/srv/x/bin/a-b".to_owned(), "100% sure".to_owned()],
-            env: BTreeMap::from([("GREETING".to_owned(), "a \"b\" $c".to_owned())]),
-            limits: Limits {
-                gomaxprocs: Some(CpuQuota { cores: 2 }),
-                gomemlimit: Some(ByteSize(100 << 20)),
-                tasks_max: Some(64),
-                memory_high: None,
-                cpu_weight: None,
-                io_weight: None,
-                access_log: false,
-                max_requests: 0,
-                timeouts: Timeouts {
-                    read: second,
-                    write: second,
-                    idle: second,
-                },
-                log_file: String::new(),
-            },
-            sandbox: None,
-            credentials: Vec::new(),
-            accepted: false,
-            output: None,
-            stop_timeout: second,
-            record: "{}".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_generation_is_shown_as_its_unit_files() {
-        let text = pair(Address::Unix("/run/tqserver/api.a-b@7.sock".into())).to_unit_files();
-        for line in [
-            "# tqserver-api.a-b@7.socket",
-            "ListenStream=/run/tqserver/api.a-b@7.sock",
-            "SocketMode=0660",
-            "SocketGroup=tqserver",
-            "# tqserver-api.a-b@7.service",
-            "ExecStart=:/srv/x/bin/a-b \"100%% sure\"",
-            "Slice=tqserver-api.a\\x2db.slice",
-            "CPUQuota=200%",
-            "MemoryMax=104857600",
-            "TasksMax=64",
-            "LogExtraFields=TQ_WORKER=api.a-b TQ_GENERATION=7 TQ_ROUTE=/api/a-b",
-            "StandardOutput=journal",
-        ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line} is not in\n{text}"
-            );
-        }
-        assert!(
-            text.contains(
-                r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" STATE_DIRECTORY=/var/lib/x WORKER_MODE=production"#
-            ),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_worker_on_a_port_has_no_socket_unit() {
-        let pair = pair(Address::Tcp(([127, 0, 0, 1], 9000).into()));
-        assert!(pair.socket_properties().is_empty());
-        let text = pair.to_unit_files();
-        assert!(
-            !text.contains("[Socket]")
-                && text.contains("PORT=9000")
-                && text.contains("WORKER_PORT=9000"),
-            "{text}"
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,322 @@
+//! `tqserver history`: what became of a worker's generations, from the manager's messages in the journal.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::journal::{self, Entries};
+use super::{Common, exit, refused};
+use crate::config::printable;
+use crate::messages;
+use crate::names::WorkerName;
+
+/// The events of a worker, and what each is called here.
+const EVENTS: [(&str, &str); 8] = [
+    (messages::GENERATION_ACCEPTED, "serves"),
+    (messages::GENERATION_FAILED, "failed"),
+    (messages::GENERATION_ENDED, "ended"),
+    (messages::GENERATION_STOPPED, "stopped"),
+    (messages::ASSETS_ACCEPTED, "assets"),
+    (messages::WORKER_REMOVED, "removed"),
+    (messages::WORKER_DOWN, "down"),
+    (messages::HEALTH_FAILED, "unhealthy"),
+];
+
+/// As much as is kept of what journalctl says went wrong.
+const COMPLAINT: u64 = 16 << 10;
+
+const HEAD: [&str; 5] = ["TIME", "GENERATION", "EVENT", "CAUSE", "REASON"];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct History {
+    /// Of which worker.
+    #[arg(value_name = "WORKER", value_parser = WorkerName::parse)]
+    worker: WorkerName,
+    /// So many events, the last ones.
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    number: u32,
+    /// As JSON, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One event of a worker.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Event {
+    /// When, in UTC.
+    time: String,
+    /// Of which generation.
+    generation: Option<u64>,
+    /// What happened, in a word.
+    event: &'static str,
+    /// What it was made for: `start`, `reload`, `rollback`, `retry`, `replacement`.
+    cause: Option<String>,
+    /// The generation before it.
+    from: Option<u64>,
+    /// Why.
+    reason: Option<String>,
+    /// The manager's message.
+    message: Option<String>,
+}
+
+impl History {
+    pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
+        let kind = journal::kind(common).await;
+        let Some(entries) = Entries::of(kind) else {
+            return Err(refused(
+                exit::FAILED,
+                "a history is read from the journal, and a private systemd has none",
+                "see `tqserver status` for what is, or choose a systemd with --manager".to_owned(),
+            ));
+        };
+        let events = self.read(entries)?;
+        if self.json {
+            let mut text = serde_json::to_string_pretty(&events)?;
+            text.push('\n');
+            super::print(text.as_bytes())?;
+        } else if events.is_empty() {
+            eprintln!("the journal has nothing of a worker '{}'", self.worker);
+        } else {
+            super::print(table(&events).as_bytes())?;
+        }
+        Ok(0)
+    }
+
+    /// The events, the newest last.
+    fn read(&self, entries: Entries) -> anyhow::Result<Vec<Event>> {
+        let mut command = Command::new("journalctl");
+        command
+            .args(["--output=json", "--no-pager"])
+            .arg("--output-fields=MESSAGE,MESSAGE_ID,TQ_GENERATION,TQ_CAUSE,TQ_FROM,TQ_REASON")
+            .arg(format!("--lines={}", self.number))
+            .args(entries.told_of(&self.worker, EVENTS.map(|(id, _)| id)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().context("run journalctl")?;
+        let complaints = child.stderr.take().map(|stderr| {
+            std::thread::spawn(move || {
+                let mut text = Vec::new();
+                let mut stderr = BufReader::new(stderr);
+                let _ = stderr.by_ref().take(COMPLAINT).read_to_end(&mut text);
+                let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+                String::from_utf8_lossy(&text).into_owned()
+            })
+        });
+        let events = events_of(&mut child);
+        let ended = child.wait().context("wait for journalctl")?;
+        let complaints = complaints.and_then(|thread| thread.join().ok());
+        let mut complaints = complaints.unwrap_or_default();
+        let events = events.context("read what journalctl prints")?;
+        let anybody = !rustix::process::geteuid().is_root();
+        if events.is_empty() && anybody && matches!(entries, Entries::System) {
+            complaints += &hidden();
+        }
+        eprint!("{complaints}");
+        if events.is_empty() && anybody && !complaints.is_empty() {
+            let hint = "run it as root, or as a member of the group systemd-journal";
+            let sentence = "the server's entries in the journal can not be read";
+            return Err(refused(exit::NOT_PERMITTED, sentence, hint.to_owned()));
+        }
+        // Without any journal file it fails and says so; without an entry that matches it does not.
+        if !ended.success() {
+            return Err(refused(exit::FAILED, format!("journalctl: {ended}"), None));
+        }
+        Ok(events)
+    }
+}
+
+/// What journalctl says of entries this user may not see. With JSON it does not say it.
+fn hidden() -> String {
+    let mut command = Command::new("journalctl");
+    command.args(["--lines=0", "--no-pager"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let stderr = command.output().map(|output| output.stderr);
+    String::from_utf8_lossy(&stderr.unwrap_or_default()).into_owned()
+}
+
+/// One line, one entry; journalctl cuts what is long, so a line is bounded as their number is.
+fn events_of(child: &mut Child) -> std::io::Result<Vec<Event>> {
+    let Some(stdout) = child.stdout.take() else {
+        return Ok(Vec::new());
+    };
+    let mut events = Vec::new();
+    for line in BufReader::new(stdout).split(b'\n') {
+        events.extend(event(&line?));
+    }
+    Ok(events)
+}
+
+/// The event of an entry as journalctl prints it; `None`: it is none.
+fn event(line: &[u8]) -> Option<Event> {
+    let entry: Value = serde_json::from_slice(line).ok()?;
+    let id = field(&entry["MESSAGE_ID"])?;
+    let (_, word) = EVENTS.iter().find(|(event, _)| *event == id)?;
+    let number = |name: &str| field(&entry[name])?.parse::<u64>().ok();
+    let microseconds = number("__REALTIME_TIMESTAMP").unwrap_or(0);
+    Some(Event {
+        time: utc(microseconds / 1_000_000),
+        generation: number("TQ_GENERATION"),
+        event: word,
+        cause: field(&entry["TQ_CAUSE"]),
+        // 0: there was none.
+        from: number("TQ_FROM").filter(|from| *from != 0),
+        reason: field(&entry["TQ_REASON"]),
+        message: field(&entry["MESSAGE"]),
+    })
+}
+
+/// A field's text: a string, an array of bytes where it is no UTF-8 or has control characters, null where it is too long, an array
+/// of those where the entry has it more than once (systemd's JOURNAL_EXPORT_FORMATS, "Journal JSON Format").
+fn field(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(values) => {
+            let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
+            match values.iter().map(byte).collect::<Option<Vec<u8>>>() {
+                Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                None => values.first().and_then(field),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn table(events: &[Event]) -> String {
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    rows.extend(events.iter().map(row));
+    let mut widths = [0; HEAD.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn row(event: &Event) -> [String; HEAD.len()] {
+    let dash = || "-".to_owned();
+    let reason = match (&event.reason, event.from) {
+        (Some(reason), _) => printable(reason),
+        (None, Some(from)) => format!("in place of generation {from}"),
+        (None, None) => String::new(),
+    };
+    [
+        event.time.replace('T', " "),
+        event
+            .generation
+            .map_or_else(dash, |number| number.to_string()),
+        event.event.to_owned(),
+        event.cause.as_deref().map_or_else(dash, printable),
+        reason,
+    ]
+}
+
+/// So many seconds after 1970 as a date and a time in UTC (RFC 3339).
+fn utc(seconds: u64) -> String {
+    let (year, month, day) = date(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The date so many days after 1970-01-01.
+pub(super) fn date(mut days: u64) -> (u64, u64, u64) {
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    // The calendar comes back to the same after 400 years.
+    let mut year = 1970 + days / 146_097 * 400;
+    days %= 146_097;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    (year, month, days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(fields: &str) -> Option<Event> {
+        event(format!("{{\"__REALTIME_TIMESTAMP\":\"1795319893109926\",{fields}}}").as_bytes())
+    }
+
+    #[test]
+    fn an_entry_of_the_journal_is_an_event() {
+        let id = messages::GENERATION_ACCEPTED;
+        let found = entry(&format!(
+            r#""MESSAGE_ID":"{id}","TQ_GENERATION":"4","TQ_FROM":"3","TQ_CAUSE":"reload","MESSAGE":"m""#
+        ));
+        let found = found.unwrap();
+        assert_eq!(found.time, "2026-11-22T03:58:13Z");
+        assert_eq!(
+            (found.generation, found.event, found.from),
+            (Some(4), "serves", Some(3))
+        );
+        assert_eq!(
+            row(&found)[3..],
+            ["reload".to_owned(), "in place of generation 3".to_owned()]
+        );
+    }
+
+    #[test]
+    fn fields_that_are_bytes_or_null_or_there_twice_are_read() {
+        let id = messages::GENERATION_FAILED;
+        let found = entry(&format!(
+            r#""MESSAGE_ID":["{id}","other"],"TQ_GENERATION":null,"TQ_REASON":[104,105,255,27]"#
+        ));
+        let found = found.unwrap();
+        assert_eq!(found.generation, None);
+        assert_eq!(found.reason.as_deref(), Some("hi\u{fffd}\u{1b}"));
+        let text = table(&[found]);
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn what_is_no_event_is_passed_over() {
+        for fields in [
+            r#""MESSAGE":"m""#,
+            r#""MESSAGE_ID":"0""#,
+            r#""MESSAGE_ID":5"#,
+        ] {
+            assert_eq!(entry(fields), None);
+        }
+        assert_eq!(event(b""), None);
+        assert_eq!(event(b"-- No entries --"), None);
+    }
+
+    #[test]
+    fn dates_are_counted_through_leap_years() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(utc(seconds), expected);
+        }
+    }
+}

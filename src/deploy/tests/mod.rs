@@ -1,0 +1,7 @@
+//! Snapshots, told by what is on disk after them.
+
+mod accepted;
+mod full;
+mod house;
+mod making;
+mod rights;

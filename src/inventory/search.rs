@@ -1,0 +1,88 @@
+//! The walk through a directory of workers: which directories look like one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::kind::Listing;
+
+/// Deepest nesting of workers; longer names than this gives are refused anyway.
+const MAX_DEPTH: usize = 24;
+/// Sub-directories of a worker that belong to it and are not searched for nested workers.
+const OWN: [&str; 10] = [
+    "src",
+    "bin",
+    "config",
+    "public",
+    "views",
+    "data",
+    "target",
+    "node_modules",
+    "vendor",
+    "tests",
+];
+/// Directories full of other people's project files: never searched, wherever they are.
+const NEVER: [&str; 3] = ["node_modules", "target", "__pycache__"];
+
+/// The walk through a directory of workers.
+pub(super) struct Search<'a> {
+    pub(super) root: &'a Path,
+    /// Directories that look like a worker, relative to the root.
+    pub(super) candidates: BTreeMap<PathBuf, Listing>,
+    /// Directories that may have been meant as a worker, relative to the root, and why they can not be one.
+    pub(super) strays: Vec<(PathBuf, String)>,
+}
+
+impl<'a> Search<'a> {
+    /// Searches `root`, in which the names of `listing` are.
+    pub(super) fn below(root: &'a Path, listing: &Listing) -> Self {
+        let mut search = Self {
+            root,
+            candidates: BTreeMap::new(),
+            strays: Vec::new(),
+        };
+        search.walk(Path::new(""), listing, false, 1);
+        search
+    }
+
+    /// Searches the sub-directories of `relative`; `inside` says whether that is in a worker.
+    fn walk(&mut self, relative: &Path, listing: &Listing, inside: bool, depth: usize) {
+        if depth > MAX_DEPTH {
+            return;
+        }
+        for name in &listing.directories {
+            let text = name.to_string_lossy();
+            let own = inside && OWN.contains(&&*text);
+            if own || text.starts_with('.') || NEVER.contains(&&*text) {
+                continue;
+            }
+            let relative = relative.join(name);
+            let listing = match Listing::of(&self.root.join(&relative)) {
+                Ok(listing) => listing,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // In a worker it is the worker's business, as a cache that another user owns.
+                Err(_) if inside => continue,
+                Err(error) => {
+                    let reason = format!("it can not be read: {error}");
+                    self.strays.push((relative, reason));
+                    continue;
+                }
+            };
+            let worker = listing.is_worker(inside);
+            self.walk(&relative, &listing, inside || worker, depth + 1);
+            if worker {
+                self.candidates.insert(relative, listing);
+            }
+        }
+        if !inside {
+            for name in &listing.links {
+                let relative = relative.join(name);
+                if self.root.join(&relative).is_dir() {
+                    let reason = "it is a symbolic link, and none is followed to a worker; put the directory itself here, or let \
+                                  'workers.directory' name the place";
+                    self.strays.push((relative, reason.to_owned()));
+                }
+            }
+        }
+    }
+}

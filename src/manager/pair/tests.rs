@@ -1,0 +1,263 @@
+use std::fs;
+
+use super::*;
+use crate::config::Settings;
+use crate::inventory::{self, Fingerprint, Status};
+use crate::names::Generation;
+
+/// A server with one worker, `api/shop`, in a directory of its own.
+struct House {
+    root: PathBuf,
+    settings: WorkerSettings,
+}
+
+impl House {
+    fn new(name: &str) -> Self {
+        let root =
+            std::env::temp_dir().join(format!("tqserver-pair-{}-{name}", std::process::id()));
+        let worker = root.join("workers/api/shop");
+        fs::create_dir_all(worker.join("bin")).unwrap();
+        fs::create_dir_all(root.join("config")).unwrap();
+        fs::write(worker.join("bin/shop"), "#!/bin/sh\n").unwrap();
+        let mut permissions = fs::metadata(worker.join("bin/shop")).unwrap().permissions();
+        permissions.set_mode(0o755);
+        fs::set_permissions(worker.join("bin/shop"), permissions).unwrap();
+        let server = Settings::parse(&root.join("config/server.yaml"), "").unwrap();
+        let found = inventory::scan(&server, Mode::Production).unwrap();
+        let found = found.workers.into_values().next().expect("one worker");
+        let Status::Enabled(settings) = found.status else {
+            panic!("{:?}", found.status);
+        };
+        Self {
+            root,
+            settings: *settings,
+        }
+    }
+
+    fn secret(&self, name: &str, mode: u32) -> PathBuf {
+        let directory = self.root.join("config/credentials/api.shop");
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(name);
+        fs::write(&path, "secret").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn pair(&self, kind: Kind, mode: Mode) -> Result<UnitPair, Reason> {
+        let file = self.root.join("config/server.yaml");
+        let ground = Ground {
+            kind,
+            mode,
+            file: &file,
+            project: &self.root,
+            state: (mode == Mode::Production).then_some(Path::new("/var/lib/tqserver")),
+            group: Some("tqserver"),
+            journal: &Journal::Journald { user: false },
+        };
+        let spec = Spec {
+            settings: self.settings.clone(),
+            fingerprint: Fingerprint::default(),
+            directory: self.root.join("workers/api/shop"),
+            public: None,
+            nested: Vec::new(),
+            passed_over: None,
+        };
+        let instance = Instance::new(self.settings.name.clone(), Generation(7));
+        let run = Run {
+            address: Address::Unix("/run/tqserver/api.shop@7.sock".into()),
+            files: "/var/lib/tqserver/.snapshots/api.shop/7".into(),
+            command: vec!["/bin/true".to_owned()],
+            workers: vec![self.root.join("workers")],
+            accepted: false,
+            stop_timeout: Duration::from_secs(1),
+            record: String::new(),
+            instance,
+        };
+        ground.pair(&spec, run)
+    }
+
+    fn refuses(&self, parts: &[&str]) {
+        let reason = self.pair(Kind::System, Mode::Production).unwrap_err();
+        let said = reason.to_string();
+        for part in parts {
+            assert!(said.contains(part), "'{part}' is not in: {said}");
+        }
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+#[test]
+fn only_the_machines_systemd_in_production_gives_a_sandbox() {
+    let house = House::new("kinds");
+    let has = |kind, mode| house.pair(kind, mode).unwrap().sandbox.is_some();
+    assert!(has(Kind::System, Mode::Production));
+    assert!(!has(Kind::System, Mode::Development));
+    assert!(!has(Kind::User, Mode::Production));
+    assert!(!has(Kind::Private, Mode::Production));
+}
+
+#[test]
+fn a_worker_does_not_see_what_is_ours_or_anothers() {
+    let house = House::new("hidden");
+    let pair = house.pair(Kind::System, Mode::Production).unwrap();
+    let sandbox = pair.sandbox.unwrap();
+    assert_eq!(sandbox.snapshots, Path::new("/var/lib/tqserver/.snapshots"));
+    for path in [
+        house.root.join("config"),
+        house.root.join("workers"),
+        "/run/tqserver".into(),
+        "/var/lib/tqserver/.public".into(),
+    ] {
+        assert!(sandbox.hidden.contains(&path), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_server_yaml_among_other_files_hides_itself_alone() {
+    let house = House::new("shared");
+    let ground = Ground {
+        kind: Kind::System,
+        mode: Mode::Production,
+        file: Path::new("/etc/server.yaml"),
+        project: Path::new("/etc"),
+        state: Some(Path::new("/var/lib/tqserver")),
+        group: None,
+        journal: &Journal::Journald { user: false },
+    };
+    let run = Run {
+        instance: Instance::new(house.settings.name.clone(), Generation(7)),
+        address: Address::Unix("/run/tqserver/api.shop@7.sock".into()),
+        files: "/var/lib/tqserver/.snapshots/api.shop/7".into(),
+        command: Vec::new(),
+        workers: vec!["/srv".into(), "/usr/lib/workers".into()],
+        accepted: false,
+        stop_timeout: Duration::from_secs(1),
+        record: String::new(),
+    };
+    let hidden = ground.hidden(Path::new("/var/lib/tqserver"), &run);
+    assert!(hidden.contains(&"/etc/server.yaml".into()) && !hidden.contains(&"/etc".into()));
+    assert!(hidden.contains(&"/srv".into()) && hidden.contains(&"/usr/lib/workers".into()));
+}
+
+#[test]
+fn the_directories_of_a_worker_lie_beside_each_other() {
+    let mut house = House::new("data");
+    house.settings.cache = true;
+    let pair = house.pair(Kind::User, Mode::Production).unwrap();
+    assert_eq!(pair.data, Path::new("/var/lib/tqserver/api.shop"));
+    assert_eq!(
+        pair.cache.unwrap(),
+        Path::new("/var/lib/tqserver/.cache/api.shop")
+    );
+    let pair = house.pair(Kind::User, Mode::Development).unwrap();
+    assert_eq!(pair.data, house.root.join("workers/api/shop/data"));
+}
+
+#[test]
+fn a_secret_is_found_plain_or_encrypted() {
+    let mut house = House::new("secrets");
+    house.settings.credentials = vec!["db".to_owned(), "key".to_owned()];
+    let plain = house.secret("db", 0o600);
+    // Nobody reads anything in an encrypted one.
+    let sealed = house.secret("key.cred", 0o644);
+    let pair = house.pair(Kind::System, Mode::Production).unwrap();
+    let credential = |name: &str, path: PathBuf, encrypted| Credential {
+        name: name.to_owned(),
+        path,
+        encrypted,
+    };
+    assert_eq!(
+        pair.credentials,
+        [
+            credential("db", plain, false),
+            credential("key", sealed, true)
+        ]
+    );
+}
+
+#[test]
+fn a_private_systemd_hands_nothing_over_and_the_worker_is_told_where_to_look() {
+    let mut house = House::new("private");
+    house.settings.credentials = vec!["db".to_owned()];
+    let path = house.secret("db", 0o600);
+    let pair = house.pair(Kind::Private, Mode::Development).unwrap();
+    assert_eq!(pair.credentials, []);
+    assert_eq!(
+        pair.env["CREDENTIALS_DIRECTORY"],
+        path.parent().unwrap().display().to_string()
+    );
+    fs::remove_file(path).unwrap();
+    house.secret("db.cred", 0o600);
+    let refused = house.pair(Kind::Private, Mode::Development).unwrap_err();
+    assert!(refused.to_string().contains("can not decrypt"), "{refused}");
+}
+
+#[test]
+fn a_missing_secret_is_told_with_the_command_that_makes_it() {
+    let mut house = House::new("missing");
+    house.settings.credentials = vec!["db".to_owned()];
+    house.refuses(&[
+        "`credentials: db`",
+        "config/credentials/api.shop/db.cred",
+        "systemd-creds encrypt --name=db - ",
+    ]);
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_none() {
+    let mut house = House::new("readable");
+    house.settings.credentials = vec!["db".to_owned()];
+    let path = house.secret("db", 0o640);
+    house.refuses(&[
+        "others can read",
+        "0640",
+        &format!("chmod 600 {}", path.display()),
+    ]);
+}
+
+#[test]
+fn a_secret_in_two_places_is_not_chosen_from() {
+    let mut house = House::new("both");
+    house.settings.credentials = vec!["db".to_owned()];
+    house.secret("db", 0o600);
+    house.secret("db.cred", 0o600);
+    house.refuses(&["there are both", "remove one"]);
+}
+
+#[test]
+fn a_port_that_nobody_could_reach_is_refused() {
+    let mut house = House::new("port");
+    house.settings.listen = Listen::Port;
+    house.settings.network = Network::None;
+    house.refuses(&["`network: none` and `listen: port`"]);
+}
+
+#[test]
+fn a_promise_about_the_network_is_kept_or_not_made() {
+    let mut house = House::new("network");
+    let enforce = |settings: &WorkerSettings, kind| {
+        let ground = Ground {
+            kind,
+            mode: Mode::Production,
+            file: Path::new("/etc/tqserver/server.yaml"),
+            project: Path::new("/etc/tqserver"),
+            state: Some(Path::new("/var/lib/tqserver")),
+            group: None,
+            journal: &Journal::Journald { user: false },
+        };
+        ground.enforce_network(settings)
+    };
+    house.settings.network = Network::Loopback;
+    let kept = enforce(&house.settings, Kind::System);
+    assert_eq!(kept.is_ok(), filters_addresses(), "{kept:?}");
+    // Nobody promised anything.
+    assert!(enforce(&house.settings, Kind::Private).is_ok());
+    // A name space is not a filter: it holds everywhere.
+    house.settings.network = Network::None;
+    assert!(enforce(&house.settings, Kind::System).is_ok());
+}

@@ -1,0 +1,234 @@
+//! What stands around a worker of the machine's systemd: a user of its own, its own files, and nothing it does not need
+//! (systemd.exec(5), "Sandboxing").
+
+use std::path::{Path, PathBuf};
+
+use super::directive::{Directive, directive, quote, switch, words};
+use crate::config::Network;
+use crate::names::{WorkerName, worker_user};
+
+/// Sockets of the machine that no worker needs. What is there of the bus would answer a worker too; the journal takes its output
+/// without, and from its socket lines that look like another's.
+const MACHINE: [&str; 3] = [
+    "/run/dbus",
+    "/run/systemd/private",
+    "/run/systemd/journal/socket",
+];
+/// Daemons that look up names in the network for whoever asks by a unix socket: a way out of `network: none`.
+const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/nscd", "/run/avahi-daemon"];
+/// Calls that services usually need. What asks for privileges or changes the share of the machine is taken out again.
+const CALLS: &str = "@system-service";
+const NO_CALLS: [&str; 2] = ["@privileged", "@resources"];
+/// `errno` of EPERM. A call that is refused is reported by the program; one that kills it is hard to understand.
+const EPERM: i32 = 1;
+/// A bind mount takes what is mounted below with it, as `BindReadOnlyPaths=` does unless told otherwise: MS_REC (mount(2)).
+const RECURSIVE: u64 = 0x4000;
+/// Address families (socket(2)) for `IPAddressAllow`.
+const AF_INET: i32 = 2;
+const AF_INET6: i32 = 10;
+
+/// What the machine's systemd can put around a worker: a user of its own, and a view of the machine that ends at what it needs.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// What of the network it can reach.
+    pub network: Network,
+    /// Whether its memory may be writable and executable.
+    pub jit: bool,
+    /// Whether it has a cache directory.
+    pub cache: bool,
+    /// The directory of all workers' snapshots: of all that is below it the worker sees [`UnitPair::directory`] alone.
+    pub snapshots: PathBuf,
+    /// What else is ours and no business of a worker: configuration, sockets, other workers.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// A secret that systemd hands to a worker as a file (systemd.exec(5), `LoadCredential=`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The name of the file in `CREDENTIALS_DIRECTORY`.
+    pub name: String,
+    /// Where the administrator has put it.
+    pub path: PathBuf,
+    /// Whether it is encrypted with systemd-creds(1).
+    pub encrypted: bool,
+}
+
+impl Sandbox {
+    /// The walls around `worker`, whose files are in `directory`.
+    pub(super) fn directives(&self, worker: &WorkerName, directory: &Path) -> Vec<Directive> {
+        let mut lines = self.identity(worker);
+        lines.extend(self.files(directory));
+        lines.extend(self.kernel());
+        lines.extend(self.network());
+        lines
+    }
+
+    /// A user that exists while one of its processes does, with directories that are its own whenever it comes back.
+    fn identity(&self, worker: &WorkerName) -> Vec<Directive> {
+        let (user, own) = (worker_user(worker), format!("tqserver/{worker}"));
+        let private = |key| directive("Service", key, "0700", 0o700_u32);
+        let mut lines = vec![
+            switch("DynamicUser", true),
+            // The same for all generations: with a name of its own each would take the directory away from the one before.
+            directive("Service", "User", user.clone(), user),
+            words("StateDirectory", vec![own.clone()]),
+            private("StateDirectoryMode"),
+        ];
+        if self.cache {
+            lines.push(words("CacheDirectory", vec![own]));
+            lines.push(private("CacheDirectoryMode"));
+        }
+        lines.extend([
+            directive("Service", "UMask", "0077", 0o077_u32),
+            directive("Service", "KeyringMode", "private", "private"),
+            switch("RemoveIPC", true),
+            switch("NoNewPrivileges", true),
+            switch("RestrictSUIDSGID", true),
+            directive("Service", "CapabilityBoundingSet", "", 0_u64),
+        ]);
+        lines
+    }
+
+    /// What it sees of the file system, of devices and of other processes.
+    fn files(&self, directory: &Path) -> Vec<Directive> {
+        let snapshots = self.snapshots.display().to_string();
+        let own = directory.display().to_string();
+        let resolvers: &[&str] = match self.network {
+            Network::None => &RESOLVERS,
+            Network::Loopback | Network::Full => &[],
+        };
+        let hidden = self.hidden.iter().map(|path| path.display().to_string());
+        let machines = MACHINE
+            .iter()
+            .chain(resolvers)
+            .map(|path| (*path).to_owned());
+        // With '-': what is not there need not be hidden.
+        let hidden = hidden.chain(machines).map(|path| format!("-{path}"));
+        let proc_subset = if self.jit { "all" } else { "pid" };
+        vec![
+            directive("Service", "ProtectSystem", "strict", "strict"),
+            directive("Service", "ProtectHome", "yes", "yes"),
+            Directive {
+                section: "Service",
+                key: "TemporaryFileSystem",
+                text: quote(&format!("{snapshots}:ro")),
+                property: "TemporaryFileSystem",
+                value: vec![(snapshots, "ro".to_owned())].into(),
+            },
+            Directive {
+                section: "Service",
+                key: "BindReadOnlyPaths",
+                text: quote(&own),
+                property: "BindReadOnlyPaths",
+                value: vec![(own.clone(), own, false, RECURSIVE)].into(),
+            },
+            words("InaccessiblePaths", hidden.collect()),
+            switch("PrivateTmp", true),
+            switch("PrivateDevices", true),
+            switch("PrivateMounts", true),
+            switch("PrivateIPC", true),
+            switch("PrivateUsers", true),
+            directive("Service", "ProtectProc", "invisible", "invisible"),
+            // What makes machine code for this machine asks /proc/cpuinfo and /proc/meminfo what it is.
+            directive("Service", "ProcSubset", proc_subset, proc_subset),
+        ]
+    }
+
+    /// What it may ask of the kernel.
+    fn kernel(&self) -> Vec<Directive> {
+        let mut lines: Vec<Directive> = [
+            "ProtectClock",
+            "ProtectHostname",
+            "ProtectKernelTunables",
+            "ProtectKernelModules",
+            "ProtectKernelLogs",
+            "ProtectControlGroups",
+            "RestrictRealtime",
+            "LockPersonality",
+        ]
+        .map(|key| switch(key, true))
+        .into();
+        if !self.jit {
+            lines.push(switch("MemoryDenyWriteExecute", true));
+        }
+        lines.push(Directive {
+            section: "Service",
+            key: "RestrictNamespaces",
+            text: "yes".to_owned(),
+            property: "RestrictNamespaces",
+            // The kinds of name spaces it may make: none.
+            value: 0_u64.into(),
+        });
+        lines.push(words("SystemCallArchitectures", vec!["native".to_owned()]));
+        lines.push(filter("SystemCallFilter", true, &[CALLS]));
+        lines.push(filter("SystemCallFilter", false, &NO_CALLS));
+        lines.push(directive(
+            "Service",
+            "SystemCallErrorNumber",
+            "EPERM",
+            EPERM,
+        ));
+        lines
+    }
+
+    /// What it reaches of the network. Its own socket was opened by systemd: none of this concerns it.
+    fn network(&self) -> Vec<Directive> {
+        // With netlink a program can ask which addresses the machine has (getifaddrs(3)), as Node.js, Go and Python do.
+        let internet = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"];
+        let key = "RestrictAddressFamilies";
+        match self.network {
+            Network::None => vec![
+                switch("PrivateNetwork", true),
+                filter(key, true, &["AF_UNIX"]),
+            ],
+            Network::Loopback => vec![
+                addresses(
+                    "IPAddressDeny",
+                    "any",
+                    vec![(AF_INET, vec![0; 4], 0), (AF_INET6, vec![0; 16], 0)],
+                ),
+                addresses(
+                    "IPAddressAllow",
+                    "localhost",
+                    vec![
+                        (AF_INET, vec![127, 0, 0, 0], 8),
+                        (AF_INET6, [[0; 15].as_slice(), &[1]].concat(), 128),
+                    ],
+                ),
+                filter(key, true, &internet),
+            ],
+            Network::Full => vec![filter(key, true, &internet)],
+        }
+    }
+}
+
+/// A list of what is allowed, or of what is not.
+fn filter(key: &'static str, allowed: bool, names: &[&str]) -> Directive {
+    let not = if allowed { "" } else { "~" };
+    let list: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    directive(
+        "Service",
+        key,
+        format!("{not}{}", names.join(" ")),
+        (allowed, list),
+    )
+}
+
+/// Networks as (family, address, length of the prefix).
+fn addresses(key: &'static str, word: &str, networks: Vec<(i32, Vec<u8>, u32)>) -> Directive {
+    directive("Service", key, word, networks)
+}
+
+impl Credential {
+    /// How systemd is told of it.
+    pub(super) fn directive(&self) -> Directive {
+        let key = if self.encrypted {
+            "LoadCredentialEncrypted"
+        } else {
+            "LoadCredential"
+        };
+        let path = self.path.display().to_string();
+        let text = quote(&format!("{}:{path}", self.name));
+        directive("Service", key, text, vec![(self.name.clone(), path)])
+    }
+}

@@ -1,0 +1,275 @@
+use super::*;
+use crate::config::{Exposure, Limits, Network};
+use crate::limits::{ByteSize, CpuQuota};
+use crate::names::{Generation, WorkerName};
+use crate::route::Timeouts;
+
+fn pair(address: Address) -> UnitPair {
+    let second = Duration::from_secs(1);
+    UnitPair {
+        instance: Instance::new(WorkerName::parse("api.a-b").unwrap(), Generation(7)),
+        route: RoutePath::parse("/api/a-b").unwrap(),
+        mode: Mode::Production,
+        address,
+        socket_group: Some("tqserver".to_owned()),
+        directory: "/srv/x".into(),
+        data: "/var/lib/x".into(),
+        cache: None,
+        command: vec!["/srv/x/bin/a-b".to_owned(), "100% sure".to_owned()],
+        env: BTreeMap::from([("GREETING".to_owned(), "a \"b\" $c".to_owned())]),
+        limits: Limits {
+            gomaxprocs: Some(CpuQuota { cores: 2 }),
+            gomemlimit: Some(ByteSize(100 << 20)),
+            tasks_max: Some(64),
+            memory_high: None,
+            cpu_weight: None,
+            io_weight: None,
+            access_log: false,
+            max_requests: 0,
+            timeouts: Timeouts {
+                read: second,
+                write: second,
+                idle: second,
+            },
+            log_file: String::new(),
+        },
+        sandbox: None,
+        credentials: Vec::new(),
+        accepted: false,
+        output: None,
+        stop_timeout: second,
+        record: "{}".to_owned(),
+    }
+}
+
+#[test]
+fn a_generation_is_shown_as_its_unit_files() {
+    let text = pair(Address::Unix("/run/tqserver/api.a-b@7.sock".into())).to_unit_files();
+    for line in [
+        "# tqserver-api.a-b@7.socket",
+        "ListenStream=/run/tqserver/api.a-b@7.sock",
+        "SocketMode=0660",
+        "SocketGroup=tqserver",
+        "# tqserver-api.a-b@7.service",
+        "ExecStart=:/srv/x/bin/a-b \"100%% sure\"",
+        "Slice=tqserver-api.a\\x2db.slice",
+        "CPUQuota=200%",
+        "MemoryMax=104857600",
+        "TasksMax=64",
+        "LogExtraFields=TQ_WORKER=api.a-b TQ_GENERATION=7 TQ_ROUTE=/api/a-b",
+        "StandardOutput=journal",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} is not in\n{text}"
+        );
+    }
+    assert!(
+        text.contains(
+            r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" STATE_DIRECTORY=/var/lib/x WORKER_MODE=production"#
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_worker_on_a_port_has_no_socket_unit() {
+    let pair = pair(Address::Tcp(([127, 0, 0, 1], 9000).into()));
+    assert!(pair.socket_properties().is_empty());
+    let text = pair.to_unit_files();
+    assert!(
+        !text.contains("[Socket]")
+            && text.contains("PORT=9000")
+            && text.contains("WORKER_PORT=9000"),
+        "{text}"
+    );
+}
+
+fn sandboxed(network: Network, jit: bool) -> UnitPair {
+    let mut pair = pair(Address::Unix("/run/tqserver/api.a-b@7.sock".into()));
+    pair.directory = "/var/lib/tqserver/.snapshots/api.a-b/7".into();
+    pair.command = vec!["/bin/true".to_owned()];
+    pair.limits.memory_high = Some(ByteSize(80 << 20));
+    pair.limits.cpu_weight = Some(50);
+    pair.limits.io_weight = Some(60);
+    pair.credentials = vec![
+        Credential {
+            name: "db".to_owned(),
+            path: "/etc/tqserver/credentials/api.a-b/db".into(),
+            encrypted: false,
+        },
+        Credential {
+            name: "key".to_owned(),
+            path: "/etc/tqserver/credentials/api.a-b/key.cred".into(),
+            encrypted: true,
+        },
+    ];
+    pair.sandbox = Some(Sandbox {
+        network,
+        jit,
+        cache: true,
+        snapshots: "/var/lib/tqserver/.snapshots".into(),
+        hidden: vec!["/etc/tqserver".into(), "/srv/my workers".into()],
+    });
+    pair
+}
+
+fn has(pair: &UnitPair, lines: &[&str]) {
+    let (_, text) = pair.service_file();
+    for line in lines {
+        assert!(
+            text.lines().any(|found| found == *line),
+            "{line} is not in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn a_worker_of_the_machine_has_a_user_and_directories_of_its_own() {
+    let pair = sandboxed(Network::Full, false);
+    has(
+        &pair,
+        &[
+            "DynamicUser=yes",
+            "User=tqw-api_a-b-fbf219f1",
+            "StateDirectory=tqserver/api.a-b",
+            "StateDirectoryMode=0700",
+            "CacheDirectory=tqserver/api.a-b",
+            "UMask=0077",
+            "CapabilityBoundingSet=",
+            "TemporaryFileSystem=/var/lib/tqserver/.snapshots:ro",
+            "BindReadOnlyPaths=/var/lib/tqserver/.snapshots/api.a-b/7",
+            "InaccessiblePaths=-/etc/tqserver \"-/srv/my workers\" -/run/dbus -/run/systemd/private -/run/systemd/journal/socket",
+            "SystemCallFilter=~@privileged @resources",
+            "MemoryHigh=83886080",
+            "CPUWeight=50",
+            "IOWeight=60",
+            "LoadCredential=db:/etc/tqserver/credentials/api.a-b/db",
+            "LoadCredentialEncrypted=key:/etc/tqserver/credentials/api.a-b/key.cred",
+        ],
+    );
+    // systemd tells it where they are.
+    assert!(!pair.service_file().1.contains("STATE_DIRECTORY="));
+}
+
+#[test]
+fn what_it_reaches_of_the_network_is_what_it_asks_for() {
+    let internet = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK";
+    has(&sandboxed(Network::Full, false), &[internet]);
+    has(
+        &sandboxed(Network::Loopback, false),
+        &[internet, "IPAddressDeny=any", "IPAddressAllow=localhost"],
+    );
+    let none = sandboxed(Network::None, false);
+    has(
+        &none,
+        &["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"],
+    );
+    // Nor is it to ask those who reach it.
+    assert!(none.service_file().1.contains("-/run/systemd/resolve"));
+}
+
+#[test]
+fn what_makes_machine_code_may_and_sees_the_machine_it_makes_it_for() {
+    has(
+        &sandboxed(Network::Full, false),
+        &["MemoryDenyWriteExecute=yes", "ProcSubset=pid"],
+    );
+    let jit = sandboxed(Network::Full, true);
+    has(&jit, &["ProcSubset=all"]);
+    assert!(!jit.service_file().1.contains("MemoryDenyWriteExecute"));
+}
+
+#[test]
+fn without_a_sandbox_the_worker_is_told_its_directories() {
+    let mut pair = pair(Address::Unix("/run/tqserver/api.a-b@7.sock".into()));
+    pair.cache = Some("/var/cache/x".into());
+    let (_, text) = pair.service_file();
+    assert!(
+        text.contains("STATE_DIRECTORY=/var/lib/x")
+            && text.contains("CACHE_DIRECTORY=/var/cache/x"),
+        "{text}"
+    );
+}
+
+/// The property that carries a directive on the bus, where its name is another.
+fn on_the_bus(key: &str) -> &str {
+    match key {
+        "ExecStart" => "ExecStartEx",
+        "CPUQuota" => "CPUQuotaPerSecUSec",
+        "RestartSec" => "RestartUSec",
+        "TimeoutStopSec" => "TimeoutStopUSec",
+        "StartLimitIntervalSec" => "StartLimitIntervalUSec",
+        other => other,
+    }
+}
+
+#[test]
+fn what_is_shown_is_what_the_bus_is_told() {
+    for network in [Network::Full, Network::Loopback, Network::None] {
+        let pair = sandboxed(network, false);
+        let (_, text) = pair.service_file();
+        let shown: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split_once('=').map(|(key, _)| on_the_bus(key)))
+            .collect();
+        let told: Vec<&str> = pair
+            .service_properties()
+            .iter()
+            .map(|(property, _)| *property)
+            .filter(|property| *property != RECORD)
+            .collect();
+        assert_eq!(shown, told);
+    }
+}
+
+#[test]
+fn systemd_knows_every_directive_of_the_sandbox() {
+    let directory = std::env::temp_dir().join(format!("tqserver-verify-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut files = Vec::new();
+    for (number, network) in [Network::Full, Network::Loopback, Network::None]
+        .into_iter()
+        .enumerate()
+    {
+        let mut pair = sandboxed(network, number == 0);
+        pair.instance.generation = Generation(number as u64);
+        let (name, text) = pair.service_file();
+        let file = directory.join(name);
+        std::fs::write(&file, text).unwrap();
+        files.push(file);
+    }
+    let verify = std::process::Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(&files)
+        .env("SYSTEMD_LOG_LEVEL", "warning")
+        .output()
+        .expect("systemd-analyze, of the package systemd");
+    let _ = std::fs::remove_dir_all(&directory);
+    let said = String::from_utf8_lossy(&verify.stderr);
+    let complaints: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("tqserver-api"))
+        .collect();
+    assert_eq!(complaints, Vec::<&str>::new());
+}
+
+#[test]
+fn the_exposure_of_a_worker_is_what_was_promised() {
+    for (network, jit, most) in [
+        (Network::Full, false, 15),
+        (Network::Full, true, 15),
+        (Network::Loopback, false, 13),
+        (Network::None, false, 6),
+        (Network::None, true, 6),
+    ] {
+        let pair = sandboxed(network, jit);
+        let found = crate::systemd::security::exposures(std::slice::from_ref(&pair)).unwrap();
+        let exposed = &found[&pair.instance];
+        assert!(
+            exposed.exposure <= Exposure(most) && exposed.exposure > Exposure(0),
+            "{network:?}, jit {jit}: {exposed}: {}",
+            exposed.weights()
+        );
+    }
+}

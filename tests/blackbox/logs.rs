@@ -1,0 +1,128 @@
+//! What was written, and what became of a worker: as far as a private systemd, which has no journal, can tell.
+
+use std::process::Command;
+
+use crate::house::House;
+use crate::house::process::{Ran, Running, tqserver};
+use crate::house::until;
+use crate::house::worker::says;
+
+#[test]
+fn a_private_systemd_has_the_output_of_its_workers_in_files() {
+    let house = House::new()
+        .worker("index", says("one").and("log the first line"))
+        .worker("api/users", says("users"))
+        .open();
+    let log = house.place().join("tqserver/log/index@1.log");
+    std::fs::write(&log, "line 1\nline 2\nline 3\n").expect("write a log");
+    house
+        .run(["logs", "index"])
+        .succeeds()
+        .says("line 1\nline 2\nline 3")
+        .says("no times are kept");
+    let last = house.run(["logs", "index", "-n", "1", "--quiet"]);
+    assert_eq!(
+        (last.stdout.as_str(), last.stderr.as_str()),
+        ("line 3\n", "")
+    );
+    // Of all workers: each file is named.
+    house
+        .run(["logs"])
+        .succeeds()
+        .says("index@1.log <==")
+        .says("api.users@1.log <==");
+}
+
+#[test]
+fn a_log_is_followed() {
+    let house = House::new().worker("index", says("one")).open();
+    let log = house.place().join("tqserver/log/index@1.log");
+    let out = house.path().join("followed");
+    let file = std::fs::File::create(&out).expect("make a file");
+    let mut command = house.command(["logs", "--follow", "index"]);
+    command.stdout(file).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().expect("run it");
+    let seen = |text: &str| std::fs::read_to_string(&out).is_ok_and(|out| out.contains(text));
+    let append = |text: &str| {
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&log)
+            .expect("open a log");
+        std::io::Write::write_all(&mut file, text.as_bytes()).expect("write a log");
+    };
+    append("before\n");
+    until("the old line is shown", || seen("before"));
+    append("after\n");
+    until("the new line is shown", || seen("after"));
+    child.kill().expect("it still runs");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn what_takes_a_journal_is_refused_where_there_is_none() {
+    let house = House::new().worker("index", says("one")).open();
+    for option in [
+        "--since=today",
+        "--until=today",
+        "--output=json",
+        "--catalog",
+    ] {
+        let name = option.split('=').next().unwrap_or(option);
+        house
+            .run(["logs", option])
+            .exits(64)
+            .says(&format!("{name} takes a journal"));
+    }
+    house
+        .run(["logs", "nope"])
+        .fails_with("there is no output of nope");
+    house
+        .run(["history", "index"])
+        .fails_with("a history is read from the journal");
+    for wrong in ["a/b", "..", "_x"] {
+        house.run(["logs", wrong]).exits(64);
+        house.run(["history", wrong]).exits(64);
+    }
+    house.run(["logs", "-n", "many"]).exits(64);
+    house.run(["history", "index", "-n", "0"]).exits(64);
+}
+
+#[test]
+fn a_worker_that_is_not_there_is_not_rolled_back() {
+    let house = House::new().worker("index", says("one")).open();
+    house.run(["rollback", "../x"]).exits(64);
+    house.run(["rollback", "index", "0"]).exits(64);
+    house.run(["rollback"]).exits(64);
+    house.get("/").is("one");
+}
+
+#[test]
+fn each_shell_gets_its_completions() {
+    for (shell, word) in [
+        ("bash", "complete -F _tqserver"),
+        ("zsh", "#compdef tqserver"),
+        ("fish", "complete -c tqserver"),
+    ] {
+        Ran::of(&mut tqserver(["completions", shell]))
+            .succeeds()
+            .says(word)
+            .says("rollback")
+            .says_nothing_of("keeper");
+    }
+    Ran::of(&mut tqserver(["completions", "ksh"])).exits(64);
+    let script = Ran::of(&mut tqserver(["completions", "bash"])).stdout;
+    let ran = Ran::of(Command::new("bash").args(["-n", "-c", &script]));
+    ran.succeeds();
+}
+
+#[test]
+fn output_nobody_reads_any_more_is_no_failure() {
+    let mut command = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_tqserver");
+    command.args([
+        "-c",
+        &format!("('{program}' completions bash; echo $? >&2) | :"),
+    ]);
+    let ran = Running::start(&mut command).ends();
+    assert_eq!(ran.stderr.trim(), "0", "{ran}");
+}

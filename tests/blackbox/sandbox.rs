@@ -1,0 +1,125 @@
+//! The walls around a worker, as far as they can be tried where no systemd was booted: that systemd takes what it is told.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use tqserver::config::{Limits, Mode, Network};
+use tqserver::limits::ByteSize;
+use tqserver::names::{Generation, Instance, WorkerName};
+use tqserver::route::{Address, RoutePath};
+use tqserver::systemd::{Credential, Place, Sandbox, Systemd, UnitPair};
+
+use crate::house::House;
+use crate::house::process::{Ran, tqserver};
+use crate::house::worker::says;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// `tqserver check` for the machine's systemd, whether it was booted or not.
+fn check(house: &House) -> Command {
+    let mut check = tqserver(["check", "--manager=system", "--config"]);
+    check.arg(house.config());
+    check
+}
+
+/// A generation with everything that can be asked for; nobody connects to it, so nothing of it runs.
+fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
+    let instance = Instance::new(WorkerName::parse("walls").unwrap(), Generation(number));
+    let secret = |name: &str, encrypted| Credential {
+        name: name.to_owned(),
+        path: house.path().join(name),
+        encrypted,
+    };
+    UnitPair {
+        route: RoutePath::root(),
+        mode: Mode::Production,
+        address: Address::Unix(house.path().join(instance.file_name("sock"))),
+        socket_group: None,
+        directory: house.path().join("snapshots/walls/1"),
+        data: house.path().to_owned(),
+        cache: None,
+        command: vec!["/bin/true".to_owned()],
+        env: BTreeMap::new(),
+        limits: Limits {
+            gomemlimit: Some(ByteSize(64 << 20)),
+            memory_high: Some(ByteSize(50 << 20)),
+            cpu_weight: Some(50),
+            io_weight: Some(60),
+            tasks_max: Some(40),
+            ..Limits::default()
+        },
+        sandbox: Some(Sandbox {
+            network,
+            jit,
+            cache: true,
+            snapshots: house.path().join("snapshots"),
+            hidden: vec![house.path().join("config")],
+        }),
+        credentials: vec![secret("plain", false), secret("sealed", true)],
+        accepted: true,
+        output: None,
+        stop_timeout: SECOND,
+        record: "{}".to_owned(),
+        instance,
+    }
+}
+
+#[test]
+fn a_check_tells_how_much_of_the_machine_a_worker_reaches() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("api/users", says("two"));
+    Ran::of(&mut check(&house))
+        .succeeds()
+        .says("index: exposure 1.")
+        .says("api.users: exposure 1.");
+    // What a private systemd can not give is not counted as if it could.
+    house.run(["check"]).succeeds().says_nothing_of("exposure");
+}
+
+#[test]
+fn units_of_the_machines_systemd_are_shown_with_their_sandbox() {
+    let house = House::new().worker("index", says("one"));
+    Ran::of(check(&house).arg("--show-units"))
+        .succeeds()
+        .says("User=tqw-index")
+        .says("StateDirectory=tqserver/index")
+        .says("BindReadOnlyPaths=/var/lib/tqserver/.snapshots/index/1")
+        .says("ExecStart=:/var/lib/tqserver/.snapshots/index/1/");
+}
+
+#[test]
+fn a_machine_without_systemd_analyze_can_check_all_the_same() {
+    let house = House::new().worker("index", says("one"));
+    Ran::of(check(&house).env("PATH", "/nowhere"))
+        .succeeds()
+        .says("exposure not known: run systemd-analyze");
+}
+
+#[test]
+fn systemd_takes_every_property_of_a_sandbox() {
+    let house = House::new().worker("index", says("one")).open();
+    let bus = Place::of(&house.config()).bus_address();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (systemd, _changes) = Systemd::connect(&bus).await.unwrap();
+        for (number, (network, jit)) in [
+            (Network::Full, false),
+            (Network::Full, true),
+            (Network::Loopback, false),
+            (Network::None, false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let pair = pair(&house, network, jit, number as u64 + 1);
+            systemd.start_pair(&pair).await.unwrap();
+            systemd.stop_pair(&pair.instance, SECOND).await.unwrap();
+        }
+    });
+    house.get("/").is("one");
+}
