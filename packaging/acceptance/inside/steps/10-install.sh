@@ -11,7 +11,7 @@ claim_apt_install_starts_the_server() { #: needed
     page="$(get /)"
     has "$page" 'TQServer'
     run tqserver status
-    has "$(tqserver status)" 'index.*serving'
+    has "$(tqserver status)" 'index +/ '
     has "$(systemctl status --no-pager tqserver)" 'Status: '
     has "$(systemd-cgls --no-pager -u tqserver.slice 2>&1 || systemd-cgls --no-pager /tqserver.slice)" 'tqserver proxy'
 }
@@ -26,22 +26,19 @@ claim_no_unit_is_said_to_be_wrong() {
 }
 
 claim_the_exposure_of_all_units_is_low() {
-    get / >/dev/null
+    # A program like any other, once with network and once without.
+    YAML='command: [/usr/bin/python3, main.py]' deploy plain 'plain 1'
+    YAML=$'command: [/usr/bin/python3, main.py]\nnetwork: none' deploy lonely 'lonely 1'
+    run systemctl reload tqserver
+    page_is /plain 'plain 1'
+    page_is /lonely 'lonely 1'
     at_most "$(exposure tqserver.service)" 2.0 manager
     at_most "$(exposure tqserver-proxy.service)" 2.0 proxy
-    at_most "$(exposure "tqserver-index@$(generation index).service")" 1.5 'default worker'
-    # The same program without network.
-    mkdir -p "$SRV"
-    cp -a "$PACKAGED/index" "$SRV/lonely"
-    [[ ! -e "$SRV/lonely/bin/index" ]] || mv "$SRV/lonely/bin/index" "$SRV/lonely/bin/lonely"
-    mkdir -p "$SRV/lonely/config"
-    { grep -v '^network:' "$PACKAGED/index/config/worker.yaml" 2>/dev/null || true; echo 'network: none'; } >"$SRV/lonely/config/worker.yaml"
-    run systemctl reload tqserver
-    get /lonely >/dev/null
+    at_most "$(exposure "tqserver-plain@$(generation plain).service")" 1.5 'default worker'
     at_most "$(exposure "tqserver-lonely@$(generation lonely).service")" 0.6 'worker without network'
     run tqserver check
     has "$(tqserver check)" 'exposure'
-    undeploy lonely
+    undeploy plain lonely
     run systemctl reload tqserver
 }
 
