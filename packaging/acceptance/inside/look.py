@@ -1,0 +1,104 @@
+"""What can be reached from here: one attempt a line, "allowed ..." or "refused ...". Runs in a worker and in the proxy's sandbox.
+
+Attempts with "own" in their name are those that have to be allowed.
+"""
+
+import glob
+import os
+import pathlib
+import socket
+
+
+def attempt(name, deed):
+    try:
+        deed()
+    except Exception as error:  # whatever stops it
+        return f"refused {name} ({type(error).__name__}: {error})"
+    return f"allowed {name}"
+
+
+def connect(kind, path):
+    def deed():
+        with socket.socket(socket.AF_UNIX, kind) as probe:
+            probe.settimeout(5)
+            probe.connect(path)
+
+    return deed
+
+
+def read_any(pattern):
+    """Fails unless one file that matches can be read."""
+
+    def deed():
+        found = glob.glob(pattern, include_hidden=True)
+        if not found:
+            raise FileNotFoundError("nothing there")
+        errors = []
+        for path in found:
+            try:
+                if os.path.isdir(path):
+                    if not os.listdir(path):
+                        errors.append(f"{path} is empty")
+                        continue
+                else:
+                    pathlib.Path(path).read_bytes()
+                return
+            except OSError as error:
+                errors.append(str(error))
+        raise PermissionError("; ".join(errors[:3]))
+
+    return deed
+
+
+def strange_processes():
+    """Fails unless a process can be seen that is neither ours nor our child."""
+    own = {os.getpid(), os.getppid()}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) not in own:
+            status = pathlib.Path(f"/proc/{entry}/status").read_text()
+            if f"Uid:\t{os.getuid()}\t" not in status:
+                return
+    raise LookupError("only processes of our own")
+
+
+def signal_init():
+    os.kill(1, 0)
+
+
+def report(other="beta"):
+    here = pathlib.Path(__file__).resolve().parent
+    me = os.environ.get("WORKER_NAME", "")
+    lines = [
+        attempt("reading a secret of the server", read_any("/etc/tqserver/*")),
+        attempt("listing the secrets", lambda: os.listdir("/etc/tqserver")),
+        attempt(f"reading the snapshot of {other}", read_any(f"/var/lib/tqserver/.snapshots/{other}/*")),
+        attempt("reading the public files of snapshots", read_any(f"/var/lib/tqserver/.public/{other}/*")),
+        attempt(f"reading the state of {other}", read_any(f"/var/lib/tqserver/{other}/*")),
+        attempt(f"reading the private state of {other}", read_any(f"/var/lib/private/tqserver/{other}/*")),
+        attempt(f"reading the deployed files of {other}", read_any(f"/srv/tqserver/workers/{other}/*")),
+        attempt("listing the sockets of workers", read_any("/run/tqserver")),
+        attempt("connecting to the manager's link", connect(socket.SOCK_STREAM, "/run/tqserver/link.sock")),
+        attempt("connecting to the system bus", connect(socket.SOCK_STREAM, "/run/dbus/system_bus_socket")),
+        attempt("connecting to systemd", connect(socket.SOCK_STREAM, "/run/systemd/private")),
+        attempt("connecting to the journal's native socket", connect(socket.SOCK_DGRAM, "/run/systemd/journal/socket")),
+        attempt("seeing processes of others", strange_processes),
+        attempt("signalling PID 1", signal_init),
+        attempt("writing to its snapshot", lambda: (here / "intruder").write_text("x")),
+        attempt("changing its program", lambda: (here / "main.py").open("a").close()),
+        attempt("writing to /etc", lambda: pathlib.Path("/etc/intruder").write_text("x")),
+        attempt("writing to /usr", lambda: pathlib.Path("/usr/intruder").write_text("x")),
+        attempt("becoming root", lambda: os.setuid(0)),
+        attempt("making a name space", lambda: os.unshare(os.CLONE_NEWUSER) if hasattr(os, "unshare") else 1 / 0),
+    ]
+    # The names of sockets come from outside, as they can not be listed from here.
+    for path in os.environ.get("LOOK_SOCKETS", "").split():
+        lines.append(attempt(f"connecting to {path}", connect(socket.SOCK_STREAM, path)))
+    if me:
+        state = pathlib.Path(os.environ.get("STATE_DIRECTORY", "/nonexistent"))
+        lines.append(attempt("reading its own program", lambda: (here / "main.py").read_bytes()))
+        lines.append(attempt("writing its own state", lambda: (state / "kept").write_text("kept")))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(report())

@@ -1,0 +1,99 @@
+# Credentials, access log, ports: what an administrator changes by reload.
+# shellcheck shell=bash
+
+readonly MAX='max={gomemlimit: 256MiB, tasks_max: 512, gomaxprocs: 2}'
+
+claim_credentials_reach_their_worker_alone() {
+    install -d -m 0700 /etc/tqserver/credentials/alpha
+    (umask 077 && printf 'plain-secret' >/etc/tqserver/credentials/alpha/token)
+    printf 'sealed-secret' | systemd-creds encrypt --with-key=host --name=sealed - /etc/tqserver/credentials/alpha/sealed.cred
+    YAML='credentials: [token, sealed]' deploy alpha 'alpha 11'
+    run systemctl reload tqserver
+    is "$(get '/alpha/secret?token')" plain-secret
+    is "$(get '/alpha/secret?sealed')" sealed-secret
+    has_not "$(systemctl show "tqserver-alpha@$(generation alpha).service")" '(plain|sealed)-secret'
+    YAML='credentials: [token]' deploy beta 'beta bad'
+    refused tqserver reload
+    has "$OUTPUT" 'beta: failed|beta.*token'
+    page_is /beta 'beta 1'
+    rm -r /etc/tqserver/credentials/alpha
+    usual_workers 11
+}
+
+# Lines of the proxy that hold this word.
+access_lines() {
+    journalctl --no-pager -o json _SYSTEMD_UNIT=tqserver-proxy.service | grep -c -- "$1" || true
+}
+
+claim_the_access_log_is_switched_for_one_worker() {
+    get /alpha/before-the-switch >/dev/null || true
+    configure "$MAX" 'paths={"/alpha": {access_log: true}}'
+    run systemctl reload tqserver
+    get /beta/not-in-the-log >/dev/null || true
+    get /alpha/in-the-log >/dev/null || true
+    eventually 30 prints '/in-the-log' journalctl --no-pager -o json _SYSTEMD_UNIT=tqserver-proxy.service
+    is "$(access_lines /not-in-the-log)" 0
+    is "$(access_lines /before-the-switch)" 0
+    has "$(journalctl --no-pager -o json _SYSTEMD_UNIT=tqserver-proxy.service | grep '/in-the-log')" '"TQ_WORKER":"alpha"'
+    configure "$MAX"
+    run systemctl reload tqserver
+    get /alpha/after-the-switch >/dev/null || true
+    get /alpha >/dev/null
+    run journalctl --sync
+    is "$(access_lines /after-the-switch)" 0
+}
+
+claim_a_changed_port_is_taken_over_by_reload() {
+    local proxy
+    proxy="$(main_pid tqserver-proxy)"
+    configure "$MAX" port=8081
+    run systemctl reload tqserver
+    PORT=8081 page_is /alpha 'alpha 11'
+    eventually 30 port_is_closed 8080
+    configure "$MAX" port=80
+    run systemctl reload tqserver
+    PORT=80 page_is /alpha 'alpha 11'
+    eventually 30 port_is_closed 8081
+    is "$(main_pid tqserver-proxy)" "$proxy" 'process of the proxy'
+    # A port that is taken: the reload fails, the old one stays.
+    python3 -c 'import socket, time
+s = socket.create_server(("0.0.0.0", 8099)); time.sleep(60)' &
+    local other=$!
+    eventually 20 port_is_open 8099
+    configure "$MAX" port=8099
+    refused tqserver reload
+    has "$OUTPUT" '8099'
+    kill "$other"
+    PORT=80 page_is /alpha 'alpha 11'
+    configure "$MAX"
+    run systemctl reload tqserver
+    page_is /alpha 'alpha 11'
+}
+
+claim_only_root_and_polkit_may_reload() {
+    getent passwd operator >/dev/null || useradd --create-home --groups tqserver-admin operator
+    getent passwd visitor >/dev/null || useradd --create-home visitor
+    run runuser -u operator -- tqserver status
+    refused runuser -u operator -- tqserver reload
+    is "$STATUS" 77 "exit status of the operator's reload"
+    refused runuser -u operator -- tqserver rollback alpha
+    is "$STATUS" 77 "exit status of the operator's rollback"
+    refused runuser -u visitor -- tqserver status
+    is "$STATUS" 77 "exit status of the visitor's status"
+    refused runuser -u visitor -- tqserver reload
+    is "$STATUS" 77 "exit status of the visitor's reload"
+    page_is /alpha 'alpha 11'
+    # What an administrator allows, polkit grants.
+    cat >/etc/polkit-1/rules.d/50-acceptance.rules <<'END'
+polkit.addRule(function (action, subject) {
+    if (action.id.indexOf("org.tqserver.") === 0 && subject.user === "operator")
+        return polkit.Result.YES;
+});
+END
+    systemctl try-restart polkit
+    run runuser -u operator -- tqserver reload
+    rm /etc/polkit-1/rules.d/50-acceptance.rules
+    systemctl try-restart polkit
+    userdel --remove operator 2>/dev/null
+    userdel --remove visitor 2>/dev/null
+}
