@@ -19,7 +19,7 @@ use crate::config::Settings;
 use crate::deploy::snapshot::Store;
 use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::plan::{Action, Event, Fleet, Found, Look, Reason, Spec, Stage, WorkerView};
+use crate::plan::{Action, Event, Fleet, Found, Look, Outcome, Reason, Spec, Stage, WorkerView};
 use crate::wire::{ToManager, ToProxy};
 
 /// How long changes are gathered before they are told in a line.
@@ -28,8 +28,19 @@ const TELL_AFTER: Duration = Duration::from_millis(200);
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// Wait before the workers' directory is looked for again that was not there at the start (a file system that is mounted late).
 const START_AGAIN: Duration = Duration::from_secs(2);
+/// How long the proxy may take to say where it listens.
+const PROXY_WORD: Duration = Duration::from_secs(10);
 /// Looks at the disk that may be waited for; further requests wait on the bus.
 const LOOKS: usize = 64;
+
+/// A reload of which the proxy may still have something to say.
+struct Unconfirmed {
+    id: u64,
+    outcomes: BTreeMap<WorkerName, Outcome>,
+    /// The table that was published when it was over.
+    serial: u64,
+    until: Instant,
+}
 
 /// The look at the disk under way.
 pub(super) type Looking = Option<(Wanted, JoinHandle<Result<Sight, LookError>>)>;
@@ -93,6 +104,8 @@ pub(super) struct Core {
     pub(super) looking: Looking,
     looks: VecDeque<Wanted>,
     pub(super) callers: HashMap<u64, Caller>,
+    /// Reloads that are over but for the proxy's word on where it listens.
+    unconfirmed: Vec<Unconfirmed>,
     /// Generations of another version of this program: they go when ours serve.
     strangers: Vec<Instance>,
     /// What the generations are made of whose log may be asked for.
@@ -139,6 +152,7 @@ impl Core {
             looking: None,
             looks: VecDeque::new(),
             callers: HashMap::new(),
+            unconfirmed: Vec::new(),
             strangers: Vec::new(),
             specs: HashMap::new(),
             next_reload: 1,
@@ -175,7 +189,9 @@ impl Core {
 
     pub(super) fn deadline(&self) -> Instant {
         let fleet = self.fleet.deadline().map(|moment| self.started + moment);
+        let unconfirmed = self.unconfirmed.iter().map(|reload| reload.until);
         let due = fleet.into_iter().chain(self.start_at).chain(self.tell_at);
+        let due = due.chain(unconfirmed);
         due.fold(self.trim_at, Instant::min)
     }
 
@@ -190,6 +206,7 @@ impl Core {
         if self.start_at.take_if(|at| *at <= Instant::now()).is_some() {
             self.looks.push_back(Wanted::Start);
         }
+        self.confirm();
         self.step(Event::Tick);
     }
 
@@ -257,8 +274,32 @@ impl Core {
                 self.say(ToProxy::Publish(table));
             }
             Action::Progress { reloads, note } => self.note(&reloads, note),
-            Action::Finish { id, outcomes } => self.finish(id, outcomes),
+            Action::Finish { id, outcomes } => {
+                self.unconfirmed.push(Unconfirmed {
+                    id,
+                    outcomes,
+                    serial: self.published,
+                    until: Instant::now() + PROXY_WORD,
+                });
+                self.confirm();
+            }
             Action::End => self.ended = true,
+        }
+    }
+
+    /// Answers the reloads of which the proxy serves by the table they led to, or is not there to say so.
+    fn confirm(&mut self) {
+        let (now, away) = (Instant::now(), self.proxy.is_none() || self.ending);
+        let applied = self.applied;
+        let is_over =
+            |reload: &Unconfirmed| away || reload.serial <= applied || reload.until <= now;
+        let (over, waiting) = std::mem::take(&mut self.unconfirmed)
+            .into_iter()
+            .partition(is_over);
+        self.unconfirmed = waiting;
+        let over: Vec<Unconfirmed> = over;
+        for reload in over {
+            self.finish(reload.id, reload.outcomes);
         }
     }
 
@@ -279,6 +320,7 @@ impl Core {
             }
             LinkEvent::Down => {
                 self.proxy = None;
+                self.confirm();
                 self.questions.forget();
                 self.step(Event::Unlinked);
             }
@@ -317,6 +359,7 @@ impl Core {
                 (progress.problem, progress.listening) = (problem, listening)
             });
         }
+        self.confirm();
         self.tell_settled();
     }
 

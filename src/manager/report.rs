@@ -14,6 +14,9 @@ use crate::plan::{Kind, Note, Outcome, Severity};
 use crate::systemd::Usage;
 use crate::wire::Count;
 
+/// Stands where a worker's name does; none can have a colon in it.
+const FRONT: &str = "server.yaml: server";
+
 impl Core {
     /// Answers with the workers as they are: the plan's view, systemd's accounts and the proxy's counters.
     pub(super) fn report(&mut self, reply: oneshot::Sender<Vec<WorkerStatus>>) {
@@ -113,13 +116,16 @@ impl Core {
             |outcome: &&Outcome| matches!(outcome, Outcome::Unchanged(_) | Outcome::PassedOver(_));
         let unchanged = outcomes.values().filter(is_unchanged).count();
         let changed = outcomes.len() - failed.len() - unchanged;
+        let refused = self.progress.borrow().problem.clone();
         let message_id = messages::RELOAD_FINISHED;
-        if failed.is_empty() {
+        if failed.is_empty() && refused.is_none() {
             tracing::info!(
                 message_id,
                 "reload over: {changed} changed, {unchanged} unchanged"
             );
         } else {
+            let front = refused.iter().map(|_| FRONT);
+            let failed: Vec<&str> = failed.into_iter().chain(front).collect();
             let names = failed.join(", ");
             tracing::error!(
                 message_id,
@@ -131,7 +137,8 @@ impl Core {
             let outcomes = outcomes
                 .iter()
                 .map(|(worker, outcome)| told(worker, outcome, false));
-            caller.answer(Ok(outcomes.collect()));
+            let front = refused.map(|reason| front_refused(&reason));
+            caller.answer(Ok(outcomes.chain(front).collect()));
         }
         self.tell_reloading();
     }
@@ -205,6 +212,18 @@ fn log(note: &Note) {
         Severity::Info => log!(info),
         Severity::Warning => log!(warn),
         Severity::Error => log!(error),
+    }
+}
+
+/// The proxy could not have what server.yaml says of its side towards clients. It is told as a worker's failure is.
+fn front_refused(reason: &str) -> WorkerOutcome {
+    WorkerOutcome {
+        worker: FRONT.to_owned(),
+        outcome: "failed".to_owned(),
+        from: 0,
+        to: 0,
+        reason: reason.to_owned(),
+        log: Vec::new(),
     }
 }
 

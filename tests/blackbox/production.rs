@@ -147,3 +147,84 @@ fn a_snapshot_that_is_made_while_an_older_one_goes_is_whole() {
         house.get("/").is(&text);
     }
 }
+
+#[test]
+fn a_rollback_goes_back_and_the_next_reload_does_not_undo_it() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .production()
+        .planes()
+        .open();
+    house
+        .run(["rollback", "index"])
+        .exits(64)
+        .says("nothing different to go back to");
+    house.replace("index", says("two"));
+    house.reload().succeeds();
+    let load = house.load("/", 8);
+    house
+        .run(["rollback", "index"])
+        .succeeds()
+        .says("generation 3 serves, generation 2 drains");
+    house.get("/").is("one");
+    house.reload().succeeds().says("it was rolled back to");
+    house.get("/").is("one");
+    // Neither does a manager that dies, nor a start from nothing.
+    let pid = house.manager_pid();
+    kill(pid, Signal::KILL);
+    house.manager_is_back(pid);
+    house.reload().succeeds().says("it was rolled back to");
+    let totals = load.stop();
+    totals.only(&["one", "two"]);
+    house
+        .run(["rollback", "index", "9"])
+        .exits(64)
+        .says("there is no generation 9")
+        .says("accepted and kept:");
+    house.run(["rollback", "index", "2"]).succeeds();
+    house.get("/").is("two");
+    house.run(["rollback", "ghost"]).exits(64).says("ghost");
+}
+
+#[test]
+fn a_worker_that_was_never_accepted_waits_for_a_reload() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .production()
+        .planes()
+        .open();
+    house.replace("later", says("later"));
+    let pid = house.manager_pid();
+    kill(pid, Signal::KILL);
+    house.manager_is_back(pid);
+    until("it is known", || {
+        house
+            .try_status()
+            .is_some_and(|all| all.iter().any(|worker| worker.state == "new"))
+    });
+    house.get("/later").is("one");
+    house.reload().succeeds().says("later: generation 1 serves");
+    house.get("/later").is("later");
+}
+
+#[test]
+fn a_directory_stands_for_the_workers_in_it() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("other", says("one"))
+        .production()
+        .planes()
+        .open();
+    house.replace("index", says("two"));
+    house.replace("other", says("two"));
+    let place = house.worker_directory("other");
+    let place = place.to_str().expect("a path");
+    house
+        .run(["reload", place])
+        .succeeds()
+        .says("other: generation 2 serves");
+    house.get("/").is("one");
+    house.get("/other").is("two");
+    house.run(["reload", "/nowhere"]).succeeds();
+    house.get("/").is("one");
+}

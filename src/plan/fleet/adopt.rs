@@ -1,6 +1,7 @@
 //! Generations that were there when the manager started: what the manager before it had got to with each.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Fleet;
 use crate::names::{Generation, Instance, WorkerName};
@@ -9,6 +10,9 @@ use crate::plan::worker::LIVE;
 use crate::plan::{Cause, Found, Kind, Severity, Source};
 use crate::route::Address;
 use crate::systemd::Activity;
+
+/// How long after a boot clients may wait for all workers to be back.
+const OPENING: Duration = Duration::from_secs(10);
 
 impl Fleet {
     /// No generation of ours may take the number of a unit that is loaded.
@@ -26,6 +30,9 @@ impl Fleet {
     }
 
     pub(super) fn adopt(&mut self, found: Vec<Found>) {
+        if found.is_empty() {
+            self.opening = Some(self.now + OPENING);
+        }
         let mut workers: BTreeMap<WorkerName, BTreeMap<Generation, Found>> = BTreeMap::new();
         for found in found {
             let worker = workers.entry(found.instance.worker.clone());

@@ -48,6 +48,7 @@ impl Fleet {
         snapshots: BTreeMap<WorkerName, (Generation, Spec)>,
         untried: bool,
     ) {
+        self.started = true;
         for (name, (generation, spec)) in snapshots {
             let on_disk = looked.remove(&name).is_some();
             if !on_disk && !self.workers.contains_key(&name) {

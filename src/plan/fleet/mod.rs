@@ -40,6 +40,9 @@ pub struct Fleet {
     /// Outcomes that hold once the proxy serves by the table they led to.
     switches: Vec<Switch>,
     linked: bool,
+    /// After a boot: until when no table is published, so that no client is told of a worker that is about to be back.
+    opening: Option<Moment>,
+    started: bool,
     published: Option<RouteTable>,
     serial: u64,
     /// The table by which the proxy serves, as far as it has said on this link.
@@ -75,6 +78,8 @@ impl Fleet {
             reloads: BTreeMap::new(),
             switches: Vec::new(),
             linked: false,
+            opening: None,
+            started: false,
             published: None,
             serial: 0,
             applied: None,

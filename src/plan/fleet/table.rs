@@ -4,7 +4,7 @@ use super::{Fleet, Switch, instance};
 use crate::names::{Instance, WorkerName};
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
-use crate::plan::{Action, Outcome, Reason};
+use crate::plan::{Action, Outcome, Reason, Source};
 use crate::route::{Route, RouteTable, Target};
 
 impl Fleet {
@@ -42,7 +42,7 @@ impl Fleet {
 
     /// The table follows from the state. It is sent when it differs from what the proxy has.
     pub(super) fn publish(&mut self) {
-        if !self.linked {
+        if self.is_opening() || !self.linked {
             return;
         }
         let mut table = self.table();
@@ -59,6 +59,25 @@ impl Fleet {
         for switch in &mut self.switches {
             switch.serial.get_or_insert(serial);
         }
+    }
+
+    /// Whether workers that were accepted are still to come back after a boot. Until then clients queue, or are refused, as while the
+    /// machine was down.
+    fn is_opening(&mut self) -> bool {
+        let returns = |worker: &Worker| {
+            let waiting = worker.waiting.iter().map(|waiting| waiting.source);
+            let launching = worker
+                .runs
+                .values()
+                .filter(|run| run.stage == Stage::Launching);
+            waiting
+                .chain(launching.map(|run| run.source))
+                .any(|source| matches!(source, Source::Own(_)))
+        };
+        let over = self.ending || self.started && !self.workers.values().any(returns);
+        let now = self.now;
+        self.opening.take_if(|until| over || *until <= now);
+        self.opening.is_some()
     }
 
     fn table(&self) -> RouteTable {

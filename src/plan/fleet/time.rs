@@ -23,7 +23,10 @@ impl Fleet {
         let held_up = workers().filter_map(|worker| worker.held_up());
         let switches = self.switches.iter().map(|switch| switch.since);
         let patience = held_up.chain(switches).map(|since| since + PROXY_PATIENCE);
-        runs.chain(retries).chain(patience).min()
+        runs.chain(retries)
+            .chain(patience)
+            .chain(self.opening)
+            .min()
     }
 
     pub(super) fn act_on_time(&mut self) {

@@ -67,6 +67,38 @@ impl House {
         self.look(Look::Reload { id, only, force });
     }
 
+    /// The machine was booted, and these accepted generations are kept.
+    pub(super) fn start<const N: usize>(&mut self, kept: [(&str, u64, &'static str); N]) {
+        let snapshots = kept.map(|(worker, generation, version)| {
+            let mut kept = spec(worker, version);
+            if let Some(disk) = self.disk.get(&name(worker)) {
+                kept.settings = disk.settings.clone();
+            }
+            (name(worker), (Generation(generation), kept))
+        });
+        let workers = self.disk.clone().into_iter();
+        self.happen(Event::Adopted(Vec::new()));
+        self.told.clear();
+        self.happen(Event::Looked {
+            look: Look::Start { untried: N == 0 },
+            workers: workers.map(|(name, spec)| (name, Ok(spec))).collect(),
+            snapshots: snapshots.into_iter().collect(),
+        });
+    }
+
+    /// Somebody wants this generation back, which was of this version, and not what lies on disk.
+    pub(super) fn roll_back(&mut self, worker: &str, generation: u64, version: &str) {
+        self.reloads += 1;
+        let mut spec = spec(worker, version);
+        let disk = self.disk.get(&name(worker));
+        spec.passed_over = disk.map(|disk| disk.fingerprint.clone());
+        self.happen(Event::Rollback {
+            id: self.reloads,
+            instance: instance(&name(worker), Generation(generation)),
+            spec: Box::new(spec),
+        });
+    }
+
     pub(super) fn look(&mut self, look: Look) {
         let workers = self.disk.clone().into_iter();
         self.happen(Event::Looked {
@@ -166,7 +198,13 @@ fn told(action: &Action) -> (&'static str, Option<String>) {
     };
     match action {
         Action::Build(instance, _) => ("build", of("build", instance)),
-        Action::Launch { instance, .. } => ("launch", of("launch", instance)),
+        Action::Launch {
+            instance, accepted, ..
+        } => {
+            let again = if *accepted { " again" } else { "" };
+            let line = of("launch", instance).map(|line| line + again);
+            ("launch", line)
+        }
         Action::Probe { .. } => ("probe", None),
         Action::Accept(instance, _) => ("accept", of("accept", instance)),
         Action::Assets(instance, _) => ("assets", of("assets", instance)),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::instance;
+use crate::config::{Listen, WorkerSettings};
 use crate::names::Generation;
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
@@ -399,4 +400,107 @@ fn a_reload_without_a_proxy_is_told_so() {
         "stop index@2",
         "finish 2: failed: the proxy is not connected",
     ]);
+}
+
+#[test]
+fn what_was_accepted_comes_back_as_it_was_and_is_not_started() {
+    let mut house = House::new();
+    house.put("index", "two");
+    house.start([("index", 7, "one")]);
+    house.was(&["launch index@7 again", "publish index@7"]);
+    assert_eq!(house.fleet.view()[0].state, "sleeping");
+    house.reload(&[]);
+    assert_eq!(house.told[..2], ["launch index@8", "accept index@8"]);
+}
+
+#[test]
+fn what_comes_back_is_started_where_it_is_wanted_or_could_not_be_later() {
+    for set in [
+        |settings: &mut WorkerSettings| settings.autostart = true,
+        |settings: &mut WorkerSettings| settings.listen = Listen::Port,
+    ] {
+        let mut house = House::new();
+        house.put("index", "one");
+        set(&mut house.disk.get_mut(&name("index")).unwrap().settings);
+        house.start([("index", 7, "one")]);
+        house.was(&[
+            "launch index@7 again",
+            "publish no index",
+            "accept index@7",
+            "publish index@7",
+        ]);
+    }
+}
+
+#[test]
+fn what_was_never_accepted_waits_for_a_reload_unless_nothing_was() {
+    let mut house = House::new();
+    house.put("index", "one");
+    house.put("new", "one");
+    house.start([("index", 7, "one")]);
+    house.was(&["launch index@7 again", "publish index@7"]);
+    assert_eq!(house.fleet.view()[1].state, "new");
+    house.told.clear();
+    house.reload(&["new"]);
+    assert_eq!(house.told[0], "launch new@1");
+
+    let mut house = House::new();
+    house.put("new", "one");
+    house.start([]);
+    assert_eq!(house.told[0], "launch new@1");
+}
+
+#[test]
+fn in_production_a_retry_takes_no_other_files() {
+    let mut house = House::new();
+    house.bad.insert("one");
+    house.put("index", "one");
+    house.reload(&[]);
+    house.put("index", "two");
+    house.told.clear();
+    house.wait();
+    house.was(&["look index", "publish"]);
+    assert_eq!(house.fleet.view()[0].state, "new");
+    assert_eq!(house.fleet.deadline(), None);
+}
+
+#[test]
+fn what_was_rolled_back_from_is_passed_over_until_something_else_is_there() {
+    let mut house = House::serving_one();
+    house.put("index", "two");
+    house.reload(&[]);
+    house.told.clear();
+    house.roll_back("index", 1, "one");
+    assert_eq!(house.told[..2], ["launch index@3", "accept index@3"]);
+    house.told.clear();
+    house.reload(&[]);
+    house.was(&["finish 4: passed over"]);
+    house.put("index", "three");
+    house.reload(&[]);
+    assert_eq!(house.told[0], "launch index@4");
+}
+
+#[test]
+fn a_rollback_that_fails_leaves_the_present_generation_serving() {
+    let mut house = House::serving_one();
+    house.put("index", "two");
+    house.reload(&[]);
+    house.bad.insert("one");
+    house.told.clear();
+    house.roll_back("index", 1, "one");
+    house.was(&[
+        "launch index@3",
+        "stop index@3",
+        "finish 3: failed: HTTP status 500 to its health request",
+    ]);
+}
+
+#[test]
+fn a_number_that_a_stranger_has_is_not_given_out() {
+    let mut house = House::new();
+    house.happen(Event::Strangers(vec![index(5)]));
+    house.put("index", "one");
+    house.told.clear();
+    house.reload(&[]);
+    assert_eq!(house.told[0], "launch index@6");
 }
