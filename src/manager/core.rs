@@ -649,6 +649,10 @@ impl Core {
         self.settings = sight.settings;
         self.tell_grace();
         let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
+        if self.progress.borrow().problem.is_some() {
+            // What could not be had may be free by now.
+            self.fleet.publish_again();
+        }
         self.step(Event::Configured(policy));
         self.looked(Look::Reload { id, only, force }, sight.workers);
     }

@@ -183,3 +183,23 @@ fn new_assets_are_live_without_a_new_process() {
     assert_eq!(house.pid("index"), pid);
     house.units("index").are(["generation 1 serving"]);
 }
+
+#[test]
+fn a_reload_fails_when_the_new_port_is_taken_and_the_old_one_serves_on() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let house = House::new()
+        .worker("index", says("one"))
+        .server_yaml("server: {address: 127.0.0.1, port: 0}\n")
+        .open();
+    house.write_server_yaml(&format!("server: {{address: 127.0.0.1, port: {port}}}\n"));
+    house
+        .reload()
+        .fails_with("is in use by another process")
+        .says("index: unchanged");
+    house.get("/").is("one");
+    drop(taken);
+    house.reload().succeeds();
+    let mut client = crate::house::http::Client::new(([127, 0, 0, 1], port).into());
+    client.get("/").expect("an answer").is("one");
+}

@@ -61,6 +61,11 @@ impl Fleet {
         }
     }
 
+    /// The next step publishes the table also if it has not changed.
+    pub fn publish_again(&mut self) {
+        self.published = None;
+    }
+
     /// Whether workers that were accepted are still to come back after a boot. Until then clients queue, or are refused, as while the
     /// machine was down.
     fn is_opening(&mut self) -> bool {
