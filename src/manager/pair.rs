@@ -79,6 +79,11 @@ impl Ground<'_> {
             .cache
             .then(|| self.cache_directory(&settings.name, &data));
         let credentials = self.credentials(settings)?;
+        if let Some(word) = run.command.iter().find(|word| word.contains('$')) {
+            return Err(Reason::Unusable(format!(
+                "it can not be run as '{word}': systemd reads '$' as the start of a variable's name; choose a path without it"
+            )));
+        }
         let mut env = settings.env.clone();
         let handed_over = self.kind != Kind::Private;
         if !handed_over && !credentials.is_empty() {

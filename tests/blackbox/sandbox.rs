@@ -86,7 +86,7 @@ fn units_of_the_machines_systemd_are_shown_with_their_sandbox() {
         .says("User=tqw-index")
         .says("StateDirectory=tqserver/index")
         .says("BindReadOnlyPaths=/var/lib/tqserver/.snapshots/index/1")
-        .says("ExecStart=:/var/lib/tqserver/.snapshots/index/1/");
+        .says("ExecStart=/var/lib/tqserver/.snapshots/index/1/");
 }
 
 #[test]

@@ -380,3 +380,17 @@ fn a_stop_is_not_held_up_by_a_worker_that_does_not_end() {
     assert!(ran.took < Duration::from_secs(10), "{ran}");
     assert_eq!(house.loaded("tqserver-*@*"), Vec::<String>::new());
 }
+
+#[test]
+fn a_worker_that_ends_after_a_daemon_reload_is_started_again() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    // As each installation of a package does: systemd reads anew what it has written down of its transient units.
+    house.systemctl(["daemon-reload"]).succeeds();
+    let pid = house.pid("index");
+    house.get("/exit?code=1").has_status(502);
+    house.get("/").is("one");
+    assert_ne!(house.pid("index"), pid, "it is another process");
+    house.replace("index", says("two"));
+    house.reload().succeeds();
+    house.get("/").is("two");
+}

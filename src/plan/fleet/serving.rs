@@ -27,7 +27,9 @@ impl Fleet {
         if activity == before {
             return;
         }
-        let (failed, end) = (run.service.failure.is_some(), run.end());
+        // One that is about to be started again has been told of already, or has hit the limit for that.
+        let known = matches!(before, Activity::Restarting | Activity::Failed);
+        let (failed, end) = (run.service.failure.is_some() && !known, run.end());
         // A worker on a port has no socket whose failure would tell that nothing starts it any more.
         let over = matches!(activity, Activity::Failed | Activity::Inactive) && !run.has_socket();
         if failed {

@@ -22,6 +22,8 @@ pub(super) const RECORD: &str = "StandardInputData";
 /// What a candidate's description ends with until it has passed its check.
 pub(super) const UNPROVEN: &str = " (not yet accepted)";
 
+/// The data plane's unit.
+const PROXY: &str = "tqserver-proxy.service";
 /// First start included, systemd tries a worker this often ...
 const START_LIMIT_BURST: u32 = 5;
 /// ... within this time; after that its socket fails and the manager takes over with longer waits.
@@ -50,7 +52,7 @@ pub struct UnitPair {
     pub data: PathBuf,
     /// The directory for what it can make again, if it is to have one; with a sandbox likewise.
     pub cache: Option<PathBuf>,
-    /// Program (absolute) and arguments.
+    /// Program (absolute) and arguments, without '$': systemd reads it as the start of a variable's name.
     pub command: Vec<String>,
     /// What its configuration adds to its environment.
     pub env: BTreeMap<String, String>,
@@ -128,6 +130,8 @@ impl UnitPair {
         let description = Self::accepted_description(&self.instance);
         let mut lines = vec![
             directive("Unit", "Description", description.clone(), description),
+            // When the machine goes down, the proxy ends its requests first. (Stops go the other way round than starts.)
+            directive("Unit", "Before", PROXY, vec![PROXY.to_owned()]),
             Directive {
                 section: "Socket",
                 key: "ListenStream",
@@ -163,13 +167,14 @@ impl UnitPair {
         }
         let slice = worker_slice(&self.instance.worker);
         let directory = self.directory.display().to_string();
-        // The words are meant as they stand: no variables in them.
-        let flags = vec!["no-env-expand".to_owned()];
-        let exec = vec![(self.command[0].clone(), self.command.clone(), flags)];
+        // Not ExecStartEx with "no-env-expand": systemd 252 forgets what it runs with the next daemon-reload.
+        let exec = vec![(self.command[0].clone(), self.command.clone(), false)];
         let environment = self.environment();
         let fields = self.log_fields();
         let mut lines = vec![
             directive("Unit", "Description", description.clone(), description),
+            // When the machine goes down, the proxy ends its requests first. (Stops go the other way round than starts.)
+            directive("Unit", "Before", PROXY, vec![PROXY.to_owned()]),
             span(
                 "Unit",
                 "StartLimitIntervalSec",
@@ -187,15 +192,13 @@ impl UnitPair {
             Directive {
                 section: "Service",
                 key: "ExecStart",
-                text: format!(
-                    ":{}",
-                    self.command
-                        .iter()
-                        .map(|word| quote(word))
-                        .collect::<Vec<_>>()
-                        .join(" ")
-                ),
-                property: "ExecStartEx",
+                text: self
+                    .command
+                    .iter()
+                    .map(|word| quote(word))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                property: "ExecStart",
                 value: exec.into(),
             },
             directive("Service", "WorkingDirectory", directory.clone(), directory),

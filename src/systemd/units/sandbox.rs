@@ -123,6 +123,8 @@ impl Sandbox {
                 value: vec![(own.clone(), own, false, RECURSIVE)].into(),
             },
             words("InaccessiblePaths", hidden.collect()),
+            // Beside some of the switches below, ProtectSystem= leaves out /run, and with it /run/lock, which is everybody's.
+            words("ReadOnlyPaths", vec!["/run".to_owned()]),
             switch("PrivateTmp", true),
             switch("PrivateDevices", true),
             switch("PrivateMounts", true),

@@ -51,7 +51,7 @@ fn a_generation_is_shown_as_its_unit_files() {
         "SocketMode=0660",
         "SocketGroup=tqserver",
         "# tqserver-api.a-b@7.service",
-        "ExecStart=:/srv/x/bin/a-b \"100%% sure\"",
+        "ExecStart=/srv/x/bin/a-b \"100%% sure\"",
         "Slice=tqserver-api.a\\x2db.slice",
         "CPUQuota=200%",
         "MemoryMax=104857600",
@@ -195,7 +195,6 @@ fn without_a_sandbox_the_worker_is_told_its_directories() {
 /// The property that carries a directive on the bus, where its name is another.
 fn on_the_bus(key: &str) -> &str {
     match key {
-        "ExecStart" => "ExecStartEx",
         "CPUQuota" => "CPUQuotaPerSecUSec",
         "RestartSec" => "RestartUSec",
         "TimeoutStopSec" => "TimeoutStopUSec",
