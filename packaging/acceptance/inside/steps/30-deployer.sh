@@ -3,6 +3,7 @@
 
 # Deploys alpha with this worker.yaml, which has to be refused with words that match: bad_yaml PATTERN
 bad_yaml() {
+    export -n YAML
     deploy alpha 'alpha bad'
     printf '%s\n' "$YAML" | head -c 300
     refused tqserver reload
