@@ -38,7 +38,7 @@ refused() {
     printf '# %s\n' "$*"
     STATUS=0
     OUTPUT="$("$@" 2>&1)" || STATUS=$?
-    printf '%s\n' "$OUTPUT" | head -n 60
+    sed -n 1,60p <<<"$OUTPUT"
     ((STATUS != 0)) || fail "exit status 0, and it had to fail: $*"
 }
 

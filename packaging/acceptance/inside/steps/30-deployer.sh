@@ -5,7 +5,7 @@
 bad_yaml() {
     export -n YAML
     deploy alpha 'alpha bad'
-    printf '%s\n' "$YAML" | head -c 300
+    printf '%s\n' "${YAML:0:300}"
     refused tqserver reload
     has "$OUTPUT" 'worker\.yaml'
     has "$OUTPUT" "$1"
