@@ -38,7 +38,7 @@ refused() {
     printf '# %s\n' "$*"
     STATUS=0
     OUTPUT="$("$@" 2>&1)" || STATUS=$?
-    printf '%s\n' "$OUTPUT" | head -n 60
+    sed -n 1,60p <<<"$OUTPUT"
     ((STATUS != 0)) || fail "exit status 0, and it had to fail: $*"
 }
 
@@ -91,6 +91,8 @@ port_is_closed() {
 # there is any. Each version is a new directory put in place of the old, as a deployer's tool does it.
 deploy() {
     local name="$1" new
+    # Given before a function's name it is in the environment of all programs, which take no such size.
+    export -n YAML
     mkdir -p "$SRV"
     new="$SRV/.$name.new"
     rm -rf "$new"
@@ -251,6 +253,8 @@ no_request_failed() {
 end_step() {
     local status=$?
     trap - EXIT ERR
+    # What a failed step left would fail those after it, in a run that goes on.
+    ((status == 0)) || [[ ! -d "$SRV" ]] || find "$SRV" -mindepth 1 -maxdepth 1 ! -name alpha ! -name beta -exec rm -rf {} +
     [[ -z "${LOAD_PID:-}" ]] || {
         kill -TERM "$LOAD_PID" 2>/dev/null || true
         wait "$LOAD_PID" 2>/dev/null || true

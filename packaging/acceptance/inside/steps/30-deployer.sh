@@ -3,8 +3,9 @@
 
 # Deploys alpha with this worker.yaml, which has to be refused with words that match: bad_yaml PATTERN
 bad_yaml() {
+    export -n YAML
     deploy alpha 'alpha bad'
-    printf '%s\n' "$YAML" | head -c 300
+    printf '%s\n' "${YAML:0:300}"
     refused tqserver reload
     has "$OUTPUT" 'worker\.yaml'
     has "$OUTPUT" "$1"

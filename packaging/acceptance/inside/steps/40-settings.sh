@@ -71,29 +71,29 @@ s = socket.create_server(("0.0.0.0", 8099)); time.sleep(60)' &
 }
 
 claim_only_root_and_polkit_may_reload() {
-    getent passwd operator >/dev/null || useradd --create-home --groups tqserver-admin operator
-    getent passwd visitor >/dev/null || useradd --create-home visitor
-    run runuser -u operator -- tqserver status
-    refused runuser -u operator -- tqserver reload
-    is "$STATUS" 77 "exit status of the operator's reload"
-    refused runuser -u operator -- tqserver rollback alpha
-    is "$STATUS" 77 "exit status of the operator's rollback"
-    refused runuser -u visitor -- tqserver status
-    is "$STATUS" 77 "exit status of the visitor's status"
-    refused runuser -u visitor -- tqserver reload
-    is "$STATUS" 77 "exit status of the visitor's reload"
+    getent passwd olga >/dev/null || useradd --create-home --groups tqserver-admin olga
+    getent passwd victor >/dev/null || useradd --create-home victor
+    run runuser -u olga -- tqserver status
+    refused runuser -u olga -- tqserver reload
+    is "$STATUS" 77 "exit status of the olga's reload"
+    refused runuser -u olga -- tqserver rollback alpha
+    is "$STATUS" 77 "exit status of the olga's rollback"
+    refused runuser -u victor -- tqserver status
+    is "$STATUS" 77 "exit status of the victor's status"
+    refused runuser -u victor -- tqserver reload
+    is "$STATUS" 77 "exit status of the victor's reload"
     page_is /alpha 'alpha 11'
     # What an administrator allows, polkit grants.
     cat >/etc/polkit-1/rules.d/50-acceptance.rules <<'END'
 polkit.addRule(function (action, subject) {
-    if (action.id.indexOf("org.tqserver.") === 0 && subject.user === "operator")
+    if (action.id.indexOf("org.tqserver.") === 0 && subject.user === "olga")
         return polkit.Result.YES;
 });
 END
     systemctl try-restart polkit
-    run runuser -u operator -- tqserver reload
+    run runuser -u olga -- tqserver reload
     rm /etc/polkit-1/rules.d/50-acceptance.rules
     systemctl try-restart polkit
-    userdel --remove operator 2>/dev/null
-    userdel --remove visitor 2>/dev/null
+    userdel --remove olga 2>/dev/null
+    userdel --remove victor 2>/dev/null
 }
