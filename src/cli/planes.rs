@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
@@ -24,6 +25,8 @@ const PROXY: &str = "tqserver-proxy.service";
 /// What it may take to stop beyond twice its grace: once for the requests in flight, once for those that came meanwhile.
 const PROXY_STOP_EXTRA: Duration = Duration::from_secs(15);
 
+/// How long a start waits for the proxy to listen: who starts the server wants to use it. One without a proxy is told in the status.
+const PROXY_START: Duration = Duration::from_secs(5);
 /// How often systemd is told that something goes on.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -82,6 +85,15 @@ struct Told {
 }
 
 impl Told {
+    /// The start is over: whoever asked for it can go on.
+    fn be_ready(&mut self, progress: &Progress) {
+        if !self.ready && !self.ending {
+            self.ready = true;
+            notify::ready(&progress.summary);
+            self.tell(progress);
+        }
+    }
+
     /// A reload shows in the unit's state also when nobody asked systemd for it.
     fn tell(&mut self, progress: &Progress) {
         if self.ending {
@@ -132,6 +144,7 @@ async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Res
         ending: false,
         status: String::new(),
     };
+    let (mut is_owner, mut ready_by) = (false, Instant::now());
     // On the thread of the manager's loop: a loop that hangs does not let this come round either.
     let mut alive = tokio::time::interval(notify::watchdog_interval().unwrap_or(TICK).min(TICK));
     loop {
@@ -141,14 +154,23 @@ async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Res
                 return Ok(ended??);
             }
             // Not before it is the manager: a start that fails is to be told to who asked for it.
-            Ok(()) = &mut owned, if !told.ready => {
-                told.ready = true;
+            Ok(()) = &mut owned, if !is_owner => {
+                is_owner = true;
+                ready_by = Instant::now() + PROXY_START;
                 let file = file.display();
                 let text = format!("manages the workers of {file} by the {kind} systemd");
                 tracing::info!(message_id = messages::SERVER_STARTED, "{text}");
-                notify::ready(&text);
             }
-            Ok(()) = seen.changed() => told.tell(&seen.borrow_and_update()),
+            () = tokio::time::sleep_until(ready_by), if is_owner && !told.ready => {
+                told.be_ready(&seen.borrow());
+            }
+            Ok(()) = seen.changed() => {
+                let progress = seen.borrow_and_update();
+                if is_owner && !progress.listening.is_empty() {
+                    told.be_ready(&progress);
+                }
+                told.tell(&progress);
+            }
             _ = alive.tick() => {
                 notify::watchdog();
                 told.tick();

@@ -61,6 +61,8 @@ cd "$root"
 pivot_root . .
 umount -l .
 cd /
+# In a container systemd leaves this to who made it; without it, what it mounts for a service's credentials does not reach the service.
+mount --make-rshared /
 # Newer systemd refuses the older hierarchies unless it is told twice; where the host has the unified one, both say nothing.
 legacy=SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1
 exec env -i container=acceptance "$legacy" "SYSTEMD_PROC_CMDLINE=$legacy" PATH=/usr/sbin:/usr/bin:/sbin:/bin \

@@ -13,7 +13,7 @@ impl Fleet {
         let Some(run) = self.run(instance) else {
             return;
         };
-        let before = run.service.activity;
+        let before = run.service.clone();
         if let Some(reason) = run.observe(state) {
             return self.fail(instance, reason);
         }
@@ -24,11 +24,11 @@ impl Fleet {
             run.probe_at = run.health_due(now);
         }
         let activity = run.service.activity;
-        if activity == before {
+        if activity == before.activity {
             return;
         }
-        // One that is about to be started again has been told of already, or has hit the limit for that.
-        let known = matches!(before, Activity::Restarting | Activity::Failed);
+        // What ended goes through several states until it is started again, or has hit the limit for that.
+        let known = before.failure.is_some() && before.activity != Activity::Active;
         let (failed, end) = (run.service.failure.is_some() && !known, run.end());
         // A worker on a port has no socket whose failure would tell that nothing starts it any more.
         let over = matches!(activity, Activity::Failed | Activity::Inactive) && !run.has_socket();

@@ -113,7 +113,7 @@ claim_logs_shows_a_worker_and_only_that() {
     has "$(journalctl --no-pager -u 'tqserver-alpha@*' -n 500)" "$mark-alpha"
     # The manager's decisions stand beside the worker's own lines.
     has "$(journalctl --no-pager -u 'tqserver-alpha@*' -n 500)" 'tqserver\[.*(serves|took over)'
-    has "$(journalctl -x --no-pager -u tqserver -n 200)" '^-- '
+    has "$(journalctl -x --no-pager -u tqserver -n 200)" 'Defined-By: TQServer'
 }
 
 claim_a_worker_can_not_forge_a_line() {

@@ -75,7 +75,7 @@ claim_a_reboot_brings_back_what_was_accepted() { #: reboot
     page_is /early 'early 1'
     [[ "$(get /alpha2 || true)" != 'alpha2 1' ]] || fail 'a worker that was never accepted'
     is "$(get /alpha/write)" 'kept-over-generations'
-    has "$(tqserver history alpha)" 'rollback|rolled back'
+    has "$(tqserver history alpha -n 500)" 'rollback|rolled back'
     run systemctl reload tqserver
     page_is /alpha 'alpha 31'
     page_is /alpha2 'alpha2 1'

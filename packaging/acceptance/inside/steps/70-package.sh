@@ -5,8 +5,10 @@
 worker_package() {
     local directory="$NOTES/packages/$1"
     rm -rf "$directory"
-    mkdir -p "$directory"
-    YAML='' write_worker "$directory/blog" "blog $1"
+    # A project as its developers have it.
+    mkdir -p "$directory/config"
+    : >"$directory/config/server.yaml"
+    YAML='' write_worker "$directory/workers/blog" "blog $1"
     (cd "$directory" && tqserver package blog --version "$1" >&2)
     find "$directory" -maxdepth 1 -name '*.deb' | grep . || fail "tqserver package left no .deb in $directory"
 }
