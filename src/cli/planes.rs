@@ -16,7 +16,7 @@ use crate::manager::{self, Door, Ending, Options, Progress};
 use crate::messages;
 use crate::proxy;
 use crate::systemd::fd_store::FdStore;
-use crate::systemd::{Kind, notify, own_job, stop_unit};
+use crate::systemd::{Kind, is_going_down, notify, own_job, stop_unit};
 
 /// The socket between the planes, in the runtime directory.
 const LINK: &str = "link.sock";
@@ -189,9 +189,10 @@ async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Res
     }
 }
 
-/// Only a `stop` takes the workers along: they outlive a restart, and whatever can not be told apart from one.
+/// Only a `stop` takes the workers along: they outlive a restart, and whatever can not be told apart from one. When all goes down
+/// systemd stops them itself, in its own order: some of that waits for this process.
 async fn how_to_end(bus: &str, grace: Duration) -> Ending {
-    if own_job(bus).await.as_deref() != Some("stop") {
+    if own_job(bus).await.as_deref() != Some("stop") || is_going_down(bus).await {
         return Ending::Leave;
     }
     // It ends the requests in flight while their workers are still there. Not by PartOf=, which would also restart it whenever systemd

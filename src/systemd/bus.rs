@@ -455,6 +455,21 @@ pub async fn own_job(bus: &str) -> Option<String> {
     ask.await.ok().flatten()
 }
 
+/// Whether this systemd is going down with all of its units: the machine is, or the user's session.
+pub async fn is_going_down(bus: &str) -> bool {
+    let ask = async {
+        let connection = connection::Builder::address(bus)
+            .method_timeout(CALL)
+            .build()
+            .await?;
+        let root = OwnedObjectPath::try_from(ROOT)?;
+        let interface = "org.freedesktop.systemd1.Manager";
+        property::<String>(&connection, &root, interface, "SystemState").await
+    };
+    let state: zbus::Result<String> = ask.await;
+    state.is_ok_and(|state| state == "stopping")
+}
+
 /// Stops a unit, which may be gone or on its way down already, and returns when it is down or `deadline` is over.
 pub async fn stop_unit(bus: &str, unit: &str, deadline: Duration) {
     let stop = async {

@@ -15,7 +15,7 @@ mod state;
 mod units;
 
 pub use authority::authorise;
-pub use bus::{BusError, Loaded, Systemd, Usage, own_job, stop_unit, unit_state};
+pub use bus::{BusError, Loaded, Systemd, Usage, is_going_down, own_job, stop_unit, unit_state};
 pub use cgroup::filters_addresses;
 pub use choice::Kind;
 pub use cleaner::Cleaner;

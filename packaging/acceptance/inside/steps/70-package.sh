@@ -29,7 +29,6 @@ claim_apt_install_of_a_worker_is_a_deploy_and_a_rollback() {
     run apt-get remove "$(dpkg-deb --field "$first" Package)"
     [[ "$(status_of /blog)" != 200 ]] || fail 'the route is still there'
     eventually 60 no_worker_process blog
-    run apt-get purge "$(dpkg-deb --field "$first" Package)"
 }
 
 claim_a_worker_of_the_administrator_hides_a_packaged_one() {
