@@ -36,7 +36,7 @@ pub(super) struct History {
     #[arg(value_name = "WORKER", value_parser = WorkerName::parse)]
     worker: WorkerName,
     /// So many events, the last ones.
-    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long = "lines", short = 'n', value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     number: u32,
     /// As JSON, for programs.
     #[arg(long)]

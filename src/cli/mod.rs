@@ -313,4 +313,26 @@ mod tests {
         assert_eq!(meant(project, &[], false), PROJECTS);
         assert_eq!(meant(Path::new("x"), &[machine], false), "x");
     }
+
+    #[test]
+    fn the_manual_has_every_verb_and_option() {
+        let manual = include_str!("../../docs/man/tqserver.8").replace("\\-", "-");
+        let has = |word: &str| {
+            assert!(
+                manual.contains(word),
+                "docs/man/tqserver.8 does not have '{word}'"
+            );
+        };
+        let command = <Arguments as clap::CommandFactory>::command();
+        let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+        for verb in verbs {
+            has(verb.get_name());
+            let options = verb.get_arguments().chain(command.get_arguments());
+            for option in options.filter(|option| !option.is_hide_set()) {
+                if let Some(long) = option.get_long() {
+                    has(&format!("--{long}"));
+                }
+            }
+        }
+    }
 }
