@@ -79,6 +79,18 @@ fn a_check_tells_how_much_of_the_machine_a_worker_reaches() {
 }
 
 #[test]
+fn a_check_fails_for_a_worker_that_reaches_more_than_is_allowed() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("lonely", says("two").config("network: none"))
+        .server_yaml("security: {max_exposure: 0.5}\n");
+    Ran::of(&mut check(&house))
+        .exits(78)
+        .says("index: exposure 1.1 is above 'max_exposure', 0.5")
+        .says("lonely: exposure 0.4");
+}
+
+#[test]
 fn units_of_the_machines_systemd_are_shown_with_their_sandbox() {
     let house = House::new().worker("index", says("one"));
     Ran::of(check(&house).arg("--show-units"))
