@@ -65,6 +65,28 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
     }
 }
 
+/// A generation that another version of the server made: the walls are left out, and so is what the manager would know it by.
+pub(crate) fn start_stranger(house: &House, worker: &str, number: u64) {
+    let instance = Instance::new(WorkerName::parse(worker).unwrap(), Generation(number));
+    let stranger = UnitPair {
+        address: Address::Unix(house.path().join(instance.file_name("sock"))),
+        instance,
+        directory: house.path().to_owned(),
+        sandbox: None,
+        credentials: Vec::new(),
+        ..pair(house, Network::Full, false, 1)
+    };
+    let bus = Place::of(&house.config()).bus_address();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (systemd, _changes) = Systemd::connect(&bus).await.unwrap();
+        systemd.start_pair(&stranger).await.unwrap();
+    });
+}
+
 #[test]
 fn a_check_tells_how_much_of_the_machine_a_worker_reaches() {
     let house = House::new()

@@ -394,3 +394,19 @@ fn a_worker_that_ends_after_a_daemon_reload_is_started_again() {
     house.reload().succeeds();
     house.get("/").is("two");
 }
+
+#[test]
+fn a_generation_of_another_version_goes_when_the_worker_serves_and_its_number_is_not_used_again() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    crate::sandbox::start_stranger(&house, "index", 50);
+    let is_there = || house.property("tqserver-index@50.socket", "ActiveState") == "active";
+    assert!(is_there());
+    let pid = house.manager_pid();
+    kill(pid, Signal::KILL);
+    house.manager_is_back(pid);
+    until("the stranger is stopped", || !is_there());
+    house.get("/").is("one");
+    house.replace("index", says("two"));
+    house.reload().succeeds().says("generation 51 serves");
+    house.get("/").is("two");
+}
