@@ -11,6 +11,7 @@ mod look;
 pub mod pair;
 mod perform;
 mod report;
+mod wishes;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,8 @@ use crate::deploy::snapshot::{SnapshotError, Store};
 use crate::plan::{Event, Fleet};
 use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 
-use self::core::{Core, finished};
+use self::core::Core;
+use self::wishes::finished;
 pub use journal::Journal;
 pub use link::Door;
 pub use look::LookError;
