@@ -53,7 +53,7 @@ pub(super) struct Core {
     pub(super) looks: VecDeque<Wanted>,
     pub(super) callers: HashMap<u64, Caller>,
     /// Reloads that are over but for the proxy's word on where it listens.
-    pub(super) unconfirmed: Vec<Unconfirmed>,
+    unconfirmed: Vec<Unconfirmed>,
     /// Generations of another version of this program: they go when ours serve.
     pub(super) strangers: Vec<Instance>,
     /// What the generations are made of whose log may be asked for.
