@@ -60,15 +60,15 @@ pub(super) struct Core {
     pub(super) specs: HashMap<Instance, Spec>,
     pub(super) next_reload: u64,
     pub(super) progress: watch::Sender<Progress>,
-    pub(super) trim_at: Instant,
+    trim_at: Instant,
     /// When the changes since the last time are told in a line.
-    pub(super) tell_at: Option<Instant>,
+    tell_at: Option<Instant>,
     /// When the first look is tried again, if it could not be taken.
     pub(super) start_at: Option<Instant>,
     pub(super) first_look_done: bool,
     /// Serials of the route table that was sent last and of the one the proxy serves by.
     published: u64,
-    pub(super) applied: u64,
+    applied: u64,
     /// The workers are being stopped.
     pub(super) ending: bool,
     /// Everything is stopped: the loop can end.
