@@ -159,11 +159,15 @@ impl Core {
     }
 
     pub(super) fn step(&mut self, event: Event) {
+        let by_itself = event == Event::Tick;
         let actions = self.fleet.step(self.started.elapsed(), event);
+        // A moment in which nothing happened is no news.
+        if !by_itself || !actions.is_empty() {
+            self.tell_at.get_or_insert(Instant::now() + TELL_AFTER);
+        }
         for action in actions {
             self.perform(action);
         }
-        self.tell_at.get_or_insert(Instant::now() + TELL_AFTER);
         self.tell_settled();
     }
 
