@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::manifest::Manifest;
-use super::shelf::Shelf;
+use super::shelf::{Shelf, names};
 use super::snapshot::{SnapshotError, Store};
 use crate::names::{Generation, Instance, WorkerName};
 
@@ -23,7 +23,8 @@ impl Store {
     /// The newest accepted snapshot of each worker, and what was in the way of finding out: a worker whose newest manifest can not be
     /// read has the one before.
     pub fn newest_accepted(&self) -> (BTreeMap<WorkerName, Accepted>, Vec<SnapshotError>) {
-        let mut problems = Vec::new();
+        // One that can not be listed is not an empty one.
+        let mut problems: Vec<_> = names(self.programs()).err().into_iter().collect();
         let mut newest = BTreeMap::new();
         for worker in self.workers() {
             match self.newest_of(&worker, &mut problems) {

@@ -25,6 +25,9 @@ pub struct Manifest {
     pub config: String,
     /// The settings the generation was accepted with.
     pub settings: WorkerSettings,
+    /// Fingerprint of the worker's own configuration file.
+    #[serde(default)]
+    pub file: String,
     /// What lay in the worker's directory when it was rolled back to this generation: no reload is to take that.
     #[serde(default)]
     pub passed_over: Option<Fingerprint>,
@@ -60,6 +63,20 @@ impl Store {
                 .map_err(|source| SnapshotError::Manifest { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(SnapshotError::io("read", &path, error)),
+        }
+    }
+
+    /// Takes back that a generation was accepted.
+    ///
+    /// # Errors
+    /// When its manifest can not be removed; there need not be one.
+    pub fn withdraw_manifest(&self, instance: &Instance) -> Result<(), SnapshotError> {
+        let path = self.layout.manifest(instance);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(SnapshotError::io("remove", &path, error))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -24,9 +24,17 @@ pub struct Fingerprint {
     pub assets: String,
     /// The effective settings; empty while the worker is refused.
     pub config: String,
+    /// Its own configuration file, as a file: the settings also come from server.yaml.
+    #[serde(default)]
+    pub file: String,
 }
 
 impl Fingerprint {
+    /// Whether both are of the same files in the worker's directory, whatever server.yaml said.
+    pub fn is_of_the_same_files(&self, other: &Self) -> bool {
+        (&self.program, &self.assets, &self.file) == (&other.program, &other.assets, &other.file)
+    }
+
     /// The fingerprint of `found` as its files are now; `built`: its file says how it is built.
     pub(super) fn of(found: &Found, mode: Mode, built: bool) -> Self {
         let kind = found.settings().map(|settings| settings.kind);
@@ -49,6 +57,9 @@ impl Fingerprint {
             assets: assets.unwrap_or_default(),
             config: config
                 .map(|json| hex(Fnv::new().with(&json)))
+                .unwrap_or_default(),
+            file: std::fs::symlink_metadata(found.directory.join("config").join("worker.yaml"))
+                .map(|metadata| hex(seen(Fnv::new(), &metadata)))
                 .unwrap_or_default(),
         }
     }

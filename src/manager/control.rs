@@ -48,7 +48,7 @@ pub struct WorkerStatus {
     pub name: String,
     /// Its place in the URL space.
     pub route: String,
-    /// `serving`, `starting`, `sleeping`, `files`, `failed` or `removed`.
+    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
     pub state: String,
     /// Its generations, newest first.
     pub generations: Vec<GenerationStatus>,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Progress;
 use super::link::{LinkEvent, Outbox, Questions};
-use super::perform::{Launch, Performer, Tasks};
+use super::perform::{Launch, Performer, Stop, Tasks};
 use super::wishes::{Caller, Looking, Wanted};
 use crate::config::Settings;
 use crate::names::{Instance, WorkerName};
@@ -198,9 +198,18 @@ impl Core {
             }
             Action::Accept(instance, spec) => performer.accept(tasks, instance, spec),
             Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
-            Action::Stop { instance, failed } => {
-                let spec = self.specs.remove(&instance);
-                performer.stop(tasks, instance, spec, failed, grace);
+            Action::Stop {
+                instance,
+                failed,
+                accepted,
+            } => {
+                let stop = Stop {
+                    spec: self.specs.remove(&instance).filter(|_| failed),
+                    instance,
+                    accepted,
+                    timeout: grace,
+                };
+                performer.stop(tasks, stop);
             }
             Action::Prune { worker, live, last } => self.prune(worker, live, last),
             Action::Look(worker) => self.looks.push_back(Wanted::Retry(worker)),
@@ -330,8 +339,13 @@ impl Core {
                 .send_modify(|progress| progress.settled = true);
             let grace = self.settings.shutdown_grace;
             for stranger in std::mem::take(&mut self.strangers) {
-                self.performer
-                    .stop(&mut self.tasks, stranger, None, false, grace);
+                let stop = Stop {
+                    instance: stranger,
+                    spec: None,
+                    accepted: true,
+                    timeout: grace,
+                };
+                self.performer.stop(&mut self.tasks, stop);
             }
         }
     }

@@ -15,6 +15,9 @@ use crate::plan::{Found, Policy, Reason, Spec};
 use crate::route::Address;
 use crate::systemd::Loaded;
 
+/// Accepted generations and what they were made of.
+pub(super) type Snapshots = BTreeMap<WorkerName, (Generation, Spec)>;
+
 /// What is written into a generation's units for the next manager.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -137,9 +140,10 @@ pub(super) fn look(
     })
 }
 
-/// Accepted snapshots, the newest of each worker, with what they were made of.
-pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (Generation, Spec)> {
+/// Accepted snapshots, the newest of each worker, with what they were made of; and whether nothing at all was ever accepted.
+pub(super) fn snapshots(store: &Store, sight: &Sight) -> (Snapshots, bool) {
     let (newest, problems) = store.newest_accepted();
+    let is_fresh = newest.is_empty() && problems.is_empty();
     for problem in problems {
         tracing::warn!(
             "{}; the snapshot before it is used, if there is one",
@@ -150,7 +154,7 @@ pub(super) fn snapshots(store: &Store, sight: &Sight) -> BTreeMap<WorkerName, (G
         let spec = spec_of(accepted.manifest, accepted.assets.is_some(), sight, &name);
         (name, (accepted.generation, spec))
     });
-    found.collect()
+    (found.collect(), is_fresh)
 }
 
 /// The accepted generation to go back to: `wanted`, or else the newest before the one that serves, with what it was made of.
@@ -203,7 +207,7 @@ pub(super) fn to_roll_back_to(
     let mut spec = spec_of(manifest, assets, sight, worker);
     // Whoever rolls back does not want the next reload to bring back what lies there now.
     spec.passed_over = match on_disk {
-        Ok(disk) if disk.fingerprint.program != spec.fingerprint.program => {
+        Ok(disk) if !disk.fingerprint.is_of_the_same_files(&spec.fingerprint) => {
             Some(disk.fingerprint.clone())
         }
         _ => None,
@@ -219,6 +223,7 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
             program: manifest.program,
             assets: manifest.assets,
             config: manifest.config,
+            file: manifest.file,
         },
         public: has_assets.then(|| directory.join("public")),
         nested: Vec::new(),

@@ -59,6 +59,17 @@ pub(super) struct Launch {
     pub(super) stop_timeout: Duration,
 }
 
+/// A generation that is to be stopped.
+pub(super) struct Stop {
+    pub(super) instance: Instance,
+    /// What it was made of, if its last log lines are wanted.
+    pub(super) spec: Option<Spec>,
+    /// Whether it had passed its check.
+    pub(super) accepted: bool,
+    /// How long it may take to exit on SIGTERM.
+    pub(super) timeout: Duration,
+}
+
 /// The tasks of all actions under way.
 pub(super) type Tasks = JoinSet<Event>;
 
@@ -100,7 +111,8 @@ impl Performer {
         if spec.settings.kind == WorkerType::Static {
             return Ok(public);
         }
-        let command = look::command(&spec, &files, self.mode)?;
+        let (mode, of) = (self.mode, (spec.clone(), files.clone()));
+        let command = blocking(move || look::command(&of.0, &of.1, mode)).await?;
         let record = Record {
             spec,
             address,
@@ -194,6 +206,7 @@ impl Performer {
                 program: spec.fingerprint.program,
                 assets: spec.fingerprint.assets,
                 config: spec.fingerprint.config,
+                file: spec.fingerprint.file,
                 settings: spec.settings,
                 passed_over: spec.passed_over,
             };
@@ -236,27 +249,42 @@ impl Performer {
         .await
     }
 
-    pub(super) fn stop(
-        self: &Arc<Self>,
-        tasks: &mut Tasks,
-        instance: Instance,
-        spec: Option<Spec>,
-        failed: bool,
-        stop_timeout: Duration,
-    ) {
+    pub(super) fn stop(self: &Arc<Self>, tasks: &mut Tasks, stop: Stop) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            if let Err(error) = this.systemd.stop_pair(&instance, stop_timeout).await {
-                tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{}; going on without", chain(&error));
+            let Stop { instance, spec, accepted, timeout } = stop;
+            let went_on = |what: String| {
+                tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{what}; going on without");
+            };
+            if let Err(error) = this.systemd.stop_pair(&instance, timeout).await {
+                went_on(chain(&error));
+            }
+            if !accepted && let Err(reason) = this.withdraw(&instance).await {
+                went_on(reason.to_string());
             }
             let mut log = Vec::new();
-            if failed {
-                let output = spec.and_then(|spec| this.journal.output(&instance, &spec.settings, &this.project));
+            if let Some(spec) = spec {
+                let output = this.journal.output(&instance, &spec.settings, &this.project);
                 log = this.journal.tail(&instance, output).await;
             }
             this.journal.forget(&instance);
             Event::Stopped(instance, log)
         });
+    }
+
+    /// What was about to be written down as accepted, when it ended, is not to be started from.
+    async fn withdraw(&self, instance: &Instance) -> Result<(), Reason> {
+        let Some(store) = self.store.clone() else {
+            return Ok(());
+        };
+        let instance = instance.clone();
+        let _turn = self.turn(&instance.worker).await;
+        blocking(move || {
+            store
+                .withdraw_manifest(&instance)
+                .map_err(|error| Reason::Refused(chain(&error)))
+        })
+        .await
     }
 
     /// Forgets snapshots up to `last` other than those that run and the newest that were accepted.

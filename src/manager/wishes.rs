@@ -18,6 +18,8 @@ use crate::plan::{Event, Look, Reason, Spec, Stage, WorkerView};
 
 /// Wait before the workers' directory is looked for again that was not there at the start (a file system that is mounted late).
 const START_AGAIN: Duration = Duration::from_secs(2);
+/// Longest time for one look at the disk.
+const LOOK: Duration = Duration::from_secs(120);
 /// Looks at the disk that may be waited for; further requests wait on the bus.
 const LOOKS: usize = 64;
 
@@ -29,7 +31,14 @@ pub(super) async fn finished(
     looking: &mut Looking,
 ) -> Result<Result<Sight, LookError>, tokio::task::JoinError> {
     match looking {
-        Some((_, task)) => task.await,
+        Some((_, task)) => match tokio::time::timeout(LOOK, task).await {
+            Ok(seen) => seen,
+            // It is left to itself, with the thread it is on.
+            Err(_) => Ok(Err(LookError::Workers(format!(
+                "the directories of workers could not be read within {} s; is a file system hanging?",
+                LOOK.as_secs()
+            )))),
+        },
         None => std::future::pending().await,
     }
 }
@@ -176,12 +185,15 @@ impl Core {
         });
     }
 
-    fn start(&mut self, sight: Sight) {
+    fn start(&mut self, mut sight: Sight) {
         let view = self.fleet.view();
         let store = self.performer.store.clone();
-        let snapshots = match &store {
+        // Where nothing was ever accepted there is nothing to protect, and who installs a server wants to see it work.
+        let (snapshots, untried) = match &store {
             Some(store) => {
-                let snapshots = look::snapshots(store, &sight);
+                let (snapshots, is_fresh) = look::snapshots(store, &sight);
+                let known = snapshots.iter();
+                sight.add_out_of_reach(known.map(|(name, (_, spec))| (name, &*spec.directory)));
                 self.make_room_for_unaccepted(store, &snapshots);
                 // What was never accepted is of no use to anybody.
                 for worker in store.workers() {
@@ -195,13 +207,11 @@ impl Core {
                         .max();
                     self.prune(worker, live, last.unwrap_or(Generation(0)));
                 }
-                snapshots
+                (snapshots, is_fresh)
             }
-            None => BTreeMap::new(),
+            None => (BTreeMap::new(), true),
         };
         self.first_look_done = true;
-        // Where nothing was ever accepted there is nothing to protect, and who installs a server wants to see it work.
-        let untried = store.is_none() || snapshots.is_empty();
         self.step(Event::Looked {
             look: Look::Start { untried },
             workers: sight.workers,
@@ -298,8 +308,7 @@ impl Core {
                         Err(_) => directory.join(name.directory()).is_dir(),
                     });
                     names.extend(there.map(|(name, _)| name.clone()));
-                    let known = self.specs.iter().filter(|(_, spec)| lies(spec));
-                    names.extend(known.map(|(instance, _)| instance.worker.clone()));
+                    names.extend(self.fleet.made_of(lies));
                 }
             }
         }

@@ -347,6 +347,8 @@ pub enum Action {
         instance: Instance,
         /// Whether its last log lines are wanted.
         failed: bool,
+        /// Whether it had passed its check: what is kept of one that had not is not to be started from.
+        accepted: bool,
     },
     /// Forget the snapshots of a worker but these, and those after the last: they were begun later.
     Prune {

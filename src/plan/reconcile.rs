@@ -16,10 +16,8 @@ pub(super) enum Change {
 
 /// Whether what lies on disk is what was there when `runs` was rolled back to: nobody wants it.
 pub(super) fn is_passed_over(runs: &Spec, disk: &Spec) -> bool {
-    // Of the configuration only what lies in the worker's directory counts, which is part of the program.
-    runs.passed_over.as_ref().is_some_and(|passed| {
-        passed.program == disk.fingerprint.program && passed.assets == disk.fingerprint.assets
-    })
+    let passed_over = runs.passed_over.as_ref();
+    passed_over.is_some_and(|passed| passed.is_of_the_same_files(&disk.fingerprint))
 }
 
 /// Compares what runs with what lies on disk.

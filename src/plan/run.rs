@@ -71,6 +71,8 @@ pub(super) struct Run {
     pub(super) spec: Spec,
     pub(super) source: Source,
     pub(super) cause: Cause,
+    /// It has passed its check, now or before.
+    pub(super) accepted: bool,
     pub(super) address: Address,
     pub(super) public: Option<PathBuf>,
     pub(super) stage: Stage,
@@ -116,6 +118,7 @@ impl Run {
         let public = spec.public.clone();
         Self {
             spec,
+            accepted: matches!(source, Source::Own(_)),
             source,
             cause,
             address,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use zbus::fdo::DBusProxy;
 use zbus::{Connection, Variant, connection};
 
@@ -44,6 +45,9 @@ pub async fn authorise(connection: &Connection, sender: &str, action: &str) -> R
     if uid == 0 || uid == rustix::process::geteuid().as_raw() {
         return Ok(());
     }
+    let Ok(_turn) = ASKING.try_acquire() else {
+        return Err("too many ask for it at the same time; try again".to_owned());
+    };
     match ask(sender, action).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!("polkit does not allow it ({action})")),
@@ -52,6 +56,9 @@ pub async fn authorise(connection: &Connection, sender: &str, action: &str) -> R
         )),
     }
 }
+
+/// Who may ask polkit at the same time. Anybody may call, and an answer can take as long as [`PATIENCE`].
+static ASKING: Semaphore = Semaphore::const_new(8);
 
 /// On a connection of its own: an answer may take as long as a password.
 async fn ask(sender: &str, action: &str) -> zbus::Result<bool> {

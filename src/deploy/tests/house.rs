@@ -124,6 +124,7 @@ pub(super) fn manifest(assets: &str) -> Manifest {
         assets: assets.to_owned(),
         config: "c1".to_owned(),
         settings: serde_json::from_value(settings).unwrap(),
+        file: String::new(),
         passed_over: None,
     }
 }

@@ -11,7 +11,7 @@ use crate::plan::{Cause, Found, Kind, Severity, Source};
 use crate::route::Address;
 use crate::systemd::Activity;
 
-/// How long after a boot clients may wait for all workers to be back.
+/// How long after a start clients may wait for all workers to be back.
 const OPENING: Duration = Duration::from_secs(10);
 
 impl Fleet {
@@ -30,9 +30,7 @@ impl Fleet {
     }
 
     pub(super) fn adopt(&mut self, found: Vec<Found>) {
-        if found.is_empty() {
-            self.opening = Some(self.now + OPENING);
-        }
+        self.opening = Some(self.now + OPENING);
         let mut workers: BTreeMap<WorkerName, BTreeMap<Generation, Found>> = BTreeMap::new();
         for found in found {
             let worker = workers.entry(found.instance.worker.clone());
@@ -79,6 +77,7 @@ impl Fleet {
             now,
         );
         (run.public, run.service) = (found.public, found.service);
+        run.accepted = found.accepted;
         if stage == Stage::Activating {
             run.ready_by = Some(now + run.spec.settings.health.start_timeout);
             run.probe_at = Some(now);

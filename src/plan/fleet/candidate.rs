@@ -183,6 +183,7 @@ impl Fleet {
             return;
         };
         run.enter(Stage::Serving, now);
+        run.accepted = true;
         (run.unhealthy, run.last_answer) = (0, None);
         run.probe_at = run.health_due(now);
         let cause = run.cause;

@@ -36,7 +36,8 @@ impl Fleet {
             None => self.remove(name, Vec::new()),
             // In production the same files may be tried again, and no others: those may be half deployed.
             Some(Ok(spec)) if production && worker.tried.as_ref() != Some(&spec) => {
-                worker.trouble = Some(Reason::Untried);
+                // Why what was tried did not work is still worth knowing.
+                worker.trouble.get_or_insert(Reason::Untried);
             }
             Some(found) => self.want(name, found, Vec::new(), false, Cause::Retry),
         }
@@ -53,7 +54,8 @@ impl Fleet {
             let on_disk = looked.remove(&name).is_some();
             if !on_disk && !self.workers.contains_key(&name) {
                 // Removed, but its snapshots are kept: its next generation must not take the number of one of them.
-                self.numbers.insert(name, generation);
+                let number = self.numbers.entry(name).or_insert(generation);
+                *number = generation.max(*number);
                 continue;
             }
             let candidate = self.candidate_of(spec.clone(), Vec::new(), Cause::Start);
@@ -64,8 +66,11 @@ impl Fleet {
                 false => Source::SameAs(generation),
             };
             worker.newest = worker.newest.max(generation);
-            if worker.is_idle() && on_disk {
+            if on_disk && worker.serving().is_none() {
+                // Also for when what is on its way fails: that was made of it, or after it.
                 worker.snapshot = Some((generation, spec));
+            }
+            if worker.is_idle() && on_disk {
                 worker.enqueue(Candidate {
                     source,
                     build: false,
@@ -97,6 +102,7 @@ impl Fleet {
             return self.resolve(name, &[id], &Outcome::Failed(no_such(name).into()));
         }
         let candidate = self.candidate_of(spec, vec![id], Cause::Rollback);
+        self.overtake(name, Cause::Rollback);
         self.worker(name).enqueue(Candidate {
             source: Source::SameAs(instance.generation),
             build: false,
@@ -191,7 +197,21 @@ impl Fleet {
 
     fn enqueue(&mut self, name: &WorkerName, spec: Spec, reloads: Vec<u64>, cause: Cause) {
         let candidate = self.candidate_of(spec, reloads, cause);
+        self.overtake(name, cause);
         self.worker(name).enqueue(candidate);
+    }
+
+    /// What waits and is of another kind than what takes its place, a reload and a rollback, will not come about: who asked is told.
+    fn overtake(&mut self, name: &WorkerName, cause: Cause) {
+        let rollback = |cause: Cause| cause == Cause::Rollback;
+        let Some(waiting) = &mut self.worker(name).waiting else {
+            return;
+        };
+        if rollback(waiting.cause) != rollback(cause) {
+            let reloads = std::mem::take(&mut waiting.reloads);
+            let reason = Reason::Refused(format!("overtaken by a {cause}"));
+            self.resolve(name, &reloads, &Outcome::Failed(reason.into()));
+        }
     }
 
     fn candidate_of(&self, spec: Spec, reloads: Vec<u64>, cause: Cause) -> Candidate {

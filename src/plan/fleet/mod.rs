@@ -40,7 +40,7 @@ pub struct Fleet {
     /// Outcomes that hold once the proxy serves by the table they led to.
     switches: Vec<Switch>,
     linked: bool,
-    /// After a boot: until when no table is published, so that no client is told of a worker that is about to be back.
+    /// After a start: until when no table is published, so that no client is told of a worker that is about to be back.
     opening: Option<Moment>,
     started: bool,
     published: Option<RouteTable>,
@@ -177,9 +177,11 @@ impl Fleet {
         // Of what was removed nobody wants to know how it ended.
         let wanted = failed.as_ref().is_some_and(|why| *why != Reason::Removed);
         run.failed = failed;
+        let accepted = run.accepted;
         self.actions.push(Action::Stop {
             instance: instance.clone(),
             failed: wanted,
+            accepted,
         });
     }
 

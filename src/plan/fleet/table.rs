@@ -4,7 +4,7 @@ use super::{Fleet, Switch, instance};
 use crate::names::{Instance, WorkerName};
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
-use crate::plan::{Action, Outcome, Reason, Source};
+use crate::plan::{Action, Cause, Outcome, Reason, Source};
 use crate::route::{Route, RouteTable, Target};
 
 impl Fleet {
@@ -66,18 +66,15 @@ impl Fleet {
         self.published = None;
     }
 
-    /// Whether workers that were accepted are still to come back after a boot. Until then clients queue, or are refused, as while the
-    /// machine was down.
+    /// Whether workers that were accepted are still to come back after a start. Until then a proxy serves by the table it has, or, after a
+    /// boot, does not listen yet.
     fn is_opening(&mut self) -> bool {
         let returns = |worker: &Worker| {
-            let waiting = worker.waiting.iter().map(|waiting| waiting.source);
-            let launching = worker
-                .runs
-                .values()
-                .filter(|run| run.stage == Stage::Launching);
+            let waiting = worker.waiting.iter().map(|one| (one.cause, one.source));
+            let candidates = worker.runs.values().filter(|run| run.is_candidate());
             waiting
-                .chain(launching.map(|run| run.source))
-                .any(|source| matches!(source, Source::Own(_)))
+                .chain(candidates.map(|run| (run.cause, run.source)))
+                .any(|(cause, source)| cause == Cause::Start && source != Source::Directory)
         };
         let over = self.ending || self.started && !self.workers.values().any(returns);
         let now = self.now;

@@ -114,6 +114,7 @@ impl World {
                 program: program.to_owned(),
                 assets: "assets".to_owned(),
                 config: String::new(),
+                file: String::new(),
             },
             nested: Vec::new(),
             passed_over: None,

@@ -22,8 +22,9 @@ pub(super) const RECORD: &str = "StandardInputData";
 /// What a candidate's description ends with until it has passed its check.
 pub(super) const UNPROVEN: &str = " (not yet accepted)";
 
-/// The data plane's unit.
-const PROXY: &str = "tqserver-proxy.service";
+/// What stands between workers and the proxy when the machine goes down: the proxy ends its requests first. Not the proxy's unit itself:
+/// whenever a worker were slow to stop, a start of the proxy would wait for it. This has no job but when all goes down.
+const WORKERS: &str = "tqserver-workers.target";
 /// First start included, systemd tries a worker this often ...
 const START_LIMIT_BURST: u32 = 5;
 /// ... within this time; after that its socket fails and the manager takes over with longer waits.
@@ -130,8 +131,7 @@ impl UnitPair {
         let description = Self::accepted_description(&self.instance);
         let mut lines = vec![
             directive("Unit", "Description", description.clone(), description),
-            // When the machine goes down, the proxy ends its requests first. (Stops go the other way round than starts.)
-            directive("Unit", "Before", PROXY, vec![PROXY.to_owned()]),
+            directive("Unit", "Before", WORKERS, vec![WORKERS.to_owned()]),
             Directive {
                 section: "Socket",
                 key: "ListenStream",
@@ -173,8 +173,7 @@ impl UnitPair {
         let fields = self.log_fields();
         let mut lines = vec![
             directive("Unit", "Description", description.clone(), description),
-            // When the machine goes down, the proxy ends its requests first. (Stops go the other way round than starts.)
-            directive("Unit", "Before", PROXY, vec![PROXY.to_owned()]),
+            directive("Unit", "Before", WORKERS, vec![WORKERS.to_owned()]),
             span(
                 "Unit",
                 "StartLimitIntervalSec",

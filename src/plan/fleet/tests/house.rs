@@ -69,6 +69,13 @@ impl House {
 
     /// The machine was booted, and these accepted generations are kept.
     pub(super) fn start<const N: usize>(&mut self, kept: [(&str, u64, &'static str); N]) {
+        self.happen(Event::Adopted(Vec::new()));
+        self.told.clear();
+        self.start_beside(kept);
+    }
+
+    /// The manager was started, and these accepted generations are kept.
+    pub(super) fn start_beside<const N: usize>(&mut self, kept: [(&str, u64, &'static str); N]) {
         let snapshots = kept.map(|(worker, generation, version)| {
             let mut kept = spec(worker, version);
             if let Some(disk) = self.disk.get(&name(worker)) {
@@ -77,8 +84,6 @@ impl House {
             (name(worker), (Generation(generation), kept))
         });
         let workers = self.disk.clone().into_iter();
-        self.happen(Event::Adopted(Vec::new()));
-        self.told.clear();
         self.happen(Event::Looked {
             look: Look::Start { untried: N == 0 },
             workers: workers.map(|(name, spec)| (name, Ok(spec))).collect(),
@@ -185,6 +190,9 @@ impl House {
         let mut house = Self::new();
         house.held.insert("drained");
         house.happen(Event::Adopted(found));
+        // The first look finds nothing to bring back.
+        house.fleet.opening = None;
+        house.happen(Event::Tick);
         house
     }
 }
