@@ -12,7 +12,7 @@ use crate::route::Address;
 use crate::systemd::Activity;
 
 /// How long after a start clients may wait for all workers to be back.
-const OPENING: Duration = Duration::from_secs(10);
+const OPENING: Duration = Duration::from_secs(5);
 
 impl Fleet {
     /// No generation of ours may take the number of a unit that is loaded.
