@@ -7,8 +7,10 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::columns::columns;
 use super::journal::{self, Entries};
 use super::{Common, exit, refused};
+use crate::calendar::date;
 use crate::config::printable;
 use crate::messages;
 use crate::names::WorkerName;
@@ -188,22 +190,7 @@ fn field(value: &Value) -> Option<String> {
 fn table(events: &[Event]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(events.iter().map(row));
-    let mut widths = [0; HEAD.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
-    text
+    columns(&rows)
 }
 
 fn row(event: &Event) -> [String; HEAD.len()] {
@@ -229,30 +216,6 @@ fn utc(seconds: u64) -> String {
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// The date so many days after 1970-01-01.
-pub(super) fn date(mut days: u64) -> (u64, u64, u64) {
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    // The calendar comes back to the same after 400 years.
-    let mut year = 1970 + days / 146_097 * 400;
-    days %= 146_097;
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    (year, month, days + 1)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod columns;
 mod completions;
 mod dev;
 mod history;

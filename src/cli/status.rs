@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::client::{Client, plain};
+use super::columns::columns;
 use super::{Common, exit, refused};
 use crate::limits::ByteSize;
 use crate::manager::control::{GenerationStatus, WorkerStatus};
@@ -68,19 +69,7 @@ const HEAD: [&str; 10] = [
 fn table(workers: &[WorkerStatus]) {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(workers.iter().map(row));
-    let mut widths = [0; HEAD.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in rows {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
+    print!("{}", columns(&rows));
     for worker in workers
         .iter()
         .filter(|worker| !worker.last_failure.is_empty())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::calendar::date;
 use crate::config::WorkerSettings;
 use crate::names::Instance;
 
@@ -133,45 +134,16 @@ fn fill(template: &str, settings: &WorkerSettings, instance: &Instance) -> Strin
         .unwrap_or_default()
         .as_secs()
         / 86_400;
+    let (year, month, day) = date(today);
     template
         .replace("{path}", path)
         .replace("{name}", instance.worker.as_str())
-        .replace("{date}", &date(today))
-}
-
-/// The date so many days after 1970-01-01 (the inverse of the Julian day number, counted from March so that leap days come last).
-fn date(days: u64) -> String {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+        .replace("{date}", &format!("{year:04}-{month:02}-{day:02}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_counted_through_leap_years() {
-        for (days, expected) in [
-            (0, "1970-01-01"),
-            (59, "1970-03-01"),
-            (11_016, "2000-02-29"),
-            (20_778, "2026-11-21"),
-        ] {
-            assert_eq!(date(days), expected);
-        }
-    }
 
     #[test]
     fn only_the_last_lines_are_told_and_none_can_move_the_cursor() {

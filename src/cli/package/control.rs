@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
-use super::super::history::date;
 use super::super::{exit, refused};
 use super::tools;
 use super::tree::Tree;
+use crate::calendar::date;
 use crate::names::WorkerName;
 
 /// Before the name of a worker whose own can not be a package's.
