@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
-use crate::config::Mode;
+use crate::config::{Mode, Problems, Settings};
 use crate::dev::{self, Asked, Signals};
 use crate::manager::{self, Door, Ending, Options, Progress};
 use crate::messages;
@@ -42,9 +42,15 @@ pub(super) struct Manager {
 
 impl Manager {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
-        let settings = common.settings()?;
         let mode = common.mode(Mode::Production)?;
-        let (kind, file) = (common.kind(), settings.file.clone());
+        let kind = common.kind();
+        let state_directory = match (mode, self.state_directory) {
+            (Mode::Development, _) => None,
+            (Mode::Production, Some(directory)) => Some(std::path::absolute(directory)?),
+            (Mode::Production, None) => Some(kind.state_directory(&common.config)),
+        };
+        let settings = settings(common, state_directory.as_deref())?;
+        let file = settings.file.clone();
         let runtime_directory = kind.runtime_directory(&file);
         dev::make(&runtime_directory)?;
         dev::warn_of(kind, mode);
@@ -52,11 +58,6 @@ impl Manager {
         let door = Door::Path {
             path: runtime_directory.join(LINK),
             group: gid,
-        };
-        let state_directory = match (mode, self.state_directory) {
-            (Mode::Development, _) => None,
-            (Mode::Production, Some(directory)) => Some(std::path::absolute(directory)?),
-            (Mode::Production, None) => Some(kind.state_directory(&file)),
         };
         let options = Options {
             settings,
@@ -74,6 +75,21 @@ impl Manager {
         supervise(options, kind, &file).await?;
         Ok(0)
     }
+}
+
+/// The configuration; when it has become wrong, the one that was taken over last: what was live comes back, and every reload says what
+/// is wrong.
+fn settings(common: &Common, state: Option<&Path>) -> Result<Settings, Problems> {
+    common.settings().or_else(|problems| {
+        let kept =
+            state.and_then(|state| Settings::kept(&common.config, &state.join(manager::KEPT)));
+        let kept = kept.ok_or_else(|| problems.clone())?;
+        tracing::error!(
+            "{} is wrong; going on with what was taken over last:\n{problems}",
+            common.config.display()
+        );
+        Ok(kept)
+    })
 }
 
 /// What systemd is told of the manager (sd_notify(3)).

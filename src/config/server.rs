@@ -83,6 +83,28 @@ impl Settings {
         document.finish(settings)
     }
 
+    /// Keeps a copy of the file at `copy`, if it says these settings: what [`Settings::kept`] reads when the file has become wrong.
+    ///
+    /// # Errors
+    /// When the copy can not be written.
+    pub fn keep(&self, copy: &Path) -> std::io::Result<()> {
+        let Ok(Some(text)) = source::read(&self.file, Owner::Root) else {
+            return Ok(());
+        };
+        if Self::parse(&self.file, &text).is_ok_and(|settings| settings == *self) {
+            let new = copy.with_extension("new");
+            std::fs::write(&new, text)?;
+            std::fs::rename(&new, copy)?;
+        }
+        Ok(())
+    }
+
+    /// The settings of the copy of `file` that was kept last, if there is one.
+    pub fn kept(file: &Path, copy: &Path) -> Option<Self> {
+        let text = source::read(copy, Owner::Root).ok()??;
+        Self::parse(file, &text).ok()
+    }
+
     /// The settings of a project without a `server.yaml`.
     pub fn defaults_at(directory: &Path) -> Self {
         let file = directory.join("config").join("server.yaml");

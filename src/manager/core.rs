@@ -19,6 +19,8 @@ use crate::names::{Instance, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
 use crate::wire::{ToManager, ToProxy};
 
+/// In the state directory: the server.yaml that was taken over last.
+pub const KEPT: &str = ".server.yaml";
 /// How long changes are gathered before they are told in a line.
 const TELL_AFTER: Duration = Duration::from_millis(200);
 /// How often files that stand in for a journal are looked after.
@@ -122,6 +124,20 @@ impl Core {
             .send_if_modified(|progress| std::mem::replace(&mut progress.grace, grace) != grace);
     }
 
+    /// What was taken over is what the next manager starts with should server.yaml be wrong by then. Nobody waits for it.
+    pub(super) fn keep_settings(&mut self) {
+        let Some(state) = self.performer.state_directory.clone() else {
+            return;
+        };
+        let settings = self.settings.clone();
+        self.aside.spawn(async move {
+            let kept = tokio::task::spawn_blocking(move || settings.keep(&state.join(KEPT))).await;
+            if let Ok(Err(error)) = kept {
+                tracing::warn!("no copy of server.yaml could be kept: {error}");
+            }
+        });
+    }
+
     /// Takes over what runs and looks at what lies on disk.
     pub(super) fn begin(&mut self, found: Vec<Found>, strangers: Vec<Instance>) {
         self.specs = found
@@ -130,6 +146,7 @@ impl Core {
             .collect();
         self.step(Event::Adopted(found));
         self.tell_grace();
+        self.keep_settings();
         self.step(Event::Strangers(strangers.clone()));
         self.strangers = strangers;
         self.looks.push_back(Wanted::Start);

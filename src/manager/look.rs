@@ -66,15 +66,21 @@ pub enum LookError {
 }
 
 /// Reads server.yaml (or keeps the defaults where there is none) and the workers' directories; `port` goes over the file's, and `held`
-/// are the routes that are served. Blocks on the disk.
+/// are the routes that are served. What nobody has asked for goes on with the settings there are when server.yaml is wrong: `strict` is
+/// for the others. Blocks on the disk.
 pub(super) fn look(
     settings: &Settings,
     mode: Mode,
     port: Option<u16>,
     held: &BTreeMap<String, WorkerName>,
+    strict: bool,
 ) -> Result<Sight, LookError> {
     let mut settings = if settings.file.exists() {
-        Settings::load(&settings.file).map_err(LookError::Settings)?
+        match Settings::load(&settings.file) {
+            Ok(settings) => settings,
+            Err(problems) if strict => return Err(LookError::Settings(problems)),
+            Err(_) => settings.clone(),
+        }
     } else {
         settings.clone()
     };

@@ -27,6 +27,7 @@ use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 
 use self::core::Core;
 use self::wishes::finished;
+pub use core::KEPT;
 pub use journal::Journal;
 pub use link::Door;
 pub use look::LookError;

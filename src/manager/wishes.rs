@@ -99,9 +99,12 @@ impl Core {
         {
             let held = self.held();
             let (settings, mode, port) = (self.settings.clone(), self.performer.mode, self.port);
+            let strict = !matches!(wanted, Wanted::Start | Wanted::Retry(_));
             self.looking = Some((
                 wanted,
-                tokio::task::spawn_blocking(move || look::look(&settings, mode, port, &held)),
+                tokio::task::spawn_blocking(move || {
+                    look::look(&settings, mode, port, &held, strict)
+                }),
             ));
         }
     }
@@ -335,6 +338,7 @@ impl Core {
         };
         let id = self.take_over(&sight, caller);
         self.settings = sight.settings;
+        self.keep_settings();
         self.tell_grace();
         let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
         if self.progress.borrow().problem.is_some() {

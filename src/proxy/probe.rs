@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Request;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,6 +15,10 @@ use tokio::net::{TcpStream, UnixStream};
 use super::body::source;
 use crate::route::Address;
 use crate::wire::ProbeOutcome;
+
+/// As much of the answer's body is read, and for as long.
+const BODY_MAX: usize = 64 << 10;
+const BODY_TIME: Duration = Duration::from_millis(250);
 
 const AGENT: &str = concat!("tqserver-health/", env!("CARGO_PKG_VERSION"));
 
@@ -55,11 +60,22 @@ where
         .await
         .map_err(broken)?;
     // The connection is driven here and dropped with the answer: nothing of a probe outlives it.
+    let mut connection = std::pin::pin!(connection.fuse());
     let mut answer = std::pin::pin!(sender.send_request(request));
     let response = tokio::select! {
         biased;
         response = &mut answer => response,
-        _ = connection => answer.await,
+        _ = connection.as_mut() => answer.await,
     };
-    Ok(response.map_err(broken)?.status().as_u16())
+    let response = response.map_err(broken)?;
+    let status = response.status().as_u16();
+    // A page is read to its end, so that no worker has to complain of a client that left in the middle.
+    let body = Limited::new(response.into_body(), BODY_MAX);
+    tokio::select! {
+        biased;
+        _ = body.collect() => {}
+        _ = connection => {}
+        () = tokio::time::sleep(BODY_TIME) => {}
+    }
+    Ok(status)
 }

@@ -228,3 +228,26 @@ fn a_directory_stands_for_the_workers_in_it() {
     house.run(["reload", "/nowhere"]).succeeds();
     house.get("/").is("one");
 }
+
+#[test]
+fn a_manager_that_finds_a_wrong_server_yaml_goes_on_with_the_one_before() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .production()
+        .planes()
+        .open();
+    let good = std::fs::read_to_string(house.config()).expect("its server.yaml");
+    house.write_server_yaml(&format!("{good}serverr: {{}}\n"));
+    house.systemctl(["stop", "tqserver.service"]).succeeds();
+    house.systemctl(["start", "tqserver.service"]).succeeds();
+    house
+        .reload()
+        .exits(78)
+        .says("serverr")
+        .says("did you mean 'server'?");
+    until("it is back", || {
+        house.try_status().is_some_and(|all| !all.is_empty())
+    });
+    house.write_server_yaml(&good);
+    house.reload().succeeds();
+}

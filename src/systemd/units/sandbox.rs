@@ -9,11 +9,21 @@ use crate::names::{WorkerName, worker_user};
 
 /// Sockets of the machine that no worker needs. What is there of the bus would answer a worker too; the journal takes its output
 /// without, and from its socket lines that look like another's.
-const MACHINE: [&str; 3] = [
+const MACHINE: [&str; 9] = [
     "/run/dbus",
     "/run/systemd/private",
-    "/run/systemd/journal/socket",
+    "/run/systemd/notify",
+    "/run/systemd/journal",
+    // What other workers are made of: environments, records, where their secrets lie.
+    "/run/systemd/transient",
+    "/run/systemd/units",
+    // Each answers anybody, and is started by who asks.
+    "/run/systemd/io.systemd.Credentials",
+    "/run/systemd/io.systemd.Hostname",
+    "/run/systemd/io.system.ManagedOOM",
 ];
+/// The machine's shared memory is shared by all its users; each worker gets its own.
+const SHARED_MEMORY: (&str, &str) = ("/dev/shm", "mode=1777,nosuid,nodev");
 /// Daemons that look up names in the network for whoever asks by a unix socket: a way out of `network: none`.
 const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/nscd", "/run/avahi-daemon"];
 /// Calls that services usually need. What asks for privileges or changes the share of the machine is taken out again.
@@ -111,9 +121,18 @@ impl Sandbox {
             Directive {
                 section: "Service",
                 key: "TemporaryFileSystem",
-                text: quote(&format!("{snapshots}:ro")),
+                text: format!(
+                    "{} {}:{}",
+                    quote(&format!("{snapshots}:ro")),
+                    SHARED_MEMORY.0,
+                    SHARED_MEMORY.1
+                ),
                 property: "TemporaryFileSystem",
-                value: vec![(snapshots, "ro".to_owned())].into(),
+                value: vec![
+                    (snapshots, "ro".to_owned()),
+                    (SHARED_MEMORY.0.to_owned(), SHARED_MEMORY.1.to_owned()),
+                ]
+                .into(),
             },
             Directive {
                 section: "Service",
