@@ -30,6 +30,11 @@ const NEW: &str = ".new-";
 /// directory of our own can we remove what is in it.
 pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
+/// Below the state directory: the programs of all snapshots.
+pub const SNAPSHOTS: &str = ".snapshots";
+/// Below the state directory: their assets, which the proxy reads.
+pub const PUBLIC: &str = ".public";
+
 /// The two directories everything is in.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
@@ -46,8 +51,8 @@ impl Layout {
             .create(state);
         made.map_err(|source| failed("create", state, source))?;
         let layout = Self {
-            programs: state.join(".snapshots"),
-            public: state.join(".public"),
+            programs: state.join(SNAPSHOTS),
+            public: state.join(PUBLIC),
         };
         make_directory(&layout.programs, 0o700, None)?;
         let mode = if group.is_some() { 0o750 } else { 0o700 };

@@ -17,5 +17,8 @@ mod removal;
 mod room;
 mod shelf;
 pub mod snapshot;
+
+pub use layout::{PUBLIC, SNAPSHOTS};
+
 #[cfg(test)]
 mod tests;

@@ -89,13 +89,6 @@ pub(super) fn look(
     }
     let inventory = inventory::scan_beside(&settings, mode, held)
         .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;
-    for stray in &inventory.strays {
-        tracing::warn!(
-            "{} is left out: {}",
-            stray.directory.display(),
-            stray.reason
-        );
-    }
     for hidden in &inventory.hidden {
         tracing::debug!(
             "{} is hidden by a worker of the same name in an earlier directory of workers",
@@ -127,6 +120,7 @@ pub(super) fn look(
             stray.directory.display(),
             stray.reason
         );
+        tracing::warn!("{reason}");
         (stray.directory, reason)
     });
     let missing = settings.workers_directories.iter();

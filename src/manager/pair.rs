@@ -8,15 +8,12 @@ use std::time::Duration;
 
 use super::journal::Journal;
 use crate::config::{Listen, Mode, Network, WorkerSettings};
+use crate::deploy::{PUBLIC, SNAPSHOTS};
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Reason, Spec};
 use crate::route::Address;
 use crate::systemd::{Credential, Kind, Sandbox, UnitPair, filters_addresses};
 
-/// Below the state directory: the snapshots of all workers.
-pub const SNAPSHOTS: &str = ".snapshots";
-/// Below the state directory: what the proxy reads.
-const PUBLIC: &str = ".public";
 /// Below the state directory: what workers can make again, where systemd does not make them a directory of their own.
 const CACHE: &str = ".cache";
 /// Beside server.yaml: the secrets, in one directory for each worker.
@@ -183,7 +180,7 @@ impl Ground<'_> {
             network: settings.network,
             jit: settings.jit,
             cache: settings.cache,
-            snapshots: store(state, &run.files),
+            snapshots: state.join(SNAPSHOTS),
             hidden: self.hidden(state, run),
         }))
     }
@@ -239,13 +236,6 @@ impl Ground<'_> {
             .map(|name| credential(&directory, name, self.kind))
             .collect()
     }
-}
-
-/// The directory right below `state` that `files` are in.
-fn store(state: &Path, files: &Path) -> PathBuf {
-    let below = files.strip_prefix(state).ok();
-    let first = below.and_then(|below| below.components().next());
-    first.map_or_else(|| state.join(SNAPSHOTS), |first| state.join(first))
 }
 
 /// The files that may hold the worker's secrets: when one of them changes, so does the worker.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::control::{Refused, Reply, Request, Which, WorkerOutcome};
 use super::core::Core;
-use super::look::{self, LookError, Sight};
+use super::look::{self, LookError, Sight, Snapshots};
 use super::report::told;
 use crate::deploy::snapshot::Store;
 use crate::messages;
@@ -189,7 +189,6 @@ impl Core {
     }
 
     fn start(&mut self, mut sight: Sight) {
-        let view = self.fleet.view();
         let store = self.performer.store.clone();
         // Where nothing was ever accepted there is nothing to protect, and who installs a server wants to see it work.
         let (snapshots, untried) = match &store {
@@ -197,19 +196,7 @@ impl Core {
                 let (snapshots, is_fresh) = look::snapshots(store, &sight);
                 let known = snapshots.iter();
                 sight.add_out_of_reach(known.map(|(name, (_, spec))| (name, &*spec.directory)));
-                self.make_room_for_unaccepted(store, &snapshots);
-                // What was never accepted is of no use to anybody.
-                for worker in store.workers() {
-                    let view = view.iter().filter(|view| view.name == worker);
-                    let runs = view.flat_map(|view| &view.generations);
-                    let live: Vec<_> = runs.map(|run| run.instance.generation).collect();
-                    let last = store
-                        .generations(&worker)
-                        .into_iter()
-                        .chain(live.clone())
-                        .max();
-                    self.prune(worker, live, last.unwrap_or(Generation(0)));
-                }
+                self.clear_away_unaccepted(store, &snapshots);
                 (snapshots, is_fresh)
             }
             None => (BTreeMap::new(), true),
@@ -222,20 +209,23 @@ impl Core {
         });
     }
 
-    /// A manager that was killed may have left snapshots that were not accepted: until they are cleared away their numbers are taken.
-    fn make_room_for_unaccepted(
-        &mut self,
-        store: &Store,
-        accepted: &BTreeMap<WorkerName, (Generation, Spec)>,
-    ) {
-        let newest = |worker: WorkerName| {
-            let last = store.generations(&worker).into_iter().max()?;
-            let is_newer = accepted
-                .get(&worker)
-                .is_none_or(|(newest, _)| *newest < last);
-            is_newer.then(|| Instance::new(worker, last))
-        };
-        let unaccepted = store.workers().into_iter().filter_map(newest).collect();
+    /// A manager that was killed may have left snapshots that were not accepted. They are of no use to anybody; until they are gone
+    /// their numbers are taken.
+    fn clear_away_unaccepted(&mut self, store: &Store, accepted: &Snapshots) {
+        let view = self.fleet.view();
+        let mut unaccepted = Vec::new();
+        for worker in store.workers() {
+            let runs = view.iter().filter(|view| view.name == worker);
+            let runs = runs.flat_map(|view| &view.generations);
+            let live: Vec<_> = runs.map(|run| run.instance.generation).collect();
+            let newest = store.generations(&worker).into_iter().max();
+            let accepted = accepted.get(&worker).map(|(generation, _)| *generation);
+            if let Some(newest) = newest.filter(|newest| Some(*newest) > accepted) {
+                unaccepted.push(Instance::new(worker.clone(), newest));
+            }
+            let last = newest.into_iter().chain(live.clone()).max();
+            self.prune(worker, live, last.unwrap_or(Generation(0)));
+        }
         self.step(Event::Strangers(unaccepted));
     }
 

@@ -65,6 +65,19 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
     }
 }
 
+/// Does something by the house's systemd.
+fn with_systemd(house: &House, work: impl AsyncFnOnce(&Systemd)) {
+    let bus = Place::of(&house.config()).bus_address();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (systemd, _changes) = Systemd::connect(&bus).await.unwrap();
+        work(&systemd).await;
+    });
+}
+
 /// A generation that another version of the server made: the walls are left out, and so is what the manager would know it by.
 pub(crate) fn start_stranger(house: &House, worker: &str, number: u64) {
     let instance = Instance::new(WorkerName::parse(worker).unwrap(), Generation(number));
@@ -76,13 +89,7 @@ pub(crate) fn start_stranger(house: &House, worker: &str, number: u64) {
         credentials: Vec::new(),
         ..pair(house, Network::Full, false, 1)
     };
-    let bus = Place::of(&house.config()).bus_address();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let (systemd, _changes) = Systemd::connect(&bus).await.unwrap();
+    with_systemd(house, async |systemd| {
         systemd.start_pair(&stranger).await.unwrap();
     });
 }
@@ -134,13 +141,7 @@ fn a_machine_without_systemd_analyze_can_check_all_the_same() {
 #[test]
 fn systemd_takes_every_property_of_a_sandbox() {
     let house = House::new().worker("index", says("one")).open();
-    let bus = Place::of(&house.config()).bus_address();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let (systemd, _changes) = Systemd::connect(&bus).await.unwrap();
+    with_systemd(&house, async |systemd| {
         for (number, (network, jit)) in [
             (Network::Full, false),
             (Network::Full, true),

@@ -33,7 +33,7 @@ keep_emulator() {
     setpriv --pdeathsig KILL qemu-system-x86_64 \
         -accel tcg,thread=multi -cpu max -machine q35 -m 2G -smp 2 -nodefaults -no-user-config -display none -nic none \
         -kernel kernel -initrd initrd \
-        -append 'root=/dev/vda rw console=ttyS0 loglevel=3 panic=-1 systemd.show_status=0 net.ifnames=0' \
+        -append 'root=/dev/vda rw console=ttyS0 loglevel=3 panic=-1 mitigations=off systemd.show_status=0 net.ifnames=0' \
         -drive file=image,if=virtio,format=raw,cache=unsafe \
         -device virtio-rng-pci \
         -serial file:console.log \

@@ -23,14 +23,11 @@ impl Fleet {
 
     /// The workers that run, or are tried again, from something like this.
     pub fn made_of(&self, wanted: impl Fn(&Spec) -> bool) -> Vec<WorkerName> {
-        let specs = |worker: &Worker| {
-            let runs = worker.runs.values().map(|run| run.spec.clone());
-            let snapshot = worker.snapshot.iter().map(|(_, spec)| spec.clone());
-            runs.chain(snapshot).chain(worker.tried.clone()).collect()
-        };
         let workers = self.workers.values().filter(|worker| {
-            let specs: Vec<Spec> = specs(worker);
-            !worker.removed && specs.iter().any(&wanted)
+            let runs = worker.runs.values().map(|run| &run.spec);
+            let snapshot = worker.snapshot.iter().map(|(_, spec)| spec);
+            let mut specs = runs.chain(snapshot).chain(&worker.tried);
+            !worker.removed && specs.any(&wanted)
         });
         workers.map(|worker| worker.name.clone()).collect()
     }
