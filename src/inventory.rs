@@ -11,12 +11,16 @@ mod search;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 pub use fingerprint::Fingerprint;
 pub use roots::{ScanError, directory_of};
 
 use crate::config::problem::printable;
-use crate::config::{Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerSettings};
+use crate::config::{
+    Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerSettings, WorkerType,
+};
+use crate::ignored::{Developed, GitFiles};
 use crate::names::WorkerName;
 use crate::route::RoutePath;
 use kind::Listing;
@@ -47,6 +51,8 @@ pub struct Found {
     pub nested: Vec<PathBuf>,
     /// Whether and how it is to run.
     pub status: Status,
+    /// Which of its files count in development.
+    pub developed: Developed,
     /// By which a change of it is known.
     pub fingerprint: Fingerprint,
 }
@@ -109,9 +115,14 @@ pub fn scan_beside(
 ) -> Result<Inventory, ScanError> {
     let mut inventory = Inventory::default();
     let mut taken = BTreeSet::new();
+    let eyes = Eyes {
+        settings,
+        mode,
+        git: Rc::default(),
+    };
     for (root, listing) in roots(settings)? {
         let search = Search::below(root, &listing);
-        inventory.take(search, &mut taken, settings, mode);
+        inventory.take(search, &mut taken, &eyes);
     }
     inventory.hidden.sort();
     inventory
@@ -121,16 +132,24 @@ pub fn scan_beside(
     Ok(inventory)
 }
 
+/// What is the same for all workers that are looked at.
+struct Eyes<'a> {
+    settings: &'a Settings,
+    mode: Mode,
+    /// What was read of `.gitignore` files on the way.
+    git: Rc<GitFiles>,
+}
+
 impl Inventory {
+    /// What file events are to be judged by.
+    pub fn developed(&self) -> Vec<Developed> {
+        let workers = self.workers.values();
+        workers.map(|found| found.developed.clone()).collect()
+    }
+
     /// Adds what was found in one directory of workers, but for what is `taken` by an earlier one. What can not be a worker hides as
     /// well: it was put there instead of the other.
-    fn take(
-        &mut self,
-        search: Search<'_>,
-        taken: &mut BTreeSet<PathBuf>,
-        settings: &Settings,
-        mode: Mode,
-    ) {
+    fn take(&mut self, search: Search<'_>, taken: &mut BTreeSet<PathBuf>, eyes: &Eyes<'_>) {
         let root = search.root;
         let directories: BTreeSet<PathBuf> = search
             .candidates
@@ -147,7 +166,7 @@ impl Inventory {
             }
             match WorkerName::from_directory(relative) {
                 Ok(name) => {
-                    let found = look(settings, mode, name, directory, listing, &directories);
+                    let found = look(eyes, name, directory, listing, &directories);
                     self.workers.insert(found.name.clone(), found);
                 }
                 Err(error) => self.strays.push(Stray {
@@ -171,8 +190,7 @@ impl Inventory {
 
 /// Looks at one worker.
 fn look(
-    settings: &Settings,
-    mode: Mode,
+    eyes: &Eyes<'_>,
     name: WorkerName,
     directory: PathBuf,
     listing: &Listing,
@@ -187,13 +205,14 @@ fn look(
         Ok(public) => (public, None),
         Err(problem) => (None, Some(problem)),
     };
-    let mut built = false;
-    let status = match WorkerFile::load(&directory.join("config").join("worker.yaml")) {
-        Ok(file) if !file.enabled.in_mode(mode) => Status::Disabled,
-        Ok(file) => {
-            built = file.build.is_some();
-            judge(settings, &name, &directory, listing, &file, link)
-        }
+    let file = WorkerFile::load(&directory.join("config").join("worker.yaml"));
+    let developed = match &file {
+        Ok(file) => developed(&name, &directory, listing, file),
+        Err(_) => developed(&name, &directory, listing, &WorkerFile::default()),
+    };
+    let status = match file {
+        Ok(file) if !file.enabled.in_mode(eyes.mode) => Status::Disabled,
+        Ok(file) => judge(eyes.settings, &name, &directory, listing, &file, link),
         Err(mut problems) => {
             problems.0.extend(link);
             Status::Refused(problems)
@@ -205,12 +224,50 @@ fn look(
         public,
         nested,
         status,
+        developed,
         fingerprint: Fingerprint::default(),
     };
     if !matches!(found.status, Status::Disabled) {
-        found.fingerprint = Fingerprint::of(&found, mode, built);
+        found.fingerprint = Fingerprint::of(&found, eyes.mode, &eyes.git);
     }
     found
+}
+
+/// Which of a worker's files count in development. What can not run is developed as well: the next file that is saved may be the one
+/// that was missing.
+fn developed(
+    name: &WorkerName,
+    directory: &Path,
+    listing: &Listing,
+    file: &WorkerFile,
+) -> Developed {
+    let known = listing.kind(name.program(), file.command.is_some());
+    let kind = file.kind.or(known.ok());
+    let is_compiled = matches!(kind, Some(WorkerType::Rust | WorkerType::Go));
+    let is_built = is_compiled || file.build.is_some();
+    let command = file.command.iter().flatten().take(1).map(PathBuf::from);
+    let mut programs: Vec<PathBuf> = command
+        .filter(|program| program.is_relative() && program.components().count() > 1)
+        .collect();
+    if kind == Some(WorkerType::Exec) {
+        programs.push(Path::new("bin").join(name.program()));
+    }
+    Developed {
+        directory: directory.to_owned(),
+        ignore: file.watch_ignore.clone(),
+        is_built,
+        programs: if is_built { Vec::new() } else { programs },
+        public: linked_public(directory, listing),
+    }
+}
+
+/// Where `public/` leads inside the worker, in the words of the worker's directory, if it is a symbolic link.
+fn linked_public(directory: &Path, listing: &Listing) -> Option<PathBuf> {
+    let public = public(directory, listing).ok()??;
+    let is_link = listing.links.contains(std::ffi::OsStr::new("public"));
+    let target = public.canonicalize().ok().filter(|_| is_link)?;
+    let inside = target.strip_prefix(directory.canonicalize().ok()?).ok()?;
+    (!inside.as_os_str().is_empty()).then(|| directory.join(inside))
 }
 
 fn judge(

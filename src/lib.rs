@@ -15,8 +15,9 @@
 //! answers. The modules stand on floors; one imports from lower floors only, and neighbours do not meet. Why things are as they are is
 //! in `docs/ARCHITECTURE.md`, with the invariants and their tests.
 
-// 0: names with rules, sizes and quotas, read and printed as systemd does; kinds of messages; dates
+// 0: names with rules, sizes and quotas, read and printed as systemd does; kinds of messages; dates; files that do not count
 pub mod calendar;
+pub mod ignored;
 pub mod limits;
 pub mod messages;
 pub mod names;
@@ -27,9 +28,10 @@ pub mod logging;
 pub mod route;
 pub mod systemd;
 
-// 2: what lies on disk; the link between the planes; builds
+// 2: what lies on disk; the link between the planes; builds; file events
 pub mod builder;
 pub mod inventory;
+pub mod watcher;
 pub mod wire;
 
 // 3: pure decisions: events in, actions out

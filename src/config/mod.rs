@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ignored::Pattern;
 use crate::limits::{ByteSize, CpuQuota};
 use crate::names::WorkerName;
 use crate::route::{Front, RoutePath, Timeouts};
@@ -70,6 +71,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// How long file events are gathered.
     pub debounce: Duration,
+    /// How often files are looked at instead of waiting for events; `None`: events.
+    pub poll: Option<Duration>,
     /// Limits of all workers unless overridden.
     pub default: Limits,
     /// What overrides them on a route: only the keys that are set.
@@ -273,6 +276,8 @@ pub struct WorkerFile {
     pub credentials: Vec<String>,
     /// Whether it is started with the server instead of with its first request.
     pub autostart: bool,
+    /// Which of its files do not count in development, beside those that are known.
+    pub watch_ignore: Vec<Pattern>,
     /// The limits it asks for.
     pub limits: LimitsPatch,
     /// Where the keys stand that are judged later, together with server.yaml: limits, and what names a program.

@@ -28,8 +28,10 @@ const HEADER_BYTES: RangeInclusive<ByteSize> = ByteSize(8 << 10)..=ByteSize(1 <<
 const LONGEST_DELAY: u64 = 600_000;
 /// Longest grace in milliseconds that can be set: an hour.
 const LONGEST_GRACE: u64 = 3_600_000;
-/// Longest time in milliseconds for which file events can be gathered: a minute.
+/// Longest time in milliseconds for which file events can be gathered, and between two looks at files: a minute.
 const LONGEST_DEBOUNCE: u64 = 60_000;
+/// Shortest time in milliseconds between two looks at files: a look at many takes about as long.
+const SHORTEST_POLL: u64 = 50;
 
 impl Settings {
     /// Reads `file`.
@@ -59,10 +61,7 @@ impl Settings {
         let mut root = Section::root(&document);
         settings.read_server(root.section("server"));
         let directories = settings.read_workers(root.section("workers"), &project);
-        let mut watcher = root.section("file_watcher");
-        let debounce = watcher.milliseconds("debounce_ms", LONGEST_DEBOUNCE);
-        settings.debounce = debounce.unwrap_or(settings.debounce);
-        watcher.finish(|_| None);
+        settings.read_watcher(root.section("file_watcher"));
         settings.read_pages(root.section("pages"), directories, &project);
         settings.read_security(root.section("security"));
         root.finish(|key| {
@@ -74,6 +73,7 @@ impl Settings {
                 ("workers", "paths"),
                 ("workers", "max"),
                 ("file_watcher", "debounce_ms"),
+                ("file_watcher", "poll_ms"),
                 ("security", "max_exposure"),
             ];
             let (section, _) = parts.into_iter().find(|(_, part)| *part == key)?;
@@ -130,6 +130,7 @@ impl Settings {
             restart_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
             debounce: Duration::from_millis(50),
+            poll: None,
             default: Limits::default(),
             paths: BTreeMap::new(),
             max: Caps::default(),
@@ -309,6 +310,23 @@ impl Settings {
             self.workers_directories = directories;
         }
         pages.finish(|_| None);
+    }
+
+    fn read_watcher(&mut self, mut watcher: Section<'_>) {
+        let debounce = watcher.milliseconds("debounce_ms", LONGEST_DEBOUNCE);
+        self.debounce = debounce.unwrap_or(self.debounce);
+        let poll = watcher.milliseconds("poll_ms", LONGEST_DEBOUNCE);
+        self.poll = poll.filter(|poll| !poll.is_zero());
+        let shortest = Duration::from_millis(SHORTEST_POLL);
+        if self.poll.is_some_and(|poll| poll < shortest)
+            && let Some(item) = watcher.peek("poll_ms")
+        {
+            item.problem(
+                format!("'file_watcher.poll_ms' can not be {}", item.shown()),
+                format!("write 0 for file events, or at least {SHORTEST_POLL}"),
+            );
+        }
+        watcher.finish(|_| None);
     }
 
     fn read_security(&mut self, mut security: Section<'_>) {

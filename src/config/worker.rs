@@ -12,6 +12,7 @@ use super::problem::Problems;
 use super::section::{Item, Section};
 use super::source::{self, Owner};
 use super::{Enabled, Health, LimitsPatch, Listen, Network, WorkerFile, WorkerType};
+use crate::ignored::Pattern;
 use crate::route::RoutePath;
 use command::{build, command};
 use explain::explain;
@@ -67,6 +68,8 @@ const JUDGED_LATER: [&str; 8] = [
 ];
 /// Longest route and longest path of a health request in bytes: they stand in each request's log, a header and the environment.
 const LONGEST_PATH: usize = 1024;
+/// Most patterns of files that do not count.
+const MOST_PATTERNS: usize = 256;
 /// Most secrets, and the longest name of one in bytes.
 const CREDENTIALS: (usize, usize) = (32, 64);
 
@@ -132,6 +135,7 @@ impl WorkerFile {
                 .map(|item| credentials(&item))
                 .unwrap_or_default(),
             autostart: root.flag("autostart").unwrap_or_default(),
+            watch_ignore: watch(root.section("watch")),
             limits: LimitsPatch::read(&mut root),
             places: JUDGED_LATER
                 .into_iter()
@@ -153,7 +157,14 @@ impl WorkerFile {
             let help = "remove 'command', or give the type of the program";
             item.key_problem("a worker of type 'static' has no program", help);
         }
-        root.finish(explain);
+        root.finish(|key| match key {
+            "ignore" => {
+                let message = "'ignore' is a key of 'watch', not of the whole file";
+                let help = "move it below 'watch:', indented";
+                Some((message.to_owned(), help.to_owned()))
+            }
+            _ => explain(key),
+        });
         document.finish(worker)
     }
 }
@@ -199,6 +210,41 @@ fn health(mut section: Section<'_>) -> Health {
     };
     section.finish(|_| None);
     health
+}
+
+/// The patterns of `watch`, in their order: a later one is over an earlier.
+fn watch(mut section: Section<'_>) -> Vec<Pattern> {
+    let item = section.item("ignore");
+    section.finish(|_| None);
+    let Some(item) = item else {
+        return Vec::new();
+    };
+    let Content::List(nodes) = &item.node().content else {
+        item.problem(
+            format!(
+                "'watch.ignore' is a list of patterns, not {}",
+                item.node().description()
+            ),
+            "write one, as in [\"*.log\", \"/dist/\"]",
+        );
+        return Vec::new();
+    };
+    if let Some(node) = nodes.get(MOST_PATTERNS) {
+        let message = format!("'watch.ignore' has more than {MOST_PATTERNS} patterns");
+        item.part_problem(node, message, "name a directory instead of what is in it");
+    }
+    let read = |node: &Node| {
+        let Some(text) = scalar(node) else {
+            let message = format!("a pattern is a text, not {}", node.description());
+            item.part_problem(node, message, "write it in quotes, as in \"*.log\"");
+            return None;
+        };
+        let pattern = Pattern::parse(text).map_err(|error| {
+            item.part_problem(node, format!("this is no pattern: {error}"), error.help());
+        });
+        pattern.ok()
+    };
+    nodes.iter().take(MOST_PATTERNS).filter_map(read).collect()
 }
 
 /// The names of secrets, in order: they are a set.

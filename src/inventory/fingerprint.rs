@@ -6,12 +6,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
 
 use super::Found;
 use crate::config::{Mode, WorkerType};
+use crate::ignored::{GitFiles, Rules};
 
 /// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; equal parts need no
 /// action. It is kept with a generation and compared by later versions of this program, so the way it is computed does not change
@@ -27,6 +29,12 @@ pub struct Fingerprint {
     /// Its own configuration file, as a file: the settings also come from server.yaml.
     #[serde(default)]
     pub file: String,
+    /// In development, for browsers: the `*.css` files below `public/`. It decides on nothing here.
+    #[serde(default)]
+    pub styles: String,
+    /// In development, for browsers: the other files below `public/`.
+    #[serde(default)]
+    pub other_assets: String,
 }
 
 impl Fingerprint {
@@ -35,33 +43,49 @@ impl Fingerprint {
         (&self.program, &self.assets, &self.file) == (&other.program, &other.assets, &other.file)
     }
 
-    /// The fingerprint of `found` as its files are now; `built`: its file says how it is built.
-    pub(super) fn of(found: &Found, mode: Mode, built: bool) -> Self {
+    /// The fingerprint of `found` as its files are now; `git` has what was read of `.gitignore` files.
+    pub(super) fn of(found: &Found, mode: Mode, git: &Rc<GitFiles>) -> Self {
         let kind = found.settings().map(|settings| settings.kind);
-        let parts = Parts {
-            found,
-            mode,
-            kind,
-            built,
-        };
+        let rules = (mode == Mode::Development).then(|| Rules::new(&found.developed, git));
+        let parts = Parts { found, kind, rules };
         let program = match kind {
             Some(WorkerType::Static) => String::new(),
-            _ => files(&found.directory, |entry| parts.is_program(entry)),
+            _ => hex(files(&found.directory, |entry| parts.is_program(entry))),
         };
-        let assets = found.public.as_ref().map(|public| files(public, |_| true));
         let config = found
             .settings()
             .and_then(|settings| serde_json::to_vec(settings).ok());
-        Self {
+        let mut fingerprint = Self {
             program,
-            assets: assets.unwrap_or_default(),
             config: config
                 .map(|json| hex(Fnv::new().with(&json)))
                 .unwrap_or_default(),
             file: std::fs::symlink_metadata(found.directory.join("config").join("worker.yaml"))
                 .map(|metadata| hex(seen(Fnv::new(), &metadata)))
                 .unwrap_or_default(),
+            ..Self::default()
+        };
+        match (&found.public, &parts.rules) {
+            (None, _) => {}
+            (Some(public), None) => fingerprint.assets = hex(files(public, |_| true)),
+            (Some(public), Some(rules)) => fingerprint.add_assets(public, rules),
         }
+        fingerprint
+    }
+
+    /// Adds what there is below `public/`, in one walk.
+    fn add_assets(&mut self, public: &Path, rules: &Rules) {
+        let [mut all, mut styles, mut others] = [Fnv::new(); 3];
+        let wanted = |entry: &DirEntry| !rules.ignores_asset(entry.path(), is_directory(entry));
+        each(public, wanted, |file| {
+            all = file.onto(all);
+            let part = match file.is_stylesheet() {
+                true => &mut styles,
+                false => &mut others,
+            };
+            *part = file.onto(*part);
+        });
+        [self.assets, self.styles, self.other_assets] = [all, styles, others].map(hex);
     }
 }
 
@@ -89,9 +113,9 @@ impl Fingerprint {
 /// Which of a worker's files are its program.
 struct Parts<'a> {
     found: &'a Found,
-    mode: Mode,
     kind: Option<WorkerType>,
-    built: bool,
+    /// In development: what does not count then.
+    rules: Option<Rules>,
 }
 
 impl Parts<'_> {
@@ -104,42 +128,79 @@ impl Parts<'_> {
         if entry.depth() == 1 && name == "public" {
             return false;
         }
-        if !entry.file_type().is_dir() || entry.depth() == 0 {
+        if entry.depth() == 0 {
             return true;
         }
-        if name.starts_with('.') || name == "__pycache__" {
-            return false;
+        if let Some(rules) = &self.rules {
+            return !rules.ignores_program(entry.path(), is_directory(entry))
+                && !self.is_nested(entry);
         }
-        let compiled = matches!(self.kind, Some(WorkerType::Rust | WorkerType::Go));
-        // What we build ourselves is a consequence of the sources; counting it would call for another build.
-        let built = self.mode == Mode::Development && (compiled || self.built);
-        if name == "node_modules" {
-            return !built;
+        if !is_directory(entry) {
+            return true;
         }
-        if self
-            .found
-            .nested
-            .iter()
-            .any(|nested| nested == entry.path())
-        {
+        if name.starts_with('.') || name == "__pycache__" || self.is_nested(entry) {
             return false;
         }
         if entry.depth() > 1 {
             return true;
         }
-        let from_binary = compiled || self.kind == Some(WorkerType::Exec);
+        let from_binary = matches!(
+            self.kind,
+            Some(WorkerType::Rust | WorkerType::Go | WorkerType::Exec)
+        );
         match &*name {
             "data" | "target" => false,
-            "src" => !(self.mode == Mode::Production && from_binary),
-            "bin" => !built,
+            "src" => !from_binary,
             _ => true,
         }
+    }
+
+    fn is_nested(&self, entry: &DirEntry) -> bool {
+        let nested = &self.found.nested;
+        nested.iter().any(|nested| nested == entry.path())
+    }
+}
+
+fn is_directory(entry: &DirEntry) -> bool {
+    entry.file_type().is_dir()
+}
+
+/// What a walk comes upon.
+enum Seen<'a> {
+    /// A file, by its path below where the walk began.
+    File(&'a Path, Metadata),
+    /// What can not be looked at or into.
+    Unreadable(&'a Path),
+}
+
+impl Seen<'_> {
+    fn onto(&self, hash: Fnv) -> Fnv {
+        match self {
+            // A path can hold anything but NUL, so that the end of it is certain; the numbers have a fixed length.
+            Self::File(path, metadata) => {
+                let hash = hash.with(path.as_os_str().as_bytes()).with(&[0]);
+                seen(hash, metadata)
+            }
+            Self::Unreadable(path) => hash.with(path.as_os_str().as_bytes()).with(b"\0unreadable"),
+        }
+    }
+
+    fn is_stylesheet(&self) -> bool {
+        let (Self::File(path, _) | Self::Unreadable(path)) = self;
+        let extension = path.extension().unwrap_or_default();
+        extension.eq_ignore_ascii_case("css")
     }
 }
 
 /// A hash of what the file system knows of the files below `directory`: path, size, time of modification, inode and mode.
-fn files(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> String {
+fn files(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> Fnv {
     let mut hash = Fnv::new();
+    each(directory, wanted, |file| hash = file.onto(hash));
+    hash
+}
+
+/// Hands each file below `directory` to `take`.
+fn each(directory: &Path, wanted: impl Fn(&DirEntry) -> bool, mut take: impl FnMut(Seen<'_>)) {
     let walk = WalkDir::new(directory).sort_by_file_name();
     for entry in walk.into_iter().filter_entry(wanted) {
         let entry = match entry {
@@ -148,24 +209,20 @@ fn files(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> String {
                 let kind = error.io_error().map(io::Error::kind);
                 if kind != Some(io::ErrorKind::NotFound) {
                     // Unreadable is a state like another: when that ends, the worker has changed.
-                    let path = error.path().unwrap_or(directory);
-                    hash = hash.with(path.as_os_str().as_bytes()).with(b"\0unreadable");
+                    take(Seen::Unreadable(error.path().unwrap_or(directory)));
                 }
                 continue;
             }
         };
-        if entry.file_type().is_dir() {
+        if is_directory(&entry) {
             continue;
         }
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
         let relative = entry.path().strip_prefix(directory).unwrap_or(entry.path());
-        // A path can hold anything but NUL, so that the end of it is certain; the numbers have a fixed length.
-        hash = hash.with(relative.as_os_str().as_bytes()).with(&[0]);
-        hash = seen(hash, &metadata);
+        take(Seen::File(relative, metadata));
     }
-    hex(hash)
 }
 
 fn seen(hash: Fnv, metadata: &Metadata) -> Fnv {

@@ -399,3 +399,122 @@ fn a_hostile_configuration_is_refused_and_no_other_worker_suffers() {
         inventory.workers.keys()
     );
 }
+
+#[test]
+fn in_development_what_git_ignores_does_not_count_and_in_production_it_does() {
+    let yard = Yard::with(&["a/app.py", "a/public/x.css"]);
+    yard.write("a/.gitignore", "*.log\n/public/\n/build/\n");
+    for file in [
+        "a/x.log",
+        "a/build/x",
+        "a/node_modules/x.js",
+        "a/.app.py.swp",
+    ] {
+        assert_eq!(yard.changes(Mode::Development, file), "", "{file}");
+        assert_eq!(yard.changes(Mode::Production, file), "program", "{file}");
+    }
+    assert_eq!(yard.changes(Mode::Development, "a/public/x.css"), "assets");
+    assert_eq!(yard.changes(Mode::Development, "a/public/x.css~"), "");
+    assert_eq!(yard.changes(Mode::Production, "a/public/x.css~"), "assets");
+    // What begins or ceases to count has changed what there is.
+    let before = yard.fingerprint(Mode::Development);
+    yard.write("a/.gitignore", "/build/\n");
+    assert_ne!(before.program, yard.fingerprint(Mode::Development).program);
+}
+
+#[test]
+fn a_worker_says_itself_what_does_not_count() {
+    let yard = Yard::with(&["a/app.py", "a/public/x.css"]);
+    yard.write("a/.gitignore", "/dist/\n");
+    let before = yard.fingerprint(Mode::Development);
+    let ignore = "watch: {ignore: [\"*.md\", \"/public/gen/\", \"!/dist/\"]}";
+    yard.write("a/config/worker.yaml", ignore);
+    let after = yard.fingerprint(Mode::Development);
+    assert_eq!(
+        before.config, after.config,
+        "it is no reason for a new generation"
+    );
+    let settings = |yard: &Yard| {
+        let found = yard.scan(Mode::Development).workers.into_values().next();
+        found.unwrap().settings().unwrap().clone()
+    };
+    let with = settings(&yard);
+    assert_eq!(yard.changes(Mode::Development, "a/README.md"), "");
+    assert_eq!(yard.changes(Mode::Development, "a/public/gen/x"), "");
+    assert_eq!(yard.changes(Mode::Development, "a/dist/x.js"), "program");
+    assert_eq!(yard.changes(Mode::Production, "a/README.md"), "program");
+    fs::remove_file(yard.path("a/config/worker.yaml")).unwrap();
+    assert_eq!(settings(&yard), with);
+}
+
+#[test]
+fn a_program_that_nothing_builds_counts_even_if_git_ignores_it() {
+    let yard = Yard::with(&["a/bin/a", "a/bin/other", "a/tools/run"]);
+    yard.write("a/.gitignore", "bin/\ntools/\n");
+    assert_eq!(yard.changes(Mode::Development, "a/bin/a"), "program");
+    assert_eq!(yard.changes(Mode::Development, "a/bin/other"), "");
+    assert_eq!(yard.changes(Mode::Development, "a/tools/run"), "");
+    yard.write("a/config/worker.yaml", "command: [tools/run]");
+    assert_eq!(yard.changes(Mode::Development, "a/tools/run"), "program");
+    yard.write("a/config/worker.yaml", "build: [make]");
+    assert_eq!(yard.changes(Mode::Development, "a/bin/a"), "");
+    let developed = yard.scan(Mode::Development).developed();
+    assert!(
+        developed.len() == 1 && developed[0].is_built,
+        "{developed:?}"
+    );
+}
+
+#[test]
+fn stylesheets_are_told_from_other_assets_in_development_alone() {
+    let yard = Yard::with(&["a/app.py", "a/public/x.css", "a/public/x.js"]);
+    let parts = |mode| {
+        let found = yard.fingerprint(mode);
+        [found.assets, found.styles, found.other_assets]
+    };
+    let before = parts(Mode::Development);
+    yard.write("a/public/sub/y.CSS", "");
+    let styled = parts(Mode::Development);
+    let same = |one: &[String; 3], two: &[String; 3]| [0, 1, 2].map(|part| one[part] == two[part]);
+    assert_eq!(same(&before, &styled), [false, false, true]);
+    yard.write("a/public/x.js", "changed");
+    assert_eq!(
+        same(&styled, &parts(Mode::Development)),
+        [false, true, false]
+    );
+    let [assets, styles, others] = parts(Mode::Production);
+    assert!(!assets.is_empty() && styles.is_empty() && others.is_empty());
+}
+
+#[test]
+fn a_linked_directory_of_assets_is_known_where_it_lies() {
+    let yard = Yard::with(&["a/app.py", "a/dist/site/x"]);
+    symlink("dist/site", yard.path("a/public")).unwrap();
+    let developed = yard.scan(Mode::Development).developed();
+    assert_eq!(developed[0].public, Some(yard.path("a/dist/site")));
+}
+
+/// `cargo test --lib -- --ignored --nocapture a_look_at_many` prints what a look costs.
+#[test]
+#[ignore = "it measures"]
+fn a_look_at_many_files_takes() {
+    let yard = Yard::with(&["a/app.py"]);
+    yard.write("a/.gitignore", "*.log\n/build/\n**/gen/*.js\n!keep.log\n");
+    for file in 0..5_000 {
+        yard.write(&format!("a/lib/{}/{file}.py", file / 20), "");
+    }
+    for file in 0..20_000 {
+        yard.write(&format!("a/node_modules/{}/{file}.js", file / 20), "");
+    }
+    for mode in [Mode::Development, Mode::Production] {
+        let mut took: Vec<_> = (0..21)
+            .map(|_| {
+                let begun = std::time::Instant::now();
+                yard.scan(mode);
+                begun.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        println!("{mode}: {:?} (median of 21)", took[10]);
+    }
+}

@@ -224,6 +224,7 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
             assets: manifest.assets,
             config: manifest.config,
             file: manifest.file,
+            ..inventory::Fingerprint::default()
         },
         public: has_assets.then(|| directory.join("public")),
         nested: Vec::new(),

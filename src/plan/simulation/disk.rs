@@ -115,6 +115,7 @@ impl World {
                 assets: "assets".to_owned(),
                 config: String::new(),
                 file: String::new(),
+                ..Fingerprint::default()
             },
             nested: Vec::new(),
             passed_over: None,
