@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Mode, Settings};
-use crate::manager::{self, Door, Ending, Journal, ManagerError, Options, Progress};
+use crate::manager::{self, Door, Ending, Journal, ManagerError, Nudge, Options, Progress};
 use crate::proxy::{self, ProxyError};
 use crate::systemd::{Cleaner, Kind, Place, Private};
+use crate::watcher::{Burst, Watched, Watcher};
 
 /// Longest wait for the workers to be stopped at the end, beyond their own grace.
 const STOP_EXTRA: Duration = Duration::from_secs(10);
@@ -61,7 +62,9 @@ struct Planes {
     manager: JoinHandle<Result<(), ManagerError>>,
     proxy: JoinHandle<Result<(), ProxyError>>,
     progress: watch::Receiver<Progress>,
-    reload: mpsc::Sender<()>,
+    nudge: mpsc::Sender<Nudge>,
+    /// Development: tells when files were saved, once it is known which.
+    watcher: Option<Watcher>,
     end: watch::Sender<Option<Ending>>,
     stop_proxy: CancellationToken,
     grace: Duration,
@@ -84,8 +87,8 @@ impl Planes {
         }
         let (end, ending) = watch::channel(None);
         let (tell, progress) = watch::channel(Progress::default());
-        let (reload, mut reloads) = mpsc::channel(1);
-        let manager = async move { manager::run(options, ending, tell, &mut reloads).await };
+        let (nudge, mut nudges) = mpsc::channel(1);
+        let manager = async move { manager::run(options, ending, tell, &mut nudges).await };
         let stop_proxy = CancellationToken::new();
         let proxy = proxy::Options {
             link: proxy::Link::Stream(theirs),
@@ -100,7 +103,8 @@ impl Planes {
             manager: tokio::spawn(manager),
             proxy: tokio::spawn(proxy::run(proxy, stop_proxy.clone())),
             progress,
-            reload,
+            nudge,
+            watcher: None,
             end,
             stop_proxy,
             grace,
@@ -126,18 +130,35 @@ impl Planes {
                     if let Some(problem) = now.problem.filter(|_| now.listening.is_empty()) {
                         anyhow::bail!(problem);
                     }
+                    if let Some(watched) = now.watched {
+                        self.watch(watched)?;
+                    }
                     if now.settled && !announced {
                         announced = true;
                         announce(&now.listening);
                     }
                 }
+                // One that waits already covers this one, whichever it is.
+                burst = next_burst(self.watcher.as_ref()) => {
+                    let _ = self.nudge.try_send(Nudge::Saved(burst.first));
+                }
                 asked = signals.next() => match asked {
-                    // One that waits already covers this one.
-                    Asked::Reload => { let _ = self.reload.try_send(()); }
+                    Asked::Reload => { let _ = self.nudge.try_send(Nudge::Hangup); }
                     Asked::End => return Ok(()),
                 }
             }
         }
+    }
+
+    fn watch(&mut self, watched: Watched) -> anyhow::Result<()> {
+        match &self.watcher {
+            Some(watcher) => watcher.watch(watched),
+            None => {
+                let watcher = Watcher::start(watched).context("start to watch files")?;
+                self.watcher = Some(watcher);
+            }
+        }
+        Ok(())
     }
 
     /// First the proxy ends its requests (if it may: `gently`), then the manager stops the workers.
@@ -153,6 +174,14 @@ impl Planes {
         if !self.manager.is_finished() {
             let _ = tokio::time::timeout(self.grace + STOP_EXTRA, &mut self.manager).await;
         }
+    }
+}
+
+/// The next time that files were saved; never, while none are watched.
+async fn next_burst(watcher: Option<&Watcher>) -> Burst {
+    match watcher {
+        Some(watcher) => watcher.burst().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Common;
 use crate::config::{Mode, Problems, Settings};
 use crate::dev::{self, Asked, Signals};
-use crate::manager::{self, Door, Ending, Options, Progress};
+use crate::manager::{self, Door, Ending, Nudge, Options, Progress};
 use crate::messages;
 use crate::proxy;
 use crate::systemd::fd_store::FdStore;
@@ -192,7 +192,7 @@ async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Res
                 told.tick();
             }
             asked = signals.next() => match asked {
-                Asked::Reload => { let _ = reload.try_send(()); }
+                Asked::Reload => { let _ = reload.try_send(Nudge::Hangup); }
                 Asked::End if told.ending => {}
                 Asked::End => {
                     told.ending = true;

@@ -281,7 +281,7 @@ fn a_repository_ends_at_its_root_and_outside_of_one_only_the_workers_own_file_co
     );
     fs::create_dir(yard.path("workers/a/.git")).unwrap();
     assert_eq!(counting(&yard.worker(&[]), &paths), ["one", "two"]);
-    assert_eq!(above(&yard.path("workers/a")), [PathBuf::new(); 0]);
+    assert_eq!(above(&yard.path("workers/a")), Vec::<PathBuf>::new());
     fs::remove_dir(yard.path("workers/a/.git")).unwrap();
     fs::remove_file(yard.path("workers/.git")).unwrap();
     fs::remove_dir(yard.path(".git")).unwrap();

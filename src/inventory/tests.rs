@@ -493,28 +493,3 @@ fn a_linked_directory_of_assets_is_known_where_it_lies() {
     let developed = yard.scan(Mode::Development).developed();
     assert_eq!(developed[0].public, Some(yard.path("a/dist/site")));
 }
-
-/// `cargo test --lib -- --ignored --nocapture a_look_at_many` prints what a look costs.
-#[test]
-#[ignore = "it measures"]
-fn a_look_at_many_files_takes() {
-    let yard = Yard::with(&["a/app.py"]);
-    yard.write("a/.gitignore", "*.log\n/build/\n**/gen/*.js\n!keep.log\n");
-    for file in 0..5_000 {
-        yard.write(&format!("a/lib/{}/{file}.py", file / 20), "");
-    }
-    for file in 0..20_000 {
-        yard.write(&format!("a/node_modules/{}/{file}.js", file / 20), "");
-    }
-    for mode in [Mode::Development, Mode::Production] {
-        let mut took: Vec<_> = (0..21)
-            .map(|_| {
-                let begun = std::time::Instant::now();
-                yard.scan(mode);
-                begun.elapsed()
-            })
-            .collect();
-        took.sort_unstable();
-        println!("{mode}: {:?} (median of 21)", took[10]);
-    }
-}

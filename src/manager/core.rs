@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Progress;
 use super::link::{LinkEvent, Outbox, Questions};
@@ -68,6 +69,10 @@ pub(super) struct Core {
     /// When the first look is tried again, if it could not be taken.
     pub(super) start_at: Option<Instant>,
     pub(super) first_look_done: bool,
+    /// What was told of a server.yaml that is wrong, so that it is not told with each file that is saved.
+    pub(super) told_wrong: Option<String>,
+    /// Builds under way, and how to end them.
+    builds: HashMap<Instance, CancellationToken>,
     /// Serials of the route table that was sent last and of the one the proxy serves by.
     published: u64,
     applied: u64,
@@ -111,6 +116,8 @@ impl Core {
             tell_at: None,
             start_at: None,
             first_look_done: false,
+            told_wrong: None,
+            builds: HashMap::new(),
             published: 0,
             applied: 0,
             ending: false,
@@ -177,6 +184,9 @@ impl Core {
 
     pub(super) fn step(&mut self, event: Event) {
         let by_itself = event == Event::Tick;
+        if let Event::Built(instance, _) = &event {
+            self.builds.remove(instance);
+        }
         let actions = self.fleet.step(self.started.elapsed(), event);
         // A moment in which nothing happened is no news.
         if !by_itself || !actions.is_empty() {
@@ -193,7 +203,16 @@ impl Core {
         // How long a worker may take to exit on SIGTERM; a reload may have changed it.
         let grace = self.settings.shutdown_grace;
         match action {
-            Action::Build(instance, spec) => performer.build(tasks, instance, spec),
+            Action::Build(instance, spec) => {
+                let abandoned = CancellationToken::new();
+                self.builds.insert(instance.clone(), abandoned.clone());
+                performer.build(tasks, instance, spec, abandoned);
+            }
+            Action::Abandon(instance) => {
+                if let Some(build) = self.builds.remove(&instance) {
+                    build.cancel();
+                }
+            }
             Action::Launch {
                 instance,
                 spec,

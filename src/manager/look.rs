@@ -9,11 +9,13 @@ use super::pair;
 use crate::builder;
 use crate::config::{Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Manifest, Store};
+use crate::ignored::Developed;
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Found, Policy, Reason, Spec};
 use crate::route::Address;
 use crate::systemd::Loaded;
+use crate::watcher::Watched;
 
 /// Accepted generations and what they were made of.
 pub(super) type Snapshots = BTreeMap<WorkerName, (Generation, Spec)>;
@@ -31,6 +33,10 @@ pub(super) struct Record {
 pub(super) struct Sight {
     pub(super) settings: Settings,
     pub(super) workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
+    /// What is wrong with server.yaml, if it was passed over.
+    pub(super) wrong: Option<Problems>,
+    /// By what it is known which files count in development.
+    developed: Vec<Developed>,
     /// Directories that could not be looked into, and why: what is known to be in them is not gone.
     out_of_reach: Vec<(PathBuf, String)>,
 }
@@ -50,6 +56,25 @@ impl Sight {
                 let unusable = || Err(Reason::Unusable(reason.clone()));
                 self.workers.entry(name.clone()).or_insert_with(unusable);
             }
+        }
+    }
+}
+
+impl Sight {
+    /// The files whose events are worth another look.
+    pub(super) fn watched(&self) -> Watched {
+        let settings = &self.settings;
+        let specs = self.workers.values().flatten();
+        let secrets = specs.flat_map(|spec| pair::credential_files(&settings.file, &spec.settings));
+        let absolute = std::path::absolute(&settings.file);
+        let mut files = vec![absolute.unwrap_or_else(|_| settings.file.clone())];
+        files.extend(secrets);
+        Watched {
+            directories: settings.workers_directories.clone(),
+            files,
+            workers: self.developed.clone(),
+            debounce: settings.debounce,
+            poll: settings.poll,
         }
     }
 }
@@ -75,11 +100,15 @@ pub(super) fn look(
     held: &BTreeMap<String, WorkerName>,
     strict: bool,
 ) -> Result<Sight, LookError> {
+    let mut wrong = None;
     let mut settings = if settings.file.exists() {
         match Settings::load(&settings.file) {
             Ok(settings) => settings,
             Err(problems) if strict => return Err(LookError::Settings(problems)),
-            Err(_) => settings.clone(),
+            Err(problems) => {
+                wrong = Some(problems);
+                settings.clone()
+            }
         }
     } else {
         settings.clone()
@@ -95,6 +124,7 @@ pub(super) fn look(
             hidden.display()
         );
     }
+    let developed = inventory.developed();
     let workers = inventory.workers.into_iter().filter_map(|(name, found)| {
         let spec = match found.status {
             Status::Disabled => return None,
@@ -136,6 +166,8 @@ pub(super) fn look(
     Ok(Sight {
         settings,
         workers,
+        wrong,
+        developed,
         out_of_reach,
     })
 }

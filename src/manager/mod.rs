@@ -24,6 +24,7 @@ use crate::config::{Mode, Settings, project_directory};
 use crate::deploy::snapshot::{SnapshotError, Store};
 use crate::plan::{Event, Fleet};
 use crate::systemd::{BusError, Kind, Systemd, UnitChange};
+use crate::watcher::Watched;
 
 use self::core::Core;
 use self::wishes::finished;
@@ -111,6 +112,17 @@ pub struct Progress {
     pub problem: Option<String>,
     /// How long the last requests may take at a stop.
     pub grace: Duration,
+    /// Development: which files are to be watched, as of the last look at them.
+    pub watched: Option<Watched>,
+}
+
+/// What makes a manager look at the disk, beside those who ask over the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nudge {
+    /// SIGHUP: a reload of everything.
+    Hangup,
+    /// Development: files were saved, the first of them then.
+    Saved(tokio::time::Instant),
 }
 
 /// How a manager is told to end.
@@ -122,7 +134,7 @@ pub enum Ending {
     StopWorkers,
 }
 
-/// Runs until told to end by `ending`. Each message on `reload` is a wish for a reload of everything.
+/// Runs until told to end by `ending`, and looks at the disk at each of `nudges`.
 ///
 /// # Errors
 /// When it can not start, or loses systemd.
@@ -130,7 +142,7 @@ pub async fn run(
     options: Options,
     mut ending: watch::Receiver<Option<Ending>>,
     progress: watch::Sender<Progress>,
-    reload: &mut mpsc::Receiver<()>,
+    nudges: &mut mpsc::Receiver<Nudge>,
 ) -> Result<(), ManagerError> {
     let (systemd, mut units) = Systemd::connect(&options.bus).await?;
     let connection = systemd.connection().clone();
@@ -208,7 +220,7 @@ pub async fn run(
                 core.seen(seen.map_err(ManagerError::Panicked)?);
             }
             Some(request) = requests.recv(), if core.has_room() => core.asked(request),
-            Some(()) = reload.recv(), if core.has_room() => core.reload_from_signal(),
+            Some(nudge) = nudges.recv(), if core.has_room() => core.nudged(nudge),
             Ok(()) = ending.changed() => {
                 let end = *ending.borrow_and_update();
                 match end {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::journal::Journal;
 use super::look::{self, Record};
@@ -74,10 +75,25 @@ pub(super) struct Stop {
 pub(super) type Tasks = JoinSet<Event>;
 
 impl Performer {
-    pub(super) fn build(self: &Arc<Self>, tasks: &mut Tasks, instance: Instance, spec: Spec) {
+    /// Builds a worker, until `abandoned`: then all of its processes are killed. One build of a worker at a time, so that two never write to
+    /// the same file.
+    pub(super) fn build(
+        self: &Arc<Self>,
+        tasks: &mut Tasks,
+        instance: Instance,
+        spec: Spec,
+        abandoned: CancellationToken,
+    ) {
+        let this = Arc::clone(self);
         let target = self.project.join("target").join("workers");
         tasks.spawn(async move {
-            let result = builder::build(&spec.settings, &spec.directory, &target, BUILD).await;
+            let build = async {
+                let _turn = this.turn(&instance.worker).await;
+                builder::build(&spec.settings, &spec.directory, &target, BUILD).await
+            };
+            let Some(result) = abandoned.run_until_cancelled(build).await else {
+                return Event::Built(instance, Err(Reason::Superseded));
+            };
             let result = result.map(drop).map_err(|error| match &error.failure {
                 BuildFailure::Unavailable(unavailable) => Reason::Unusable(unavailable.to_string()),
                 failure => {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Nudge;
 use super::control::{Refused, Reply, Request, Which, WorkerOutcome};
 use super::core::Core;
 use super::look::{self, LookError, Sight, Snapshots};
 use super::report::told;
+use crate::config::Mode;
 use crate::deploy::snapshot::Store;
 use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
@@ -47,6 +49,8 @@ pub(super) async fn finished(
 pub(super) enum Wanted {
     Start,
     Retry(WorkerName),
+    /// Files were saved, the first of them then.
+    Saved(Instant),
     Reload {
         only: Vec<Which>,
         force: bool,
@@ -99,7 +103,7 @@ impl Core {
         {
             let held = self.held();
             let (settings, mode, port) = (self.settings.clone(), self.performer.mode, self.port);
-            let strict = !matches!(wanted, Wanted::Start | Wanted::Retry(_));
+            let strict = matches!(wanted, Wanted::Reload { .. } | Wanted::Rollback { .. });
             self.looking = Some((
                 wanted,
                 tokio::task::spawn_blocking(move || {
@@ -118,6 +122,7 @@ impl Core {
                 let known = self.specs.iter();
                 let known = known.map(|(instance, spec)| (&instance.worker, &*spec.directory));
                 sight.add_out_of_reach(known);
+                self.tell_watched(&sight);
                 sight
             }
             Err(error) => return self.blind(wanted, error),
@@ -125,6 +130,7 @@ impl Core {
         match wanted {
             Wanted::Start => self.start(sight),
             Wanted::Retry(name) => self.looked(Look::Retry(name), sight.workers),
+            Wanted::Saved(at) => self.saved(sight, at),
             Wanted::Reload {
                 only,
                 force,
@@ -165,6 +171,7 @@ impl Core {
                 );
                 caller.answer(Err(Refused::Look(error)));
             }
+            Wanted::Saved(_) => self.tell_wrong(Some(error.to_string())),
             Wanted::Start => {
                 tracing::error!(
                     "the workers can not be read; tried again until they can:\n{error}"
@@ -273,14 +280,72 @@ impl Core {
         self.looks.push_back(wanted);
     }
 
-    pub(super) fn reload_from_signal(&mut self) {
-        tracing::info!("reload asked for by SIGHUP");
-        self.looks.push_back(Wanted::Reload {
-            only: Vec::new(),
-            force: false,
-            dry_run: false,
-            caller: Caller::default(),
+    /// A signal, or a file that was saved. What waits to be looked at for the same reason is looked at once.
+    pub(super) fn nudged(&mut self, nudge: Nudge) {
+        match nudge {
+            Nudge::Hangup => {
+                tracing::info!("reload asked for by SIGHUP");
+                self.looks.push_back(Wanted::Reload {
+                    only: Vec::new(),
+                    force: false,
+                    dry_run: false,
+                    caller: Caller::default(),
+                });
+            }
+            Nudge::Saved(_) if self.ending => {}
+            Nudge::Saved(at) => {
+                if !matches!(self.looks.back(), Some(Wanted::Saved(_))) {
+                    self.looks.push_back(Wanted::Saved(at));
+                }
+            }
+        }
+    }
+
+    /// Whoever watches files is told which.
+    fn tell_watched(&self, sight: &Sight) {
+        if self.performer.mode != Mode::Development {
+            return;
+        }
+        let watched = Some(sight.watched());
+        self.progress.send_if_modified(|progress| {
+            let changed = progress.watched != watched;
+            progress.watched = watched;
+            changed
         });
+    }
+
+    /// What was saved is taken over. A server.yaml that is wrong holds up no worker.
+    fn saved(&mut self, sight: Sight, at: Instant) {
+        self.tell_wrong(sight.wrong.as_ref().map(ToString::to_string));
+        if !self.first_look_done {
+            return self.start(sight);
+        }
+        if sight.settings != self.settings {
+            self.follow(&sight);
+        }
+        let at = at.saturating_duration_since(self.started);
+        self.looked(Look::Saved(at), sight.workers);
+    }
+
+    /// Says what keeps saved files from being taken over, once.
+    fn tell_wrong(&mut self, wrong: Option<String>) {
+        if let Some(wrong) = wrong.as_ref().filter(|_| wrong != self.told_wrong) {
+            tracing::error!("what was saved is not taken over, all goes on as before:\n{wrong}");
+        }
+        self.told_wrong = wrong;
+    }
+
+    /// Goes by the server's settings as they are now.
+    fn follow(&mut self, sight: &Sight) {
+        self.settings = sight.settings.clone();
+        self.keep_settings();
+        self.tell_grace();
+        let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
+        if self.progress.borrow().problem.is_some() {
+            // What could not be had may be free by now.
+            self.fleet.publish_again();
+        }
+        self.step(Event::Configured(policy));
     }
 
     /// The workers that are meant; `None`: none, and not all.
@@ -327,15 +392,7 @@ impl Core {
             return caller.answer(Ok(Vec::new()));
         };
         let id = self.take_over(&sight, caller);
-        self.settings = sight.settings;
-        self.keep_settings();
-        self.tell_grace();
-        let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
-        if self.progress.borrow().problem.is_some() {
-            // What could not be had may be free by now.
-            self.fleet.publish_again();
-        }
-        self.step(Event::Configured(policy));
+        self.follow(&sight);
         self.looked(Look::Reload { id, only, force }, sight.workers);
     }
 

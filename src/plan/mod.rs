@@ -75,6 +75,8 @@ pub enum Cause {
     Start,
     /// A reload found that something changed.
     Reload,
+    /// Development: a file was saved.
+    Save,
     /// Somebody wanted an earlier generation back.
     Rollback,
     /// What did not work is tried again.
@@ -88,6 +90,7 @@ impl fmt::Display for Cause {
         f.write_str(match self {
             Self::Start => "start",
             Self::Reload => "reload",
+            Self::Save => "save",
             Self::Rollback => "rollback",
             Self::Retry => "retry",
             Self::Replacement => "replacement",
@@ -136,6 +139,8 @@ pub enum Reason {
     NoProxy,
     /// The worker was removed while it started.
     Removed,
+    /// Development: its files were saved again before it was ready.
+    Superseded,
     /// Production: its files were never accepted, and nobody has asked for them to be tried.
     Untried,
 }
@@ -143,7 +148,15 @@ pub enum Reason {
 impl Reason {
     /// Whether another try of the same files can end otherwise. A build of the same source can not.
     pub fn may_pass(&self) -> bool {
-        !matches!(self, Self::Build(..) | Self::Removed | Self::Untried)
+        !matches!(
+            self,
+            Self::Build(..) | Self::Removed | Self::Superseded | Self::Untried
+        )
+    }
+
+    /// Whether nothing went wrong: it was not wanted any more.
+    pub fn is_unwanted(&self) -> bool {
+        matches!(self, Self::Removed | Self::Superseded)
     }
 }
 
@@ -163,6 +176,7 @@ impl fmt::Display for Reason {
             }
             Self::NoProxy => write!(f, "the proxy is not connected"),
             Self::Removed => write!(f, "the worker was removed"),
+            Self::Superseded => write!(f, "its files were saved again meanwhile"),
             Self::Untried => write!(
                 f,
                 "its files were not accepted yet; `tqserver reload` tries them"
@@ -222,6 +236,8 @@ pub enum Look {
         /// Replace also what has not changed.
         force: bool,
     },
+    /// Development: files were saved, the first of them at this moment.
+    Saved(Moment),
     /// Another try for one worker that is not well.
     Retry(WorkerName),
 }
@@ -309,6 +325,8 @@ pub enum Event {
 pub enum Action {
     /// Build the worker.
     Build(Instance, Spec),
+    /// End this build, which nobody waits for any more.
+    Abandon(Instance),
     /// Make the files of the generation and start its pair of units.
     Launch {
         /// Which.

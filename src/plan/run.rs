@@ -2,7 +2,7 @@
 //!
 //! | stage      | what                           | leads to                                                |
 //! |------------|--------------------------------|---------------------------------------------------------|
-//! | Building   | its build runs                 | Launching; gone (build failed, removed)                 |
+//! | Building   | its build runs                 | Launching; gone (build failed, removed, saved again)    |
 //! | Launching  | files and units are made       | Activating, or Accepting without a process, or Serving  |
 //! |            |                                | if it was accepted before the last boot; Stopping       |
 //! |            |                                | (refused, died, removed meanwhile)                      |
@@ -79,6 +79,10 @@ pub(super) struct Run {
     pub(super) since: Moment,
     /// Reloads that wait for it.
     pub(super) reloads: Vec<u64>,
+    /// When the files were saved that it is made of, if that is why it was made.
+    pub(super) saved: Option<Moment>,
+    /// How long its build took, if there was something to build.
+    pub(super) build_time: Option<Duration>,
     pub(super) service: ServiceState,
     /// The socket is gone: nobody can start it any more.
     pub(super) broken: Option<Reason>,
@@ -126,6 +130,8 @@ impl Run {
             stage,
             since: now,
             reloads: Vec::new(),
+            saved: None,
+            build_time: None,
             service: ServiceState::default(),
             broken: None,
             failed: None,

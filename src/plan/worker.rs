@@ -26,6 +26,8 @@ pub(super) struct Candidate {
     pub(super) cause: Cause,
     pub(super) build: bool,
     pub(super) reloads: Vec<u64>,
+    /// When its files were saved, if that is why it is to be made.
+    pub(super) saved: Option<Moment>,
     /// Since when it waits, or what it took the place of.
     pub(super) since: Moment,
 }
@@ -124,6 +126,7 @@ impl Worker {
         if let Some(earlier) = self.waiting.take() {
             candidate.reloads.extend(earlier.reloads);
             candidate.build |= earlier.build;
+            candidate.saved = candidate.saved.or(earlier.saved);
             candidate.since = earlier.since;
         }
         self.waiting = Some(candidate);

@@ -163,7 +163,8 @@ impl Eye {
                 let _ = notify.unwatch(gone);
             }
         }
-        self.directories.retain(|directory| wanted.contains(directory));
+        self.directories
+            .retain(|directory| wanted.contains(directory));
         self.add(wanted);
     }
 
@@ -205,7 +206,10 @@ impl Eye {
 
     /// Whether what is at `path`, in a directory that counts, does not.
     fn ignores(&self, path: &Path, is_directory: bool) -> bool {
-        let around = self.rules.iter().filter(|(worker, _)| path.starts_with(worker));
+        let around = self
+            .rules
+            .iter()
+            .filter(|(worker, _)| path.starts_with(worker));
         match around.max_by_key(|(worker, _)| worker.components().count()) {
             Some((worker, _)) if worker == path => false,
             Some((_, rules)) => rules.ignores(path, is_directory),
@@ -322,11 +326,13 @@ fn nearest(directory: &Path) -> Option<PathBuf> {
 fn is_limit(error: &notify::Error) -> bool {
     match &error.kind {
         ErrorKind::MaxFilesWatch => true,
-        ErrorKind::Io(error) => matches!(
-            error.raw_os_error(),
-            Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error()
-                || code == rustix::io::Errno::MFILE.raw_os_error()
-        ) || error.kind() == io::ErrorKind::StorageFull,
+        ErrorKind::Io(error) => {
+            matches!(
+                error.raw_os_error(),
+                Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error()
+                    || code == rustix::io::Errno::MFILE.raw_os_error()
+            ) || error.kind() == io::ErrorKind::StorageFull
+        }
         _ => false,
     }
 }

@@ -89,7 +89,11 @@ fn a_saved_file_is_a_burst_however_it_is_saved() {
     house.comes();
     // vim: a copy is kept, and the new file takes the name.
     house.write("workers/a/main.py~");
-    fs::rename(house.path("workers/a/main.py~"), house.path("workers/a/main.py")).unwrap();
+    fs::rename(
+        house.path("workers/a/main.py~"),
+        house.path("workers/a/main.py"),
+    )
+    .unwrap();
     house.comes();
     house.write("config/server.yaml");
     house.comes();
@@ -122,7 +126,10 @@ fn what_does_not_count_is_no_burst() {
     let before = tokio::time::Instant::now();
     house.write("workers/a/main.py");
     let burst = house.comes();
-    assert!(burst.first >= before, "the burst began with a file that does not count");
+    assert!(
+        burst.first >= before,
+        "the burst began with a file that does not count"
+    );
 }
 
 #[test]

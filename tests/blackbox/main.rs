@@ -20,5 +20,6 @@ mod production;
 mod reload;
 mod routes;
 mod sandbox;
+mod save;
 mod shipped;
 mod survival;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Fleet, instance};
+use super::{Fleet, News, instance};
 use crate::config::{Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::run::{Run, Stage};
@@ -13,6 +13,8 @@ use crate::plan::worker::{Candidate, Worker};
 use crate::plan::{Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, loopback};
 use crate::route::Address;
 
+/// A build that took no longer is none: there was nothing to do.
+const NOTHING_TO_BUILD: Duration = Duration::from_millis(10);
 /// Most generations that are built, launched or checked at the same time.
 const SIDE_BY_SIDE: usize = 64;
 
@@ -78,7 +80,7 @@ impl Fleet {
         }
         let (source, cause) = (candidate.source, candidate.cause);
         let mut run = Run::new(candidate.spec, source, cause, address, stage, self.now);
-        run.reloads = candidate.reloads;
+        (run.reloads, run.saved) = (candidate.reloads, candidate.saved);
         self.actions.push(match build {
             true => Action::Build(instance.clone(), run.spec.clone()),
             false => launch(&instance, &run),
@@ -112,6 +114,7 @@ impl Fleet {
         };
         match result {
             Ok(()) => {
+                run.build_time = Some(now - run.since).filter(|took| *took >= NOTHING_TO_BUILD);
                 run.enter(Stage::Launching, now);
                 let action = launch(instance, run);
                 self.actions.push(action);
@@ -154,12 +157,15 @@ impl Fleet {
         run.probe_at = Some(now + delay);
         // It may have died before we heard that it was started.
         let died = run.observe(run.service.clone());
-        let reloads = run.reloads.clone();
-        let text = format!(
-            "generation {} of '{}' is starting",
-            instance.generation, instance.worker
-        );
-        self.note(instance, Severity::Info, Kind::Progress, reloads, text);
+        let (reloads, saved) = (run.reloads.clone(), run.saved.is_some());
+        // Who saves a file hears of it when it is live.
+        if !saved {
+            let text = format!(
+                "generation {} of '{}' is starting",
+                instance.generation, instance.worker
+            );
+            self.note(instance, Severity::Info, Kind::Progress, reloads, text);
+        }
         if let Some(reason) = died {
             self.fail(instance, reason);
         }
@@ -187,6 +193,7 @@ impl Fleet {
         (run.unhealthy, run.last_answer) = (0, None);
         run.probe_at = run.health_due(now);
         let cause = run.cause;
+        let (saved, build_time) = (run.saved, run.build_time);
         let mut reloads = std::mem::take(&mut run.reloads);
         let worker = self.worker(&instance.worker);
         (worker.trouble, worker.replace, worker.snapshot) = (None, None, None);
@@ -204,8 +211,17 @@ impl Fleet {
             None => format!("generation {to} of '{name}' serves"),
         };
         let kind = Kind::Accepted { cause, from };
-        self.note(instance, Severity::Info, kind, reloads.clone(), text);
-        self.switch(name, reloads, Outcome::Replaced { from, to });
+        let Some(saved) = saved else {
+            self.note(instance, Severity::Info, kind, reloads.clone(), text);
+            return self.switch(name, reloads, Outcome::Replaced { from, to });
+        };
+        let news = News {
+            instance: instance.clone(),
+            kind,
+            saved,
+            build_time,
+        };
+        self.switch_with(name, reloads, Outcome::Replaced { from, to }, Some(news));
     }
 
     /// Ends a candidate. Its reloads hear of it when its units are gone and its last words are known.
@@ -216,7 +232,7 @@ impl Fleet {
         match run.stage {
             Stage::Building => self.drop_candidate(instance, reason),
             // The units are being made this moment: they can be stopped when that has ended.
-            Stage::Launching if reason == Reason::Removed => run.failed = Some(reason),
+            Stage::Launching if reason.is_unwanted() => run.failed = Some(reason),
             _ => self.stop(instance, Some(reason)),
         }
     }
@@ -259,7 +275,7 @@ impl Fleet {
         cause: Option<Cause>,
         reloads: Vec<u64>,
     ) {
-        if failure.reason == Reason::Removed {
+        if failure.reason.is_unwanted() {
             return self.resolve(name, &reloads, &Outcome::Failed(failure));
         }
         let (now, ending, production) = (self.now, self.ending, !self.policy.build);
@@ -291,7 +307,11 @@ impl Fleet {
             Some(number) => (Severity::Warning, format!(", keeping generation {number}")),
             None => (Severity::Error, String::new()),
         };
-        let text = format!("{what}: {}{then}", failure.reason);
+        let mut text = format!("{what}: {}{then}", failure.reason);
+        if cause == Some(Cause::Save) {
+            // Nobody else is told what compiler or worker had to say.
+            text.extend(failure.log.iter().map(|line| format!("\n    {line}")));
+        }
         let kind = Kind::Failed {
             cause,
             reason: failure.reason.to_string(),

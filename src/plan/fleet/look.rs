@@ -19,8 +19,9 @@ impl Fleet {
         match look {
             Look::Start { untried } if !self.ending => self.start(looked, snapshots, untried),
             Look::Reload { id, only, force } => self.reload(id, &only, force, looked),
+            Look::Saved(at) if !self.ending => self.saved(at, looked),
             Look::Retry(name) if !self.ending => self.retried(&name, looked),
-            Look::Start { .. } | Look::Retry(_) => {}
+            Look::Start { .. } | Look::Saved(_) | Look::Retry(_) => {}
         }
     }
 
@@ -132,7 +133,7 @@ impl Fleet {
     }
 
     /// Makes what lies on disk what serves.
-    fn want(
+    pub(super) fn want(
         &mut self,
         name: &WorkerName,
         found: Result<Spec, Reason>,
@@ -191,7 +192,13 @@ impl Fleet {
             Some((same, joined)) if change(same, &spec, force) == Change::None => {
                 joined.extend(reloads);
             }
-            _ => self.enqueue(name, spec, reloads, cause),
+            _ => {
+                let mut reloads = reloads;
+                if cause == Cause::Save {
+                    reloads.extend(self.supersede(name));
+                }
+                self.enqueue(name, spec, reloads, cause);
+            }
         }
     }
 
@@ -221,12 +228,13 @@ impl Fleet {
             cause,
             build: self.policy.build,
             reloads,
+            saved: self.saving,
             since: self.now,
         }
     }
 
     /// Its directory is gone: what is on its way is stopped, what serves drains.
-    fn remove(&mut self, name: &WorkerName, mut reloads: Vec<u64>) {
+    pub(super) fn remove(&mut self, name: &WorkerName, mut reloads: Vec<u64>) {
         let now = self.now;
         let Some(worker) = self.workers.get_mut(name) else {
             return self.resolve(name, &reloads, &Outcome::Failed(no_such(name).into()));

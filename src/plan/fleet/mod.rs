@@ -2,6 +2,7 @@
 //!
 //! - `adopt`: what was there when the manager started
 //! - `look`: what lies on disk, and what a reload makes of it
+//! - `save`: what a file that was saved makes of it
 //! - `candidate`: a generation's way from the queue to its acceptance, or to its end
 //! - `serving`: what happens to a generation that serves
 //! - `assets`: new files for the same process
@@ -13,6 +14,7 @@ mod adopt;
 mod assets;
 mod candidate;
 mod look;
+mod save;
 mod serving;
 mod table;
 mod tell;
@@ -21,10 +23,11 @@ mod tests;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::run::{Run, Stage};
 use super::worker::Worker;
-use super::{Action, Event, Moment, Outcome, Policy, Reason, Spec};
+use super::{Action, Event, Kind, Moment, Outcome, Policy, Reason, Spec};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::route::RouteTable;
 
@@ -51,6 +54,8 @@ pub struct Fleet {
     next_probe: u64,
     ending: bool,
     ended: bool,
+    /// While what was saved is taken: when that was.
+    saving: Option<Moment>,
     now: Moment,
     actions: Vec<Action>,
 }
@@ -66,6 +71,16 @@ struct Switch {
     outcome: Outcome,
     serial: Option<u64>,
     since: Moment,
+    /// What is told then.
+    news: Option<News>,
+}
+
+/// A generation of saved files is live.
+struct News {
+    instance: Instance,
+    kind: Kind,
+    saved: Moment,
+    build_time: Option<Duration>,
 }
 
 impl Fleet {
@@ -87,6 +102,7 @@ impl Fleet {
             next_probe: 0,
             ending: false,
             ended: false,
+            saving: None,
             now: Moment::ZERO,
             actions: Vec::new(),
         }
@@ -175,7 +191,7 @@ impl Fleet {
         };
         run.enter(Stage::Stopping, now);
         // Of what was removed nobody wants to know how it ended.
-        let wanted = failed.as_ref().is_some_and(|why| *why != Reason::Removed);
+        let wanted = failed.as_ref().is_some_and(|why| !why.is_unwanted());
         run.failed = failed;
         let accepted = run.accepted;
         self.actions.push(Action::Stop {

@@ -1,6 +1,6 @@
 //! The proxy: the table it is handed, what it has applied, and the outcomes that hold from then on.
 
-use super::{Fleet, Switch, instance};
+use super::{Fleet, News, Switch, instance};
 use crate::names::{Instance, WorkerName};
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
@@ -110,12 +110,24 @@ impl Fleet {
 
     /// An outcome that holds as soon as the proxy serves by the table that is about to be published.
     pub(super) fn switch(&mut self, worker: &WorkerName, reloads: Vec<u64>, outcome: Outcome) {
+        self.switch_with(worker, reloads, outcome, None);
+    }
+
+    /// The same, with what is told then.
+    pub(super) fn switch_with(
+        &mut self,
+        worker: &WorkerName,
+        reloads: Vec<u64>,
+        outcome: Outcome,
+        news: Option<News>,
+    ) {
         self.switches.push(Switch {
             worker: worker.clone(),
             reloads,
             outcome,
             serial: None,
             since: self.now,
+            news,
         });
     }
 
@@ -135,6 +147,9 @@ impl Fleet {
             .partition(|switch: &Switch| in_force(switch.serial));
         self.switches = waits;
         for switch in holds {
+            if let Some(news) = switch.news {
+                self.tell_live(news, switch.reloads.clone());
+            }
             self.resolve(&switch.worker, &switch.reloads, &switch.outcome);
         }
     }

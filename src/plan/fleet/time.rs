@@ -161,6 +161,7 @@ fn again(spec: Spec, source: Source, cause: Cause, now: Moment) -> Candidate {
         cause,
         build: false,
         reloads: Vec::new(),
+        saved: None,
         since: now,
     }
 }

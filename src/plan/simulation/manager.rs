@@ -126,7 +126,7 @@ impl World {
             Action::Look(worker) => self.want_look(Look::Retry(worker)),
             Action::Finish { id, outcomes } => self.check_finish(id, &outcomes),
             Action::End => self.ended = true,
-            Action::Progress { .. } => {}
+            Action::Abandon(_) | Action::Progress { .. } => {}
         }
     }
 

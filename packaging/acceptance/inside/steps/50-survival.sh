@@ -121,7 +121,12 @@ claim_old_snapshots_are_pruned() {
     local version
     for version in 1 2 3 4 5; do live alpha "alpha 44-$version"; done
     eventually 60 one_generation alpha
+    # Nobody waits for old ones to be cleared away, so neither does the reload.
+    eventually 60 few_snapshots alpha
+}
+
+few_snapshots() {
     local kept
-    kept="$(find /var/lib/tqserver/.snapshots/alpha -mindepth 1 -maxdepth 1 -type d | wc -l)"
-    ((kept >= 2 && kept <= 3)) || fail "$kept snapshots of alpha are kept"
+    kept="$(find "/var/lib/tqserver/.snapshots/$1" -mindepth 1 -maxdepth 1 -type d | wc -l)"
+    ((kept >= 2 && kept <= 3))
 }

@@ -160,7 +160,8 @@ impl House {
                     snapshots: BTreeMap::new(),
                 }]
             }
-            Action::Prune { .. }
+            Action::Abandon(_)
+            | Action::Prune { .. }
             | Action::Progress { .. }
             | Action::Finish { .. }
             | Action::End => Vec::new(),
@@ -206,6 +207,7 @@ fn told(action: &Action) -> (&'static str, Option<String>) {
     };
     match action {
         Action::Build(instance, _) => ("build", of("build", instance)),
+        Action::Abandon(instance) => ("abandon", of("abandon", instance)),
         Action::Launch {
             instance, accepted, ..
         } => {

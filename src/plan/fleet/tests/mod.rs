@@ -550,3 +550,73 @@ fn a_rollback_that_waits_is_told_when_a_reload_overtakes_it() {
     house.reload(&[]);
     house.was(&["finish 3: failed: overtaken by a reload"]);
 }
+
+/// A developer's house in which generation 1 serves version `one`.
+fn development() -> House {
+    let mut house = House::new();
+    house.happen(Event::Configured(policy(true)));
+    house.put("index", "one");
+    house.reload(&[]);
+    house.told.clear();
+    house
+}
+
+#[test]
+fn a_save_gives_up_the_build_that_is_under_way() {
+    let mut house = development();
+    house.held.insert("build");
+    house.put("index", "two");
+    house.look(Look::Saved(house.now));
+    house.was(&["build index@2"]);
+    house.put("index", "three");
+    house.look(Look::Saved(house.now));
+    house.was(&["abandon index@2", "build index@3"]);
+    house.look(Look::Saved(house.now));
+    house.was(&[]);
+}
+
+#[test]
+fn a_save_gives_up_the_generation_that_is_not_ready_and_keeps_who_waits_for_it() {
+    let mut house = development();
+    house.held.insert("probe");
+    house.put("index", "two");
+    house.reload(&[]);
+    house.was(&["build index@2", "launch index@2"]);
+    house.held.remove("probe");
+    house.put("index", "three");
+    house.look(Look::Saved(house.now));
+    house.was(&[
+        "stop index@2",
+        "build index@3",
+        "launch index@3",
+        "accept index@3",
+        "publish index@3",
+        "finish 2: replaced by 3",
+        "stop index@1",
+        "publish index@3",
+    ]);
+}
+
+#[test]
+fn what_failed_is_not_tried_again_because_something_else_was_saved() {
+    let mut house = development();
+    house.bad.insert("bad");
+    house.put("index", "bad");
+    house.look(Look::Saved(house.now));
+    house.was(&["build index@2", "launch index@2", "stop index@2"]);
+    house.put("api", "one");
+    house.look(Look::Saved(house.now));
+    assert!(
+        house.told.iter().all(|line| !line.contains("index@3")),
+        "{:?}",
+        house.told
+    );
+    house.told.clear();
+    house.put("index", "two");
+    house.look(Look::Saved(house.now));
+    assert!(
+        house.told.contains(&"accept index@3".to_owned()),
+        "{:?}",
+        house.told
+    );
+}

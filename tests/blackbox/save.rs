@@ -1,0 +1,214 @@
+//! Development: what is saved is live by itself, whoever saves it and however, and what is wrong with it is told.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::house::process::is_alive;
+use crate::house::worker::{Worker, behaves, says, write};
+use crate::house::{HEAD, House, count, until};
+
+/// A house in which files are watched, and not only when somebody asks.
+fn house() -> House {
+    let head = HEAD.replace("60000", "20");
+    House::new().server_yaml(&format!(
+        "{head}workers:\n    shutdown_grace_period_ms: 5000\n"
+    ))
+}
+
+fn serving(text: &str) -> House {
+    house().worker("index", says(text)).open()
+}
+
+#[track_caller]
+fn becomes(house: &House, path: &str, text: &str) {
+    until(&format!("{path} answers '{text}'"), || {
+        house.get(path).text() == text
+    });
+}
+
+#[test]
+fn what_is_saved_is_live_and_a_line_says_so() {
+    let house = serving("one");
+    house.replace("index", says("two"));
+    house.server_says("index: live ");
+    house.get("/").is("two");
+    house.units("index").are(["generation 2 serving"]);
+}
+
+#[test]
+fn each_editors_way_to_save_is_one() {
+    let house = serving("one");
+    let file = house.worker_directory("index").join("behaviour");
+    let beside = |name: &str| file.with_file_name(name);
+    // vim: may I write here? Then the old one is put aside, and a new one written.
+    fs::write(beside("4913"), "").unwrap();
+    fs::remove_file(beside("4913")).unwrap();
+    fs::rename(&file, beside("behaviour~")).unwrap();
+    fs::write(&file, "says vim\n").unwrap();
+    fs::remove_file(beside("behaviour~")).unwrap();
+    becomes(&house, "/", "vim");
+    // VS Code: in place, or a new one that takes the name and gets the old one's mode.
+    fs::write(&file, "says in place\n").unwrap();
+    becomes(&house, "/", "in place");
+    fs::write(beside("behaviour.new"), "says renamed\n").unwrap();
+    fs::rename(beside("behaviour.new"), &file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    becomes(&house, "/", "renamed");
+    // git: away, and another one in its place.
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "says stashed\n").unwrap();
+    becomes(&house, "/", "stashed");
+}
+
+#[test]
+fn a_worker_that_comes_has_a_route_and_one_that_goes_has_none() {
+    let house = serving("one");
+    house.replace("api", says("api"));
+    becomes(&house, "/api", "api");
+    house.remove("api");
+    becomes(&house, "/api", "one");
+    house.units("api").are([]);
+}
+
+#[test]
+fn files_that_do_not_count_start_nothing() {
+    let house = house()
+        .worker("index", says("one").config("watch: {ignore: [\"*.log\"]}"))
+        .open();
+    let directory = house.worker_directory("index");
+    for name in [
+        "app.log",
+        "data/state.db",
+        "node_modules/a/index.js",
+        "src/__pycache__/a.pyc",
+    ] {
+        write(&directory.join(name), "made");
+    }
+    write(&directory.join("behaviour"), "says two\n");
+    house.server_says("index: live ");
+    house.get("/").is("two");
+    house.units("index").are(["generation 2 serving"]);
+}
+
+#[test]
+fn a_mistake_leaves_the_old_one_serving_and_is_told_once() {
+    let house = house()
+        .worker("index", says("one"))
+        .worker("api", says("api"))
+        .open();
+    becomes(&house, "/api", "api");
+    house.replace("index", behaves("exit 3").and("log about to fall"));
+    house.server_says("generation 2 of 'index' failed: exit code 3, keeping generation 1");
+    house.server_says("    about to fall");
+    house.get("/").is("one");
+    // Another worker is no reason to try the same files again.
+    house.replace("api", says("new"));
+    becomes(&house, "/api", "new");
+    house.replace("index", says("two"));
+    becomes(&house, "/", "two");
+    let said = house.server().all_it_said();
+    let failures = said.iter().filter(|line| line.contains("'index' failed"));
+    assert_eq!(failures.count(), 1, "{said:#?}");
+    house.units("index").are(["generation 3 serving"]);
+}
+
+#[test]
+fn a_worker_yaml_that_is_wrong_is_told_and_taken_over_when_it_is_right() {
+    let house = serving("one");
+    house.replace("index", says("one").config("gomaxprocs: many"));
+    house.server_says("config/worker.yaml:1:13: ");
+    house.get("/").is("one");
+    house.replace("index", says("two").config("gomaxprocs: 2"));
+    becomes(&house, "/", "two");
+}
+
+#[test]
+fn a_server_yaml_that_is_wrong_holds_up_no_worker() {
+    let house = serving("one");
+    house.write_server_yaml(&format!("{HEAD}wrong: 1\n"));
+    house.server_says("what was saved is not taken over");
+    house.replace("index", says("two"));
+    becomes(&house, "/", "two");
+}
+
+/// A worker that is built by `script`.
+fn built(script: &str, text: &str) -> Worker {
+    says(text)
+        .config("build: [sh, make.sh]")
+        .file("make.sh", script)
+}
+
+#[test]
+fn a_save_ends_the_build_that_is_under_way_with_all_its_processes() {
+    let house = house().worker("index", built("exit 0", "one")).open();
+    let pids = house.path().join("pids");
+    let endless = format!(
+        "trap '' TERM\nsleep 1000 &\necho $! $$ >{0}.new\nmv {0}.new {0}\nwait\n",
+        pids.display()
+    );
+    house.replace("index", built(&endless, "never"));
+    until("the build runs", || pids.exists());
+    house.get("/").is("one");
+    house.replace("index", built("exit 0", "two"));
+    becomes(&house, "/", "two");
+    let pids = fs::read_to_string(pids).unwrap();
+    for pid in pids.split_whitespace() {
+        let pid = pid.parse().unwrap();
+        until("the build's processes are gone", || !is_alive(pid));
+    }
+    house.units("index").are(["generation 3 serving"]);
+}
+
+#[test]
+fn a_build_that_fails_tells_what_the_compiler_said() {
+    let house = house().worker("index", built("exit 0", "one")).open();
+    let broken = "echo 'main.c:1: what is this?' >&2\nexit 2\n";
+    house.replace("index", built(broken, "never"));
+    house.server_says("`sh make.sh`: exit code 2, keeping generation 1");
+    house.server_says("    main.c:1: what is this?");
+    house.get("/").is("one");
+    house.replace("index", built("sleep 0.05", "two"));
+    house.server_says("index: built in ");
+    house.get("/").is("two");
+}
+
+#[test]
+fn a_save_does_not_wait_for_a_generation_that_never_becomes_ready() {
+    let house = serving("one");
+    let endless = behaves("never_ready").config("health: {start_timeout_seconds: 3600}");
+    house.replace("index", endless);
+    until("it is started", || {
+        let status = house.status("index");
+        status
+            .generations
+            .iter()
+            .any(|run| run.stage == "activating")
+    });
+    house.replace("index", says("two"));
+    becomes(&house, "/", "two");
+    house.units("index").are(["generation 3 serving"]);
+}
+
+#[test]
+fn two_hundred_saves_end_with_the_last_one() {
+    let house = serving("one");
+    let file = house.worker_directory("index").join("behaviour");
+    for number in 0..200 {
+        write(&file, &format!("says {number}\n"));
+    }
+    becomes(&house, "/", "199");
+    until("one generation is left", || {
+        house.units("index").found().len() == 1
+    });
+}
+
+#[test]
+fn saves_under_load_lose_no_request() {
+    let house = serving("0");
+    let load = house.load("/", 8);
+    for number in 1..=count("TQ_SAVES", 10) {
+        house.replace("index", says(&number.to_string()));
+        becomes(&house, "/", &number.to_string());
+    }
+    load.stop().lost_nothing();
+}
