@@ -9,7 +9,7 @@ use super::pair;
 use crate::builder;
 use crate::config::{Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Manifest, Store};
-use crate::ignored::Developed;
+use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Found, Policy, Reason, Spec};
@@ -69,6 +69,9 @@ impl Sight {
         let absolute = std::path::absolute(&settings.file);
         let mut files = vec![absolute.unwrap_or_else(|_| settings.file.clone())];
         files.extend(secrets);
+        // What lies above the workers can say which of their files count.
+        let workers = settings.workers_directories.iter();
+        files.extend(workers.flat_map(|workers| ignored::above(workers)));
         Watched {
             directories: settings.workers_directories.clone(),
             files,

@@ -240,15 +240,19 @@ impl Eye {
 
     /// Something happened to what is, or was, at `path`.
     fn happened(&mut self, path: &Path, kind: &EventKind) {
+        let is_rules = path.file_name() == Some(OsStr::new(GIT_IGNORE));
         if self.watched.files.iter().any(|file| file == path) {
-            return self.gather();
+            return match is_rules {
+                true => self.look_again(),
+                false => self.gather(),
+            };
         }
         let mut roots = self.watched.directories.iter();
         if !roots.any(|root| path.starts_with(root)) {
             return self.beside(path);
         }
         let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
-        if path.file_name() == Some(OsStr::new(GIT_IGNORE)) {
+        if is_rules {
             self.look_again();
         } else if self.watched.directories.iter().any(|root| root == path) && !is_directory {
             // It is gone: where it was, it may come back.

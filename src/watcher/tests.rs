@@ -209,3 +209,19 @@ fn what_is_watched_can_change() {
     house.write("other/b/main.py");
     house.comes();
 }
+
+#[test]
+fn a_gitignore_above_the_workers_is_followed_too() {
+    let house = House::with(|watched| {
+        let root = watched.directories[0].parent().unwrap().to_owned();
+        fs::create_dir(root.join(".git")).unwrap();
+        watched.files.push(root.join(".gitignore"));
+        watched.debounce = Duration::from_millis(200);
+    });
+    fs::write(house.path(".gitignore"), "made.js\n").unwrap();
+    house.comes();
+    house.write("workers/a/made.js");
+    let before = tokio::time::Instant::now();
+    house.write("workers/a/main.py");
+    assert!(house.comes().first >= before);
+}
