@@ -144,55 +144,33 @@ impl Eye {
 
     /// Watches the directories that count as they are now, and no others.
     fn follow(&mut self) {
-        if self.notify.is_none() {
-            return;
-        }
         let mut wanted = BTreeSet::new();
         for root in self.watched.directories.clone() {
             if root.is_dir() {
-                self.walk(&root, &mut wanted);
+                self.watch_below(&root, &mut wanted);
             } else {
                 wanted.extend(nearest(&root));
             }
         }
         let files = self.watched.files.iter();
         wanted.extend(files.filter_map(|file| nearest(file.parent()?)));
-        for gone in self.directories.difference(&wanted) {
-            if let Some(notify) = &mut self.notify {
-                // It may be gone itself.
-                let _ = notify.unwatch(gone);
-            }
+        for directory in &wanted {
+            self.watch_directory(directory);
         }
-        self.directories
-            .retain(|directory| wanted.contains(directory));
-        self.add(wanted);
+        let known = self.directories.iter();
+        let gone: Vec<PathBuf> = known
+            .filter(|one| !wanted.contains(*one))
+            .cloned()
+            .collect();
+        self.unwatch(gone);
     }
 
-    /// Watches these directories too. What happened in one before it was watched is seen by the look that follows.
-    fn add(&mut self, wanted: BTreeSet<PathBuf>) {
-        for directory in wanted {
-            let Some(notify) = self.notify.as_mut() else {
-                return;
-            };
-            if self.directories.contains(&directory) {
-                continue;
-            }
-            match notify.watch(&directory, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    self.directories.insert(directory);
-                    self.gather();
-                }
-                Err(error) if is_limit(&error) => return self.give_up(&error),
-                // It vanished, or is closed to us: then there is nothing to see.
-                Err(error) => tracing::debug!("{} is not watched: {error}", directory.display()),
-            }
-        }
-    }
-
-    /// All directories below `root` that count, itself included.
-    fn walk(&self, root: &Path, found: &mut BTreeSet<PathBuf>) {
+    /// Watches all directories below `root` that count, itself included. Each is listed after it is watched, so that what is made in it
+    /// meanwhile is seen by the one or the other.
+    fn watch_below(&mut self, root: &Path, found: &mut BTreeSet<PathBuf>) {
         let mut to_do = vec![root.to_owned()];
         while let Some(directory) = to_do.pop() {
+            self.watch_directory(&directory);
             let entries = directory.read_dir().into_iter().flatten().flatten();
             for entry in entries {
                 let path = entry.path();
@@ -201,6 +179,35 @@ impl Eye {
                 }
             }
             found.insert(directory);
+        }
+    }
+
+    /// Watches one directory. What happened in it before is seen by the look that follows.
+    fn watch_directory(&mut self, directory: &Path) {
+        if self.directories.contains(directory) {
+            return;
+        }
+        let Some(notify) = &mut self.notify else {
+            return;
+        };
+        match notify.watch(directory, RecursiveMode::NonRecursive) {
+            Ok(()) => {
+                self.directories.insert(directory.to_owned());
+                self.gather();
+            }
+            Err(error) if is_limit(&error) => self.give_up(&error),
+            // It vanished, or is closed to us: then there is nothing to see.
+            Err(error) => tracing::debug!("{} is not watched: {error}", directory.display()),
+        }
+    }
+
+    fn unwatch(&mut self, gone: Vec<PathBuf>) {
+        for directory in gone {
+            if let Some(notify) = &mut self.notify {
+                // It may be gone itself.
+                let _ = notify.unwatch(&directory);
+            }
+            self.directories.remove(&directory);
         }
     }
 
@@ -260,28 +267,22 @@ impl Eye {
         } else if self.ignores(path, is_directory) {
             // A directory that did not count is no news either when it goes.
         } else if !is_directory {
-            let below = |known: &&PathBuf| known.starts_with(path);
-            let gone: Vec<PathBuf> = self.directories.iter().filter(below).cloned().collect();
-            for directory in gone {
-                if let Some(notify) = &mut self.notify {
-                    let _ = notify.unwatch(&directory);
-                }
-                self.directories.remove(&directory);
-            }
+            self.forget_below(path);
             self.gather();
         } else if !self.directories.contains(path) {
-            let mut found = BTreeSet::new();
-            self.walk(path, &mut found);
-            self.add(found);
+            self.watch_below(path, &mut BTreeSet::new());
             self.gather();
         } else if !matches!(kind, EventKind::Modify(ModifyKind::Metadata(_))) {
             // It was there and is again: another one of the same name, whose directories are not the ones we knew.
-            self.directories.retain(|known| !known.starts_with(path));
-            let mut found = BTreeSet::new();
-            self.walk(path, &mut found);
-            self.add(found);
+            self.forget_below(path);
+            self.watch_below(path, &mut BTreeSet::new());
             self.gather();
         }
+    }
+
+    fn forget_below(&mut self, path: &Path) {
+        let below = |known: &&PathBuf| known.starts_with(path);
+        self.unwatch(self.directories.iter().filter(below).cloned().collect());
     }
 
     /// Something happened outside of the directories of workers, where one of them is waited for, or a file.
