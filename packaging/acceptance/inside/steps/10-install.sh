@@ -12,7 +12,8 @@ claim_apt_install_starts_the_server() { #: needed
     has "$page" 'TQServer'
     run tqserver status
     has "$(tqserver status)" 'index +/ '
-    has "$(systemctl status --no-pager tqserver)" 'Status: '
+    # What runs is told a moment after it does.
+    eventually 30 prints 'Status: ' systemctl status --no-pager tqserver
     has "$(systemd-cgls --no-pager -u tqserver.slice 2>&1 || systemd-cgls --no-pager /tqserver.slice)" 'tqserver proxy'
 }
 
