@@ -470,11 +470,13 @@ fn cargo_command(directory: &Path) -> Option<Vec<String>> {
     let manifest = ["Cargo.toml", "src/Cargo.toml"]
         .into_iter()
         .find(|manifest| directory.join(manifest).is_file())?;
-    // Short diagnostics on standard error for people; on standard output the path of the program, which is not always its default.
-    let format = "json-render-diagnostics,json-diagnostic-short";
+    // Diagnostics on standard error for people; on standard output the path of the program, which is not always its default.
+    let format = "json-render-diagnostics";
     Some(words(&[
         "cargo",
         "build",
+        "--color",
+        "always",
         "--message-format",
         format,
         "--manifest-path",

@@ -133,6 +133,18 @@ pub struct RouteTable {
     /// Generations that get no new requests any more and of which the manager wants to hear "drained". One that the proxy has
     /// never heard of is drained.
     pub draining: Vec<Instance>,
+    /// What developers are shown besides; `None` in production.
+    #[serde(default)]
+    pub development: Option<Development>,
+}
+
+/// A developer's server: pages that reload themselves, wait for what is on its way, and show what went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Development {
+    /// Names this run of the server: generations of another one begin to count anew.
+    pub server: String,
+    /// Longest time a page waits for a generation that is on its way; zero: none waits.
+    pub hold: Duration,
 }
 
 /// The proxy's side towards clients.
@@ -180,6 +192,31 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Whether each request is written to the journal.
     pub access_log: bool,
+    /// How far the worker is with what its developer has saved; `None` in production.
+    #[serde(default)]
+    pub work: Option<Work>,
+}
+
+/// How far a worker is with what its developer has saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// A newer generation is on its way: a page would be stale.
+    pub pending: bool,
+    /// Differs when a stylesheet in `public` does.
+    pub styles: String,
+    /// Differs when any other file in `public` does.
+    pub files: String,
+    /// What keeps the files that lie there from being what serves.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why what was saved does not serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// A sentence: "`cargo build`: exit code 101".
+    pub reason: String,
+    /// What compiler or worker wrote last, lines with their colours (SGR escape sequences) and any other bytes they pleased.
+    pub log: Vec<String>,
 }
 
 /// Who answers on a route.

@@ -8,6 +8,8 @@ mod house;
 mod access;
 #[path = "http/deadlines.rs"]
 mod deadlines;
+#[path = "http/development.rs"]
+mod development;
 #[path = "http/errors.rs"]
 mod errors;
 #[path = "http/files.rs"]

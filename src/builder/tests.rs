@@ -308,10 +308,12 @@ async fn cargo_puts_a_program_of_any_name_into_bin_and_leaves_it_alone_when_noth
 
     fs::write(there.path().join("src/main.rs"), "fn main() { nonsense }").unwrap();
     let error = builds().await.unwrap_err();
+    let said = crate::ansi::strip(&error.output);
     assert!(
-        error.output.contains("src/main.rs:1:13: error[E0425]"),
+        said.contains("error[E0425]: ") && said.contains("--> src/main.rs:1:13"),
         "{error}"
     );
+    assert_ne!(said, error.output, "its colours are gone");
     assert!(
         runs(&rust, there.path()).is_ok(),
         "the program of the last build is still there"

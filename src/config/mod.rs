@@ -73,6 +73,8 @@ pub struct Settings {
     pub debounce: Duration,
     /// How often files are looked at instead of waiting for events; `None`: events.
     pub poll: Option<Duration>,
+    /// Development: how long a page may wait for what is on its way; zero: it does not.
+    pub hold: Duration,
     /// Limits of all workers unless overridden.
     pub default: Limits,
     /// What overrides them on a route: only the keys that are set.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::ansi;
+
 /// Most characters of a source line that are shown; more are cut away around the place that matters.
 const SHOWN: usize = 110;
 /// Most characters of a message and of its help: what they quote can be as long as its file.
@@ -143,8 +145,7 @@ pub fn printable(text: &str) -> String {
 
 /// One character as it is shown: itself, or its escape.
 fn shown(c: char) -> Vec<char> {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    if c.is_control() || turns {
+    if ansi::acts(c) {
         c.escape_default().collect()
     } else {
         vec![c]

@@ -32,6 +32,8 @@ const LONGEST_GRACE: u64 = 3_600_000;
 const LONGEST_DEBOUNCE: u64 = 60_000;
 /// Shortest time in milliseconds between two looks at files: a look at many takes about as long.
 const SHORTEST_POLL: u64 = 50;
+/// Longest time in seconds for which a page can wait for what is on its way.
+const LONGEST_HOLD: u64 = 600;
 
 impl Settings {
     /// Reads `file`.
@@ -62,6 +64,10 @@ impl Settings {
         settings.read_server(root.section("server"));
         let directories = settings.read_workers(root.section("workers"), &project);
         settings.read_watcher(root.section("file_watcher"));
+        let mut dev = root.section("dev");
+        let hold = dev.seconds("hold_seconds", 0..=LONGEST_HOLD);
+        settings.hold = hold.unwrap_or(settings.hold);
+        dev.finish(|_| None);
         settings.read_pages(root.section("pages"), directories, &project);
         settings.read_security(root.section("security"));
         root.finish(|key| {
@@ -74,6 +80,7 @@ impl Settings {
                 ("workers", "max"),
                 ("file_watcher", "debounce_ms"),
                 ("file_watcher", "poll_ms"),
+                ("dev", "hold_seconds"),
                 ("security", "max_exposure"),
             ];
             let (section, _) = parts.into_iter().find(|(_, part)| *part == key)?;
@@ -131,6 +138,7 @@ impl Settings {
             shutdown_grace: Duration::from_secs(30),
             debounce: Duration::from_millis(50),
             poll: None,
+            hold: Duration::from_secs(30),
             default: Limits::default(),
             paths: BTreeMap::new(),
             max: Caps::default(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::ansi;
 use crate::calendar::date;
 use crate::config::WorkerSettings;
 use crate::names::Instance;
@@ -114,12 +115,12 @@ fn tail_of(file: &Path) -> std::io::Result<Vec<String>> {
     Ok(last_lines(&String::from_utf8_lossy(&bytes)))
 }
 
-/// The last lines, with what would move a terminal's cursor shown as an escape.
+/// The last lines with their colours, and nothing else that a terminal would act on.
 fn last_lines(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..]
         .iter()
-        .map(|line| crate::config::printable(line))
+        .map(|line| ansi::keep_colours(line))
         .collect()
 }
 

@@ -13,7 +13,7 @@ use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Found, Policy, Reason, Spec};
-use crate::route::Address;
+use crate::route::{Address, Development};
 use crate::systemd::Loaded;
 use crate::watcher::Watched;
 
@@ -322,8 +322,17 @@ pub(super) fn foreign(found: &[Found], settings: &Settings) -> Option<PathBuf> {
         .map(|found| found.spec.directory.clone())
 }
 
-/// What the fleet goes by, from the settings.
-pub(super) fn policy(settings: &Settings, mode: Mode, runtime_directory: &Path) -> Policy {
+/// What the fleet goes by, from the settings; `server` names this run.
+pub(super) fn policy(
+    settings: &Settings,
+    mode: Mode,
+    runtime_directory: &Path,
+    server: &str,
+) -> Policy {
+    let development = Development {
+        server: server.to_owned(),
+        hold: settings.hold,
+    };
     Policy {
         front: settings.front.clone(),
         grace: settings.shutdown_grace,
@@ -331,6 +340,7 @@ pub(super) fn policy(settings: &Settings, mode: Mode, runtime_directory: &Path) 
         restart_delay: settings.restart_delay,
         ports: settings.ports.clone(),
         build: mode == Mode::Development,
+        development: (mode == Mode::Development).then_some(development),
         sockets: runtime_directory.to_owned(),
     }
 }

@@ -172,13 +172,16 @@ pub async fn run(
     if let Some(owning) = options.owning {
         owning();
     }
-    let policy = look::policy(&options.settings, options.mode, &options.runtime_directory);
+    let server = uuid::Uuid::now_v7().to_string();
+    let runtime_directory = &options.runtime_directory;
+    let policy = look::policy(&options.settings, options.mode, runtime_directory, &server);
     let performer = Arc::new(Performer {
         systemd,
         store,
         state_directory,
         journal: options.journal,
         mode: options.mode,
+        server,
         kind: options.kind,
         file: options.settings.file.clone(),
         project: project_directory(&options.settings.file),

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::journal::Journal;
 use super::look::{self, Record};
 use super::pair;
+use crate::ansi;
 use crate::builder::{self, BuildFailure};
 use crate::config::{Mode, WorkerType};
 use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
@@ -34,6 +35,8 @@ pub(super) struct Performer {
     pub(super) state_directory: Option<PathBuf>,
     pub(super) journal: Journal,
     pub(super) mode: Mode,
+    /// Names this run of the manager.
+    pub(super) server: String,
     /// Which systemd.
     pub(super) kind: Kind,
     /// server.yaml.
@@ -97,7 +100,7 @@ impl Performer {
             let result = result.map(drop).map_err(|error| match &error.failure {
                 BuildFailure::Unavailable(unavailable) => Reason::Unusable(unavailable.to_string()),
                 failure => {
-                    let output = error.output.lines().map(crate::config::printable).collect();
+                    let output = error.output.lines().map(ansi::keep_colours).collect();
                     Reason::Build(format!("`{}`: {failure}", error.command), output)
                 }
             });

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::control::{self, GenerationStatus, WorkerOutcome, WorkerStatus};
 use super::core::Core;
+use crate::ansi;
 use crate::messages;
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Kind, Note, Outcome, Severity};
@@ -284,7 +285,7 @@ pub(super) fn told(worker: &WorkerName, outcome: &Outcome, dry_run: bool) -> Wor
                 0,
                 to,
                 failure.reason.to_string(),
-                failure.log.clone(),
+                failure.log.iter().map(|line| ansi::strip(line)).collect(),
             )
         }
     };

@@ -340,7 +340,9 @@ impl Core {
         self.settings = sight.settings.clone();
         self.keep_settings();
         self.tell_grace();
-        let policy = look::policy(&self.settings, self.performer.mode, &self.runtime_directory);
+        let performer = &self.performer;
+        let (directory, server) = (&self.runtime_directory, &performer.server);
+        let policy = look::policy(&self.settings, performer.mode, directory, server);
         if self.progress.borrow().problem.is_some() {
             // What could not be had may be free by now.
             self.fleet.publish_again();

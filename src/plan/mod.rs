@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::WorkerSettings;
 use crate::inventory::Fingerprint;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::route::{Address, Front, RouteTable};
+use crate::route::{Address, Development, Front, RouteTable};
 use crate::systemd::{Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -113,6 +113,8 @@ pub struct Policy {
     pub ports: RangeInclusive<u16>,
     /// Development: workers are built before they are started, and clients are told why one is not available.
     pub build: bool,
+    /// What developers are shown besides.
+    pub development: Option<Development>,
     /// Where the sockets of generations are.
     pub sockets: PathBuf,
 }

@@ -7,7 +7,7 @@ use super::run::{Run, Stage};
 use super::{Cause, Failure, Moment, Reason, Source, Spec};
 use crate::config::WorkerType;
 use crate::names::{Generation, WorkerName};
-use crate::route::{Route, RoutePath, Target, Timeouts, Upstream};
+use crate::route::{Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work};
 
 /// First and longest wait before a worker that could not start is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -176,6 +176,7 @@ impl Worker {
                     idle: patience,
                 },
                 access_log: settings.is_some_and(|settings| settings.limits.access_log),
+                work: None,
             });
         };
         let settings = &run.spec.settings;
@@ -195,7 +196,37 @@ impl Worker {
             target,
             timeouts: settings.limits.timeouts,
             access_log: settings.limits.access_log,
+            work: None,
         })
+    }
+
+    /// How far it is with what its developer has saved.
+    pub(super) fn work(&self) -> Work {
+        let serving = self.serving();
+        let fingerprint = serving.map(|(_, run)| &run.spec.fingerprint);
+        Work {
+            pending: self.waiting.is_some() || self.candidate().is_some(),
+            styles: fingerprint.map_or_else(String::new, |of| of.styles.clone()),
+            files: fingerprint.map_or_else(String::new, |of| of.other_assets.clone()),
+            trouble: self.failure_of_what_lies_there().map(|failure| {
+                let reason = failure.reason.to_string();
+                let mut lines = reason.lines().map(str::to_owned);
+                Trouble {
+                    reason: lines.next().unwrap_or_default(),
+                    log: lines.chain(failure.log.iter().cloned()).collect(),
+                }
+            }),
+        }
+    }
+
+    /// The last failure, unless what came after it serves, or it was one of a process that systemd has started again.
+    fn failure_of_what_lies_there(&self) -> Option<&Failure> {
+        let (failure, at) = self.last_failure.as_ref()?;
+        let is_over = self.serving().is_some_and(|(generation, run)| {
+            let restarted = failure.generation == Some(generation) && run.broken.is_none();
+            restarted || *at < run.since
+        });
+        (!is_over).then_some(failure)
     }
 
     /// Whether its files wait for the first reload.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tracing::warn;
@@ -28,13 +29,19 @@ pub(super) struct Body {
     answering: Option<Answering>,
     /// Where the answer is noted, on a route with an access log.
     entry: Option<Rc<Entry>>,
+    /// What comes after the end of all else.
+    tail: Option<Bytes>,
 }
+
+/// What is sent as it comes.
+pub(super) type Pieces = Pin<Box<dyn Stream<Item = Bytes>>>;
 
 enum Kind {
     Empty,
     Full(Option<Bytes>),
     Relay(Relay),
     File(FileBody),
+    Pieces(Pieces),
 }
 
 /// A worker's body, and all that is held until it has ended.
@@ -64,6 +71,16 @@ impl Body {
         Self::of(Kind::Full(Some(bytes)))
     }
 
+    /// A body of our own that has no end before its time.
+    pub(super) fn pieces(pieces: Pieces) -> Self {
+        Self::of(Kind::Pieces(pieces))
+    }
+
+    /// Sends `tail` at the end.
+    pub(super) fn append(&mut self, tail: Bytes) {
+        self.tail = Some(tail);
+    }
+
     /// A worker's body.
     pub(super) fn relay(relay: Relay) -> Self {
         Self::of(Kind::Relay(relay))
@@ -89,6 +106,7 @@ impl Body {
             kind,
             answering: None,
             entry: None,
+            tail: None,
         }
     }
 }
@@ -107,6 +125,20 @@ impl HttpBody for Body {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Relay(relay) => relay.poll_frame(cx),
             Kind::File(file) => file.poll_frame(cx),
+            Kind::Pieces(pieces) => {
+                let piece = ready!(pieces.as_mut().poll_next(cx));
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
+        };
+        let polled = match (polled, this.tail.is_some()) {
+            (Poll::Ready(None), true) => {
+                Poll::Ready(this.tail.take().map(|tail| Ok(Frame::data(tail))))
+            }
+            // Nothing comes after trailers.
+            (Poll::Ready(Some(Ok(frame))), true) if frame.is_trailers() => {
+                Poll::Ready(this.tail.take().map(|tail| Ok(Frame::data(tail))))
+            }
+            (polled, _) => polled,
         };
         if let Some(entry) = &this.entry {
             match &polled {
@@ -119,20 +151,43 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        self.tail.is_none() && self.is_spent()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.hint();
+        let tail = self.tail.as_ref().map_or(0, Bytes::len) as u64;
+        if tail > 0 {
+            let (lower, upper) = (hint.lower() + tail, hint.upper().map(|upper| upper + tail));
+            hint = SizeHint::new();
+            hint.set_lower(lower);
+            if let Some(upper) = upper {
+                hint.set_upper(upper);
+            }
+        }
+        hint
+    }
+}
+
+impl Body {
+    /// Whether all that comes before the tail was sent.
+    fn is_spent(&self) -> bool {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Relay(relay) => relay.incoming.is_end_stream(),
             Kind::File(file) => file.remaining() == 0,
+            Kind::Pieces(_) => false,
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Relay(relay) => relay.incoming.size_hint(),
             Kind::File(file) => SizeHint::with_exact(file.remaining()),
+            Kind::Pieces(_) => SizeHint::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -19,6 +20,7 @@ use tracing::debug;
 
 use super::access::Entry;
 use super::body::Body;
+use super::development;
 use super::files::{self, Lookup};
 use super::forward::{Errand, Fields, forward};
 use super::headers;
@@ -142,11 +144,15 @@ impl Client {
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
-        let mut entry = None;
-        let mut response = match self.dispatch(request, &id, &mut entry).await {
+        let (mut entry, mut tag) = (None, None);
+        let answered = self.dispatch(request, &id, &mut entry, &mut tag).await;
+        let mut response = match answered {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(form, &id),
         };
+        if let Some(tag) = tag {
+            development::append(&mut response, tag);
+        }
         if let Some(entry) = entry {
             entry.answered(response.status());
             response.body_mut().note(entry);
@@ -157,11 +163,12 @@ impl Client {
 
     async fn dispatch(
         self: &Rc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         id: &HeaderValue,
         entry: &mut Option<Rc<Entry>>,
+        tag: &mut Option<Bytes>,
     ) -> Result<Response<Body>, Refusal> {
-        let table = self.lane.table();
+        let mut table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
             return Err(Refusal::new(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -185,10 +192,25 @@ impl Client {
                 false => Err(Refusal::read_only()),
             };
         }
+        let mut is_page = false;
+        if table.development().is_some() {
+            if let Some(response) = development::answer(&self.lane, &path, &request) {
+                return Ok(response);
+            }
+            is_page = development::is_wanted(&request);
+            if is_page {
+                table = development::hold(&self.lane, &path).await;
+            }
+        }
         let (route, ticket) = self.lane.pick(&table, &path);
         let Some(route) = route else {
             return Err(Refusal::not_found());
         };
+        let path = path.into_owned();
+        if let Some(state) = route.state.as_ref().filter(|_| is_page) {
+            *tag = Some(state.tag());
+            development::ask_whole(request.headers_mut());
+        }
         if route.access_log {
             let generation = ticket
                 .as_ref()
@@ -220,6 +242,11 @@ impl Client {
                 _,
             ) => {
                 let worker = &route.worker;
+                if is_page && let Some(page) = development::trouble(&table, worker.as_str()) {
+                    // The page brings the element itself.
+                    *tag = None;
+                    return Ok(page);
+                }
                 let detail = format!("worker '{worker}' is not available: {reason}");
                 let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 return Err(refusal.retry_after(*retry_after));

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -166,6 +167,11 @@ impl Lane {
             drop(ticket);
             table = self.table();
         }
+    }
+
+    /// Rings after each table.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.board.subscribe()
     }
 
     /// Whether the proxy is to stop.

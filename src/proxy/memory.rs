@@ -37,6 +37,7 @@ pub(super) fn write(table: &RouteTable) -> Result<Vec<u8>, serde_json::Error> {
     let table = RouteTable {
         serial: 0,
         draining: Vec::new(),
+        development: None,
         ..table.clone()
     };
     serde_json::to_vec(&Written {

@@ -16,6 +16,7 @@
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `pool` | a thread's connections to a generation |
 //! | `files`, `conditions` | `public/` |
+//! | `development` | what developers are shown besides |
 //! | `pages`, `report` | what the proxy says in its own name |
 //! | `access` | the access log |
 //! | `probe` | a health request for the manager |
@@ -25,6 +26,7 @@ mod access;
 mod body;
 mod conditions;
 mod connection;
+mod development;
 mod files;
 mod forward;
 mod generation;

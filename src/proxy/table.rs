@@ -12,11 +12,12 @@ use http::HeaderValue;
 use hyper::server::conn::http1;
 use tokio::sync::watch;
 
+use super::development::State;
 use super::generation::Generation;
 use super::listener::Listener;
 use super::pool::Upstream;
 use crate::names::{Instance, WorkerName};
-use crate::route::{Front, RoutePath, RouteTable, Target as Asked, Timeouts};
+use crate::route::{Development, Front, RoutePath, RouteTable, Target as Asked, Timeouts};
 
 /// Fewest bytes hyper reads a message's head into.
 const BUFFER_MIN: usize = 16 << 10;
@@ -64,6 +65,8 @@ pub(super) struct Route {
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
     pub(super) access_log: bool,
+    /// In development: how far the worker is.
+    pub(super) state: Option<State>,
 }
 
 /// Who answers on a route.
@@ -96,6 +99,7 @@ impl Published {
                 },
                 routes: Vec::new(),
                 draining: Vec::new(),
+                development: None,
             },
             generations: HashMap::new(),
             listeners: Vec::new(),
@@ -147,6 +151,7 @@ impl Table {
             kept.insert(&upstream.generation.instance, upstream.clone());
         }
         let mut routes: HashMap<Box<str>, Rc<Route>> = HashMap::new();
+        let development = published.table.development.as_ref();
         for route in &published.table.routes {
             let target = match &route.target {
                 Asked::Serving(asked) => {
@@ -186,6 +191,7 @@ impl Table {
                 target,
                 timeouts: route.timeouts,
                 access_log: route.access_log,
+                state: development.map(|development| State::of(&development.server, route)),
             };
             routes.insert(route.path.prefix().into(), Rc::new(compiled));
         }
@@ -230,6 +236,11 @@ impl Table {
             })
     }
 
+    /// What developers are shown besides.
+    pub(super) fn development(&self) -> Option<&Development> {
+        self.published.table.development.as_ref()
+    }
+
     /// How clients are met.
     pub(super) fn front(&self) -> &Front {
         &self.published.table.front
@@ -268,6 +279,7 @@ pub(super) mod tests {
             target: Answer::Files,
             timeouts,
             access_log: false,
+            work: None,
         };
         let mut published = Published::nothing();
         published.table.routes = routes.iter().map(asked).collect();

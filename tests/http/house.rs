@@ -311,8 +311,10 @@ fn table(directory: &Path) -> RouteTable {
                 idle: DEADLINE,
             },
             access_log: false,
+            work: None,
         }],
         draining: Vec::new(),
+        development: None,
     }
 }
 

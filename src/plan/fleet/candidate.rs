@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Fleet, News, instance};
+use crate::ansi;
 use crate::config::{Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::run::{Run, Stage};
@@ -310,7 +311,8 @@ impl Fleet {
         let mut text = format!("{what}: {}{then}", failure.reason);
         if cause == Some(Cause::Save) {
             // Nobody else is told what compiler or worker had to say.
-            text.extend(failure.log.iter().map(|line| format!("\n    {line}")));
+            let lines = failure.log.iter().map(|line| ansi::strip(line));
+            text.extend(lines.map(|line| format!("\n    {line}")));
         }
         let kind = Kind::Failed {
             cause,

@@ -83,7 +83,12 @@ impl Fleet {
     }
 
     fn table(&self) -> RouteTable {
-        let mut routes: Vec<_> = self.workers.values().filter_map(Worker::route).collect();
+        let development = self.policy.development.clone();
+        let route = |worker: &Worker| {
+            let work = development.as_ref().map(|_| worker.work());
+            worker.route().map(|route| Route { work, ..route })
+        };
+        let mut routes: Vec<_> = self.workers.values().filter_map(route).collect();
         if !self.policy.build {
             routes.iter_mut().for_each(keep_to_ourselves);
         }
@@ -105,6 +110,7 @@ impl Fleet {
             front: self.policy.front.clone(),
             routes,
             draining: draining.collect(),
+            development,
         }
     }
 

@@ -223,6 +223,7 @@ pub(in crate::plan) fn policy(build: bool) -> Policy {
         restart_delay: Duration::ZERO,
         ports: 9000..=9009,
         build,
+        development: None,
         sockets: PathBuf::from("/run"),
     }
 }
