@@ -1,5 +1,10 @@
 //! Development: both planes in one process, joined by a socket pair. The same code as in production, not a second one.
 
+mod output;
+mod progress;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Mode, Settings};
 use crate::manager::{self, Door, Ending, Journal, ManagerError, Nudge, Options, Progress};
+use crate::names::WorkerName;
 use crate::proxy::{self, ProxyError};
 use crate::systemd::{Cleaner, Kind, Place, Private};
 use crate::watcher::{Burst, Watched, Watcher};
+use output::{Output, Said};
+use progress::Builds;
 
 /// Longest wait for the workers to be stopped at the end, beyond their own grace.
 const STOP_EXTRA: Duration = Duration::from_secs(10);
@@ -31,6 +39,8 @@ pub struct Start {
     pub kind: Kind,
     /// Development, unless production is tried at home.
     pub mode: Mode,
+    /// Whether to say only what went wrong.
+    pub quiet: bool,
 }
 
 /// Runs both planes until Ctrl-C or SIGTERM; a second one does not wait for requests in flight.
@@ -65,6 +75,9 @@ struct Planes {
     nudge: mpsc::Sender<Nudge>,
     /// Development: tells when files were saved, once it is known which.
     watcher: Option<Watcher>,
+    /// What workers write, if it is to be shown.
+    output: Option<Output>,
+    builds: Builds,
     end: watch::Sender<Option<Ending>>,
     stop_proxy: CancellationToken,
     grace: Duration,
@@ -82,6 +95,7 @@ impl Planes {
         let door = Door::Stream(tokio::net::UnixStream::from_std(ours)?);
         let cleaner = Arc::default();
         let mut options = options(start, runtime_directory.clone(), door)?;
+        let journal = options.journal.clone();
         if start.kind != Kind::Private {
             options.owning = Some(cleaning(start.kind, &runtime_directory, &cleaner));
         }
@@ -89,6 +103,11 @@ impl Planes {
         let (tell, progress) = watch::channel(Progress::default());
         let (nudge, mut nudges) = mpsc::channel(1);
         let manager = async move { manager::run(options, ending, tell, &mut nudges).await };
+        let output = if start.quiet {
+            None
+        } else {
+            Some(Output::follow(&journal).context("follow what workers write")?)
+        };
         let stop_proxy = CancellationToken::new();
         let proxy = proxy::Options {
             link: proxy::Link::Stream(theirs),
@@ -105,6 +124,8 @@ impl Planes {
             progress,
             nudge,
             watcher: None,
+            output,
+            builds: Builds::new(start.quiet),
             end,
             stop_proxy,
             grace,
@@ -114,7 +135,7 @@ impl Planes {
 
     /// Until a signal says so; anything else that ends it is an error.
     async fn until_told(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let mut announced = false;
+        let mut announced: Option<BTreeMap<WorkerName, String>> = None;
         loop {
             tokio::select! {
                 ended = &mut self.manager => {
@@ -133,11 +154,18 @@ impl Planes {
                     if let Some(watched) = now.watched {
                         self.watch(watched)?;
                     }
-                    if now.settled && !announced {
-                        announced = true;
-                        announce(&now.listening);
+                    self.builds.are(now.builds);
+                    if now.settled {
+                        announce(&now.listening, &now.routes, announced.as_ref());
+                        announced = Some(now.routes);
                     }
                 }
+                said = next_said(&mut self.output) => {
+                    if let Some(output) = &mut self.output {
+                        output.print(&said);
+                    }
+                }
+                () = self.builds.tell() => {}
                 // One that waits already covers this one, whichever it is.
                 burst = next_burst(self.watcher.as_ref()) => {
                     let _ = self.nudge.try_send(Nudge::Saved(burst.first));
@@ -181,6 +209,14 @@ impl Planes {
 async fn next_burst(watcher: Option<&Watcher>) -> Burst {
     match watcher {
         Some(watcher) => watcher.burst().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next line of a worker; never, if none is to be shown.
+async fn next_said(output: &mut Option<Output>) -> Said {
+    match output {
+        Some(output) => output.next().await,
         None => std::future::pending().await,
     }
 }
@@ -284,17 +320,38 @@ pub fn journal(kind: Kind, runtime_directory: &Path) -> anyhow::Result<Journal> 
     })
 }
 
-fn announce(listening: &[std::net::SocketAddr]) {
-    for address in listening {
-        let host = if address.ip().is_unspecified() {
-            "localhost".to_owned()
-        } else {
-            address.ip().to_string()
+/// Tells where the workers are found: all of them at first, then those that were not there `before`.
+fn announce(
+    listening: &[SocketAddr],
+    routes: &BTreeMap<WorkerName, String>,
+    before: Option<&BTreeMap<WorkerName, String>>,
+) {
+    let url = |address: &SocketAddr, path: &str| {
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => "localhost".to_owned(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+            IpAddr::V4(ip) => ip.to_string(),
         };
-        tracing::info!(
-            "TQServer listens on http://{host}:{}/ (Ctrl-C ends it)",
-            address.port()
-        );
+        format!("http://{host}:{}{path}", address.port())
+    };
+    let Some(first) = listening.first() else {
+        return;
+    };
+    let new = routes
+        .iter()
+        .filter(|(worker, route)| before.is_none_or(|known| known.get(worker) != Some(route)));
+    let new: Vec<_> = new.collect();
+    let widest = new.iter().map(|(worker, _)| worker.as_str().len()).max();
+    for (worker, route) in new {
+        let width = widest.unwrap_or(0);
+        let url = url(first, route);
+        tracing::info!("{:<width$}  {url}", worker.as_str());
+    }
+    if before.is_none() {
+        for address in listening {
+            let url = url(address, "/");
+            tracing::info!("TQServer listens on {url} (Ctrl-C ends it)");
+        }
     }
 }
 

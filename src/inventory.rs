@@ -285,8 +285,7 @@ fn judge(
             Ok(kind) => Some(kind),
             Err(error) => {
                 let problem = Problem::new(Place::file(directory), error.to_string());
-                let help =
-                    "set 'type:' in its config/worker.yaml: rust, go, node, python, exec or static";
+                let help = "set 'type:' in its config/worker.yaml: rust, go, node, python, bun, deno, exec or static";
                 problems.push(problem.help(help));
                 None
             }

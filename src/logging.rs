@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::terminal;
 
 /// Longest wait for the journal to take a message, which is lost then: a journald that hangs must not take us along.
 const SEND_TIMEOUT: Duration = Duration::from_millis(200);
@@ -46,10 +48,10 @@ pub fn start(quiet: bool) {
             .try_init();
         return;
     }
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = terminal::takes_colours(&io::stderr());
     let terminal = tracing_subscriber::fmt::layer()
         .event_format(Line { colour })
-        .with_writer(std::io::stderr);
+        .with_writer(|| terminal::Stderr);
     let _ = tracing_subscriber::registry()
         .with(level)
         .with(terminal)

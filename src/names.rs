@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// (systemd.unit(5)) and leaves room for the runtime directory within the 107 bytes of a unix socket path (unix(7)).
 pub const WORKER_NAME_MAX: usize = 48;
 
+/// How the names of builds' units begin and end.
+const BUILD: &str = "tqserver-build@";
+const SERVICE: &str = ".service";
+
 /// The name of a worker: its directory below `workers/`, nested directories joined by dots (`workers/api/users` is `api.users`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -156,6 +160,27 @@ impl Instance {
         format!("{self}.service")
     }
 
+    /// `tqserver-build@NAME:GENERATION.service`: what builds it. No generation's unit is called so: a worker's name has no colon.
+    pub fn build_unit(&self) -> String {
+        format!("{BUILD}{}:{}{SERVICE}", self.worker, self.generation)
+    }
+
+    /// The pattern of all builds' units.
+    pub fn all_builds() -> String {
+        format!("{BUILD}*{SERVICE}")
+    }
+
+    /// Reads the name of a build's unit back.
+    pub fn from_build_unit(unit: &str) -> Option<Self> {
+        let (name, generation) = unit
+            .strip_prefix(BUILD)?
+            .strip_suffix(SERVICE)?
+            .rsplit_once(':')?;
+        let worker = WorkerName::parse(name).ok()?;
+        let generation = Generation(generation.parse().ok()?);
+        Some(Self { worker, generation })
+    }
+
     /// `NAME@GENERATION.EXTENSION`: what belongs to this generation among the files of all.
     pub fn file_name(&self, extension: &str) -> String {
         format!("{}@{}.{extension}", self.worker, self.generation)
@@ -250,6 +275,10 @@ mod tests {
         );
         assert_eq!(Instance::from_unit("tqserver-proxy.service"), None);
         assert_eq!(Instance::from_unit("tqserver-index@x.service"), None);
+        let build = instance.build_unit();
+        assert_eq!(Instance::from_build_unit(&build), Some(instance.clone()));
+        assert_eq!(Instance::from_unit(&build), None);
+        assert_eq!(Instance::from_build_unit(&instance.service_unit()), None);
         assert_eq!(worker_slice(&instance.worker), "tqserver-api.a\\x2db.slice");
     }
 

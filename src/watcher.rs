@@ -5,6 +5,7 @@
 //! kernel has no room for more watches, or file systems send no events, a burst comes every so often instead.
 
 mod eye;
+mod tail;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::ignored::Developed;
 use eye::Eye;
+pub use tail::{Line, Tails};
 
 /// Events that may wait. What comes beyond is made up for by a look at everything.
 const EVENTS: usize = 4096;

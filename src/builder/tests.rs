@@ -1,9 +1,14 @@
 //! Builds, in directories of the tests' own, of programs that are everywhere.
 
-use super::process::OUTPUT_MAX;
-use super::*;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
-use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::output::OUTPUT_MAX;
+use super::recipe::recipe;
+use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -54,7 +59,7 @@ fn what_is_missing_is_said_with_what_to_do() {
     let says = |kind, rest| runs(&settings(kind, rest), empty.path()).unwrap_err();
     assert_eq!(
         says("go", json!({})),
-        "bin/users is missing; build it with go build, or deploy it"
+        "bin/users is missing; build it with tqserver build, or deploy it"
     );
     assert_eq!(
         says("python", json!({})),
@@ -104,8 +109,10 @@ fn a_command_can_not_leave_the_directory() {
 #[test]
 fn node_starts_where_package_json_says() {
     let there = directory(&["index.js", "lib/web.js"]);
-    let entry =
-        || node_entry(there.path()).map(|path| text(path.strip_prefix(there.path()).unwrap()));
+    let entry = || {
+        script_entry(there.path(), &NODE_ENTRIES)
+            .map(|path| text(path.strip_prefix(there.path()).unwrap()))
+    };
     assert_eq!(entry().unwrap(), "index.js");
     fs::write(there.path().join("package.json"), r#"{"main": "lib/web"}"#).unwrap();
     assert_eq!(entry().unwrap(), "lib/web.js");
@@ -127,70 +134,206 @@ fn python_prefers_its_own_environment() {
     assert_eq!(command, expected);
 }
 
+/// The commands that build a worker of this type, each in a line.
+fn builds(kind: &str, directory: &Path, purpose: Purpose) -> String {
+    let recipe = recipe(&settings(kind, json!({})), directory, purpose);
+    let steps = recipe.map(|recipe| recipe.steps).unwrap_or_default();
+    let lines: Vec<String> = steps.iter().map(|step| step.join(" ")).collect();
+    lines.join("\n")
+}
+
 #[test]
 fn go_builds_what_is_there() {
-    let go = settings("go", json!({}));
-    let builds = |files: &[&str]| {
-        build_command(&go, directory(files).path())
-            .unwrap()
-            .join(" ")
+    let builds = |files: &[&str]| builds("go", directory(files).path(), Purpose::Development);
+    for (files, command) in [
+        (
+            ["go.mod", "main.go"].as_slice(),
+            "go build -o bin/.users.new .",
+        ),
+        (
+            &["go.mod", "src/main.go"],
+            "go build -o bin/.users.new ./src",
+        ),
+        (
+            &["src/b.go", "src/a.go", "src/a_test.go"],
+            "go build -o bin/.users.new src/a.go src/b.go",
+        ),
+        (
+            &["src/go.mod", "src/main.go"],
+            "go -C src build -o ../bin/.users.new .",
+        ),
+    ] {
+        assert_eq!(builds(files), command);
+    }
+}
+
+#[test]
+fn a_release_is_optimised_and_without_what_developers_need() {
+    let release = |kind, files: &[&str]| builds(kind, directory(files).path(), Purpose::Release);
+    assert!(release("rust", &["Cargo.toml"]).ends_with(" --release"));
+    assert_eq!(
+        release("go", &["go.mod", "main.go"]),
+        "go build -trimpath -ldflags -s -w -o bin/.users.new ."
+    );
+    let there = directory(&["package-lock.json"]);
+    let package = there.path().join("package.json");
+    fs::write(&package, r#"{"devDependencies": {"x": "1"}}"#).unwrap();
+    assert_eq!(builds("node", there.path(), Purpose::Release), "");
+    fs::write(&package, r#"{"dependencies": {"x": "1"}}"#).unwrap();
+    assert_eq!(
+        builds("node", there.path(), Purpose::Release),
+        "npm ci --no-audit --no-fund --omit=dev"
+    );
+}
+
+#[test]
+fn modules_are_installed_by_the_package_manager_of_the_lock_file_when_it_is_newer() {
+    let with = r#"{"dependencies": {"x": "1"}}"#;
+    let named = r#"{"packageManager": "pnpm@9.1.0", "devDependencies": {"x": "1"}}"#;
+    for (kind, package, lock, command) in [
+        ("node", "{}", "", ""),
+        ("node", with, "", "npm install"),
+        ("node", named, "", "pnpm install"),
+        ("bun", with, "", "bun install"),
+        ("node", with, "package-lock.json", "npm ci"),
+        ("node", with, "npm-shrinkwrap.json", "npm ci"),
+        (
+            "node",
+            with,
+            "pnpm-lock.yaml",
+            "pnpm install --frozen-lockfile",
+        ),
+        ("node", with, "yarn.lock", "yarn install --frozen-lockfile"),
+        ("node", with, "bun.lock", "bun install --frozen-lockfile"),
+        ("bun", with, "bun.lockb", "bun install --frozen-lockfile"),
+    ] {
+        let there = directory(&["index.js"]);
+        fs::write(there.path().join("package.json"), package).unwrap();
+        if !lock.is_empty() {
+            fs::write(there.path().join(lock), "{}").unwrap();
+        }
+        let builds = || builds(kind, there.path(), Purpose::Development);
+        assert!(
+            builds().starts_with(command) && builds().is_empty() == command.is_empty(),
+            "{kind} {lock}: {}",
+            builds()
+        );
+        let modules = there.path().join("node_modules");
+        fs::create_dir(&modules).unwrap();
+        let now = std::time::SystemTime::now();
+        let set = |at| fs::File::open(&modules).unwrap().set_modified(at).unwrap();
+        set(now + MINUTE);
+        assert_eq!(builds(), "", "{kind} {lock}");
+        set(now - MINUTE);
+        assert_eq!(builds().is_empty(), command.is_empty(), "{kind} {lock}");
+    }
+}
+
+#[test]
+fn python_gets_an_environment_for_its_requirements_alone() {
+    let there = directory(&["main.py"]);
+    let builds = || builds("python", there.path(), Purpose::Development);
+    let requires = |text| fs::write(there.path().join("requirements.txt"), text).unwrap();
+    assert_eq!(builds(), "");
+    requires("# none yet\n\n");
+    assert_eq!(builds(), "");
+    requires("flask\n");
+    assert!(
+        builds().starts_with("python3 -m venv .venv\n.venv/bin/python -m pip install "),
+        "{}",
+        builds()
+    );
+    fs::create_dir_all(there.path().join(".venv/bin")).unwrap();
+    fs::write(there.path().join(".venv/bin/python"), "").unwrap();
+    let made = fs::File::open(there.path().join(".venv")).unwrap();
+    let now = std::time::SystemTime::now();
+    made.set_modified(now - MINUTE).unwrap();
+    assert!(builds().starts_with(".venv/bin/python -m pip install "));
+    made.set_modified(now + MINUTE).unwrap();
+    assert_eq!(builds(), "");
+}
+
+#[test]
+fn what_bun_and_deno_run_is_found() {
+    let there = directory(&["index.ts", "main.ts", "tools/bun*", "tools/deno*"]);
+    let path = OsString::from(there.path().join("tools"));
+    let tool = |name| tool(name, &path).unwrap();
+    assert!(tool("bun").ends_with("tools/bun") && tool("deno").ends_with("tools/deno"));
+    let entry = script_entry(there.path(), &BUN_ENTRIES).unwrap();
+    assert_eq!(entry, there.path().join("index.ts"));
+    let entry = first_file(there.path(), &DENO_ENTRIES).unwrap();
+    assert_eq!(entry, there.path().join("main.ts"));
+}
+
+/// Builds as a child of this process.
+async fn build_in(
+    settings: &WorkerSettings,
+    directory: &Path,
+    target: &Path,
+    deadline: Duration,
+    abandoned: &CancellationToken,
+) -> Result<Built, BuildError> {
+    let order = Order {
+        shared_target: target,
+        deadline,
+        purpose: Purpose::Development,
+        runner: Runner::Child,
+        listener: &|_| {},
+        abandoned,
     };
-    assert_eq!(
-        builds(&["go.mod", "main.go"]),
-        "go build -o bin/.users.new ."
-    );
-    assert_eq!(
-        builds(&["go.mod", "src/main.go"]),
-        "go build -o bin/.users.new ./src"
-    );
-    assert_eq!(
-        builds(&["src/b.go", "src/a.go", "src/a_test.go"]),
-        "go build -o bin/.users.new src/a.go src/b.go"
-    );
-    assert_eq!(
-        builds(&["src/go.mod", "src/main.go"]),
-        "go -C src build -o ../bin/.users.new ."
-    );
-}
-
-#[test]
-fn npm_runs_only_for_dependencies_that_are_not_installed() {
-    let there = directory(&["package.json", "index.js"]);
-    let node = settings("node", json!({}));
-    let builds = || build_command(&node, there.path()).map(|words| words[..2].join(" "));
-    assert_eq!(builds(), None);
-    fs::write(
-        there.path().join("package.json"),
-        r#"{"dependencies": {"x": "1"}}"#,
-    )
-    .unwrap();
-    assert_eq!(builds().as_deref(), Some("npm install"));
-    fs::write(there.path().join("package-lock.json"), "{}").unwrap();
-    assert_eq!(builds().as_deref(), Some("npm ci"));
-    fs::create_dir(there.path().join("node_modules")).unwrap();
-    touch(&there.path().join("node_modules")).unwrap();
-    assert_eq!(builds(), None);
-}
-
-#[test]
-fn a_python_worker_is_not_built() {
-    assert_eq!(
-        build_command(&settings("python", json!({})), Path::new("/")),
-        None
-    );
+    build(settings, directory, order).await
 }
 
 async fn sh(script: &str, deadline: Duration) -> Result<Built, BuildError> {
     let there = directory(&[]);
     let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
-    build(&exec, there.path(), Path::new("/nowhere"), deadline).await
+    let abandoned = CancellationToken::new();
+    build_in(
+        &exec,
+        there.path(),
+        Path::new("/nowhere"),
+        deadline,
+        &abandoned,
+    )
+    .await
+}
+
+#[tokio::test]
+async fn the_lines_of_a_build_are_heard_while_it_runs() {
+    let heard = Mutex::new(Vec::new());
+    let there = directory(&[]);
+    // It goes on when its line was heard, and not before.
+    let script = "echo one; printf two; until test -e go; do sleep 0.01; done";
+    let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
+    let listener = |line: &str| {
+        heard.lock().unwrap().push(line.to_owned());
+        fs::write(there.path().join("go"), "").unwrap();
+    };
+    let order = Order {
+        shared_target: Path::new("/nowhere"),
+        deadline: MINUTE,
+        purpose: Purpose::Development,
+        runner: Runner::Child,
+        listener: &listener,
+        abandoned: &CancellationToken::new(),
+    };
+    build(&exec, there.path(), order).await.unwrap();
+    assert_eq!(*heard.lock().unwrap(), ["one"]);
 }
 
 #[tokio::test]
 async fn a_build_runs_in_the_workers_directory() {
     let there = directory(&["source"]);
     let exec = settings("exec", json!({ "build": ["cp", "source", "made"] }));
-    let built = build(&exec, there.path(), Path::new("/nowhere"), MINUTE).await;
+    let abandoned = CancellationToken::new();
+    let built = build_in(
+        &exec,
+        there.path(),
+        Path::new("/nowhere"),
+        MINUTE,
+        &abandoned,
+    )
+    .await;
     assert_eq!(built.unwrap(), Built::Fresh);
     assert!(there.path().join("made").exists());
 }
@@ -205,7 +348,7 @@ async fn a_failed_build_says_whose_how_and_why() {
         "build worker 'api.users' with `sh -c echo one; echo two >&2; exit 3`: exit code 3\n    one\n    two"
     );
     let error = sh("kill -9 $$", MINUTE).await.unwrap_err();
-    assert!(error.to_string().ends_with("killed by signal 9"), "{error}");
+    assert!(error.to_string().contains(": signal 9 (KILL"), "{error}");
 }
 
 #[tokio::test]
@@ -249,13 +392,9 @@ async fn a_build_past_its_deadline_is_killed_with_its_children() {
     let there = directory(&[]);
     let script = format!("{FORKS} wait)");
     let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
-    let error = build(
-        &exec,
-        there.path(),
-        Path::new("/nowhere"),
-        Duration::from_secs(2),
-    )
-    .await;
+    let (nowhere, abandoned) = (Path::new("/nowhere"), CancellationToken::new());
+    let limit = Duration::from_secs(2);
+    let error = build_in(&exec, there.path(), nowhere, limit, &abandoned).await;
     let error = error.unwrap_err().to_string();
     assert!(
         error.ends_with("still running after 2 s, killed"),
@@ -265,16 +404,23 @@ async fn a_build_past_its_deadline_is_killed_with_its_children() {
 }
 
 #[tokio::test]
-async fn a_build_that_is_dropped_is_killed_with_its_children() {
+async fn a_build_that_is_given_up_is_killed_with_its_children() {
     let there = directory(&[]);
     let ids = there.path().join("ids");
     let script = format!("{FORKS} wait)");
     let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
     let started = || fs::read_to_string(&ids).is_ok_and(|ids| ids.lines().count() == 2);
-    tokio::select! {
-        built = build(&exec, there.path(), Path::new("/nowhere"), MINUTE) => panic!("{built:?}"),
-        () = eventually(started) => {}
-    }
+    let (nowhere, abandoned) = (Path::new("/nowhere"), CancellationToken::new());
+    let build = build_in(&exec, there.path(), nowhere, MINUTE, &abandoned);
+    let give_up = async {
+        eventually(started).await;
+        abandoned.cancel();
+    };
+    let (built, ()) = tokio::join!(build, give_up);
+    assert!(matches!(
+        built.unwrap_err().failure,
+        BuildFailure::Abandoned
+    ));
     eventually(|| all_gone(&ids)).await;
 }
 
@@ -283,9 +429,9 @@ async fn a_build_ends_though_it_left_something_running() {
     let there = directory(&[]);
     let script = format!("{FORKS} true)");
     let exec = settings("exec", json!({ "build": ["sh", "-c", script] }));
-    build(&exec, there.path(), Path::new("/nowhere"), MINUTE)
-        .await
-        .unwrap();
+    let (nowhere, abandoned) = (Path::new("/nowhere"), CancellationToken::new());
+    let built = build_in(&exec, there.path(), nowhere, MINUTE, &abandoned);
+    built.await.unwrap();
     eventually(|| all_gone(&there.path().join("ids"))).await;
 }
 
@@ -300,7 +446,8 @@ async fn cargo_puts_a_program_of_any_name_into_bin_and_leaves_it_alone_when_noth
         "[package]\nname = \"another-name\"\nedition = \"2024\"\n[workspace]\n",
     )
     .unwrap();
-    let builds = || build(&rust, there.path(), target.path(), MINUTE);
+    let abandoned = CancellationToken::new();
+    let builds = || build_in(&rust, there.path(), target.path(), MINUTE, &abandoned);
     assert_eq!(builds().await.unwrap(), Built::Fresh);
     assert_eq!(builds().await.unwrap(), Built::UpToDate);
     assert!(!there.path().join("bin/.users.new").exists());

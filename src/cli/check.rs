@@ -163,8 +163,7 @@ fn pair(
 /// What it runs.
 fn command(found: &Found, worker: &WorkerSettings, mode: Mode) -> Result<Vec<String>, Reason> {
     // Before the first build of a worker in development there may be nothing to run yet.
-    let built_later =
-        mode == Mode::Development && builder::build_command(worker, &found.directory).is_some();
+    let built_later = mode == Mode::Development && builder::needs_build(worker, &found.directory);
     match builder::run_command(worker, &found.directory, mode) {
         Ok(command) => Ok(command),
         Err(_) if built_later => {

@@ -23,6 +23,7 @@ impl Dev {
             port: self.port,
             kind: common.kind(),
             mode,
+            quiet: common.quiet,
         })
         .await?;
         Ok(0)

@@ -102,7 +102,13 @@ impl Package {
         match worker.kind {
             WorkerType::Python => depends.push("python3".to_owned()),
             WorkerType::Node => depends.push("nodejs".to_owned()),
-            WorkerType::Rust | WorkerType::Go | WorkerType::Exec | WorkerType::Static => {}
+            // No package of Debian has Bun or Deno.
+            WorkerType::Rust
+            | WorkerType::Go
+            | WorkerType::Bun
+            | WorkerType::Deno
+            | WorkerType::Exec
+            | WorkerType::Static => {}
         }
         let architecture = if tree.programs.is_empty() {
             "all".to_owned()

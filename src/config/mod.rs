@@ -75,6 +75,8 @@ pub struct Settings {
     pub poll: Option<Duration>,
     /// Development: how long a page may wait for what is on its way; zero: it does not.
     pub hold: Duration,
+    /// Development: what one build may use.
+    pub build: BuildLimits,
     /// Limits of all workers unless overridden.
     pub default: Limits,
     /// What overrides them on a route: only the keys that are set.
@@ -83,6 +85,15 @@ pub struct Settings {
     pub max: Caps,
     /// Above which exposure `check` fails.
     pub max_exposure: Exposure,
+}
+
+/// What one build may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildLimits {
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Most memory; `None`: three quarters of the machine's.
+    pub memory_max: Option<ByteSize>,
 }
 
 /// Upper bounds for what a worker.yaml may ask for; `None`: any.
@@ -173,6 +184,10 @@ pub enum WorkerType {
     Node,
     /// A Python program.
     Python,
+    /// A program for Bun.
+    Bun,
+    /// A program for Deno.
+    Deno,
     /// Any program: `bin/NAME` or `command`.
     Exec,
     /// No program: the files in `public/`.

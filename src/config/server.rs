@@ -13,7 +13,7 @@ use super::patch::TIMEOUT;
 use super::problem::{Place, Problem, Problems};
 use super::section::{Item, Section};
 use super::source::{self, Owner};
-use super::{Caps, Exposure, Limits, LimitsPatch, Settings};
+use super::{BuildLimits, Caps, Exposure, Limits, LimitsPatch, Settings};
 use crate::limits::ByteSize;
 use crate::route::{Front, RoutePath};
 use directories::directories;
@@ -34,6 +34,10 @@ const LONGEST_DEBOUNCE: u64 = 60_000;
 const SHORTEST_POLL: u64 = 50;
 /// Longest time in seconds for which a page can wait for what is on its way.
 const LONGEST_HOLD: u64 = 600;
+/// Longest time in seconds that a build can be given: a day.
+const LONGEST_BUILD: u64 = 86_400;
+/// What a build can be limited to: with less no compiler begins.
+const BUILD_MEMORY: RangeInclusive<ByteSize> = ByteSize(16 << 20)..=ByteSize(1 << 44);
 
 impl Settings {
     /// Reads `file`.
@@ -67,6 +71,9 @@ impl Settings {
         let mut dev = root.section("dev");
         let hold = dev.seconds("hold_seconds", 0..=LONGEST_HOLD);
         settings.hold = hold.unwrap_or(settings.hold);
+        let timeout = dev.seconds("build_timeout_seconds", 1..=LONGEST_BUILD);
+        settings.build.timeout = timeout.unwrap_or(settings.build.timeout);
+        settings.build.memory_max = dev.size("build_memory_max", BUILD_MEMORY);
         dev.finish(|_| None);
         settings.read_pages(root.section("pages"), directories, &project);
         settings.read_security(root.section("security"));
@@ -81,6 +88,8 @@ impl Settings {
                 ("file_watcher", "debounce_ms"),
                 ("file_watcher", "poll_ms"),
                 ("dev", "hold_seconds"),
+                ("dev", "build_timeout_seconds"),
+                ("dev", "build_memory_max"),
                 ("security", "max_exposure"),
             ];
             let (section, _) = parts.into_iter().find(|(_, part)| *part == key)?;
@@ -139,6 +148,10 @@ impl Settings {
             debounce: Duration::from_millis(50),
             poll: None,
             hold: Duration::from_secs(30),
+            build: BuildLimits {
+                timeout: Duration::from_secs(30 * 60),
+                memory_max: None,
+            },
             default: Limits::default(),
             paths: BTreeMap::new(),
             max: Caps::default(),

@@ -18,11 +18,13 @@ use command::{build, command};
 use explain::explain;
 
 /// The types as a file spells them.
-pub(super) const TYPES: [(&str, WorkerType); 6] = [
+pub(super) const TYPES: [(&str, WorkerType); 8] = [
     ("rust", WorkerType::Rust),
     ("go", WorkerType::Go),
     ("node", WorkerType::Node),
     ("python", WorkerType::Python),
+    ("bun", WorkerType::Bun),
+    ("deno", WorkerType::Deno),
     ("exec", WorkerType::Exec),
     ("static", WorkerType::Static),
 ];

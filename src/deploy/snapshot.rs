@@ -137,7 +137,11 @@ impl Store {
         let nested: Vec<PathBuf> = inside.map(Path::to_owned).collect();
         let top = match kind {
             WorkerType::Rust | WorkerType::Go | WorkerType::Exec => NOT_THE_PROGRAMS_NOR_SOURCE,
-            WorkerType::Node | WorkerType::Python | WorkerType::Static => NOT_THE_PROGRAMS,
+            WorkerType::Node
+            | WorkerType::Python
+            | WorkerType::Bun
+            | WorkerType::Deno
+            | WorkerType::Static => NOT_THE_PROGRAMS,
         };
         let omit = Omit {
             top,

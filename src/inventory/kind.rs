@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use crate::config::WorkerType;
 
 /// Files that only a program of its own has: a directory with one is a worker.
-const PROJECT: [&str; 6] = [
+const PROJECT: [&str; 9] = [
     "Cargo.toml",
+    "bunfig.toml",
+    "deno.json",
+    "deno.jsonc",
     "go.mod",
     "main.go",
     "package.json",
@@ -118,8 +121,19 @@ impl Listing {
                 ),
             ),
         ];
+        // Bun and Deno read package.json as well, and a file of their own only where they are meant.
+        let of_their_own = [
+            (WorkerType::Bun, self.sign(&None, &["bunfig.toml"], &[])),
+            (
+                WorkerType::Deno,
+                self.sign(&None, &["deno.json", "deno.jsonc"], &[]),
+            ),
+        ];
+        let is_own = of_their_own.iter().any(|(_, sign)| sign.is_some());
         let found: Vec<(WorkerType, String)> = signs
             .into_iter()
+            .filter(|(kind, _)| !(is_own && *kind == WorkerType::Node))
+            .chain(of_their_own)
             .filter_map(|(kind, sign)| Some((kind, sign?)))
             .collect();
         match found.as_slice() {

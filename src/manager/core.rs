@@ -11,10 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Progress;
 use super::link::{LinkEvent, Outbox, Questions};
-use super::perform::{Launch, Performer, Stop, Tasks};
+use super::perform::{Build, Launch, Performer, Stop, Tasks};
+use super::report::answering;
 use super::wishes::{Caller, Looking, Wanted};
+use super::{BuildWatch, Progress};
 use crate::config::Settings;
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
@@ -206,7 +207,14 @@ impl Core {
             Action::Build(instance, spec) => {
                 let abandoned = CancellationToken::new();
                 self.builds.insert(instance.clone(), abandoned.clone());
-                performer.build(tasks, instance, spec, abandoned);
+                let build = Build {
+                    instance,
+                    spec,
+                    limits: self.settings.build,
+                    abandoned,
+                    watch: BuildWatch(self.progress.clone()),
+                };
+                performer.build(tasks, build);
             }
             Action::Abandon(instance) => {
                 if let Some(build) = self.builds.remove(&instance) {
@@ -370,9 +378,11 @@ impl Core {
             "failed" => worker.generations.is_empty() || worker.last_failure.is_some(),
             _ => true,
         };
-        if self.fleet.view().iter().all(is_tried) {
-            self.progress
-                .send_modify(|progress| progress.settled = true);
+        let view = self.fleet.view();
+        if view.iter().all(is_tried) {
+            self.progress.send_modify(|progress| {
+                (progress.settled, progress.routes) = (true, answering(&view));
+            });
             let grace = self.settings.shutdown_grace;
             for stranger in std::mem::take(&mut self.strangers) {
                 let stop = Stop {

@@ -13,6 +13,7 @@ mod perform;
 mod report;
 mod wishes;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Mode, Settings, project_directory};
 use crate::deploy::snapshot::{SnapshotError, Store};
+use crate::names::{Instance, WorkerName};
 use crate::plan::{Event, Fleet};
 use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 use crate::watcher::Watched;
@@ -114,6 +116,48 @@ pub struct Progress {
     pub grace: Duration,
     /// Development: which files are to be watched, as of the last look at them.
     pub watched: Option<Watched>,
+    /// The workers that answer, and where.
+    pub routes: BTreeMap<WorkerName, String>,
+    /// Development: the builds under way.
+    pub builds: BTreeMap<Instance, Building>,
+}
+
+/// How far a build is.
+#[derive(Clone, Debug)]
+pub struct Building {
+    /// When it began.
+    pub since: tokio::time::Instant,
+    /// What it wrote last.
+    pub line: String,
+}
+
+/// Where a build tells how far it is.
+#[derive(Clone)]
+struct BuildWatch(watch::Sender<Progress>);
+
+impl BuildWatch {
+    fn begin(&self, instance: &Instance) {
+        let building = Building {
+            since: tokio::time::Instant::now(),
+            line: String::new(),
+        };
+        self.0.send_modify(|progress| {
+            progress.builds.insert(instance.clone(), building);
+        });
+    }
+
+    fn hear(&self, instance: &Instance, line: &str) {
+        self.0.send_modify(|progress| {
+            if let Some(building) = progress.builds.get_mut(instance) {
+                line.clone_into(&mut building.line);
+            }
+        });
+    }
+
+    fn forget(&self, instance: &Instance) {
+        self.0
+            .send_if_modified(|progress| progress.builds.remove(instance).is_some());
+    }
 }
 
 /// What makes a manager look at the disk, beside those who ask over the bus.
@@ -181,6 +225,7 @@ pub async fn run(
         state_directory,
         journal: options.journal,
         mode: options.mode,
+        runtime_directory: options.runtime_directory.clone(),
         server,
         kind: options.kind,
         file: options.settings.file.clone(),
@@ -206,6 +251,9 @@ pub async fn run(
         options.runtime_directory,
         progress,
     );
+    if options.mode == Mode::Development {
+        core.performer.stop_builds().await;
+    }
     core.begin(found, strangers);
     loop {
         core.look_if_idle();
@@ -242,6 +290,9 @@ pub async fn run(
         }
     }
     link.abort();
+    if options.mode == Mode::Development {
+        core.performer.stop_builds().await;
+    }
     Ok(())
 }
 

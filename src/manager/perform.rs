@@ -9,20 +9,19 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::BuildWatch;
 use super::journal::Journal;
 use super::look::{self, Record};
 use super::pair;
 use crate::ansi;
-use crate::builder::{self, BuildFailure};
-use crate::config::{Mode, WorkerType};
+use crate::builder::{self, BuildFailure, Purpose, Runner, UnitRunner};
+use crate::config::{BuildLimits, Mode, WorkerType};
 use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
 use crate::systemd::{Kind, Systemd};
 
-/// Longest time one build may take.
-const BUILD: Duration = Duration::from_secs(30 * 60);
 /// Accepted snapshots that are kept, what runs included: there are two to go back to.
 const KEEP: usize = 3;
 
@@ -35,6 +34,8 @@ pub(super) struct Performer {
     pub(super) state_directory: Option<PathBuf>,
     pub(super) journal: Journal,
     pub(super) mode: Mode,
+    /// Where sockets are, and what is there for a moment.
+    pub(super) runtime_directory: PathBuf,
     /// Names this run of the manager.
     pub(super) server: String,
     /// Which systemd.
@@ -47,6 +48,17 @@ pub(super) struct Performer {
     pub(super) group: Option<String>,
     /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
     pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A generation that is to be built.
+pub(super) struct Build {
+    pub(super) instance: Instance,
+    pub(super) spec: Spec,
+    pub(super) limits: BuildLimits,
+    /// Cancelled when nobody wants it any more: then all of its processes are killed.
+    pub(super) abandoned: CancellationToken,
+    /// Where it is told how far it is.
+    pub(super) watch: BuildWatch,
 }
 
 /// A generation that is to be started.
@@ -78,34 +90,65 @@ pub(super) struct Stop {
 pub(super) type Tasks = JoinSet<Event>;
 
 impl Performer {
-    /// Builds a worker, until `abandoned`: then all of its processes are killed. One build of a worker at a time, so that two never write to
-    /// the same file.
-    pub(super) fn build(
-        self: &Arc<Self>,
-        tasks: &mut Tasks,
-        instance: Instance,
-        spec: Spec,
-        abandoned: CancellationToken,
-    ) {
+    /// Builds a worker. One build of a worker at a time, so that two never write to the same file.
+    pub(super) fn build(self: &Arc<Self>, tasks: &mut Tasks, build: Build) {
         let this = Arc::clone(self);
-        let target = self.project.join("target").join("workers");
         tasks.spawn(async move {
-            let build = async {
-                let _turn = this.turn(&instance.worker).await;
-                builder::build(&spec.settings, &spec.directory, &target, BUILD).await
-            };
-            let Some(result) = abandoned.run_until_cancelled(build).await else {
-                return Event::Built(instance, Err(Reason::Superseded));
-            };
-            let result = result.map(drop).map_err(|error| match &error.failure {
-                BuildFailure::Unavailable(unavailable) => Reason::Unusable(unavailable.to_string()),
-                failure => {
-                    let output = error.output.lines().map(ansi::keep_colours).collect();
-                    Reason::Build(format!("`{}`: {failure}", error.command), output)
-                }
-            });
+            let result = this.run_build(&build).await;
+            let Build {
+                instance, watch, ..
+            } = build;
+            watch.forget(&instance);
             Event::Built(instance, result)
         });
+    }
+
+    async fn run_build(&self, build: &Build) -> Result<(), Reason> {
+        let Build {
+            instance,
+            spec,
+            limits,
+            abandoned,
+            watch,
+        } = build;
+        let Some(_turn) = abandoned
+            .run_until_cancelled(self.turn(&instance.worker))
+            .await
+        else {
+            return Err(Reason::Superseded);
+        };
+        watch.begin(instance);
+        let target = builder::shared_target(&self.project);
+        let listener = |line: &str| watch.hear(instance, &ansi::strip(line));
+        let order = builder::Order {
+            shared_target: &target,
+            deadline: limits.timeout,
+            purpose: Purpose::Development,
+            runner: Runner::Unit(UnitRunner {
+                systemd: &self.systemd,
+                instance,
+                memory_max: limits.memory_max,
+                directory: &self.runtime_directory,
+            }),
+            listener: &listener,
+            abandoned,
+        };
+        let built = builder::build(&spec.settings, &spec.directory, order).await;
+        built.map(drop).map_err(|error| match &error.failure {
+            BuildFailure::Abandoned => Reason::Superseded,
+            BuildFailure::Unavailable(unavailable) => Reason::Unusable(unavailable.to_string()),
+            failure => {
+                let output = error.output.lines().map(ansi::keep_colours).collect();
+                Reason::Build(format!("`{}`: {failure}", error.command), output)
+            }
+        })
+    }
+
+    /// Kills the builds that are under way, those of a manager that is gone too.
+    pub(super) async fn stop_builds(&self) {
+        if let Err(error) = self.systemd.stop_builds().await {
+            tracing::warn!("{}; going on without", chain(&error));
+        }
     }
 
     pub(super) fn launch(self: &Arc<Self>, tasks: &mut Tasks, launch: Launch) {

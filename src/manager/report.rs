@@ -11,7 +11,7 @@ use super::core::Core;
 use crate::ansi;
 use crate::messages;
 use crate::names::{Instance, WorkerName};
-use crate::plan::{Kind, Note, Outcome, Severity};
+use crate::plan::{Kind, Note, Outcome, Severity, WorkerView};
 use crate::systemd::Usage;
 use crate::wire::Count;
 
@@ -91,9 +91,10 @@ impl Core {
                 reason.unwrap_or_default()
             );
         }
+        let routes = answering(&view);
         self.progress.send_if_modified(|progress| {
-            let changed = progress.summary != summary;
-            progress.summary = summary;
+            let changed = progress.summary != summary || progress.routes != routes;
+            (progress.summary, progress.routes) = (summary, routes);
             changed
         });
     }
@@ -214,6 +215,15 @@ fn log(note: &Note) {
         Severity::Warning => log!(warn),
         Severity::Error => log!(error),
     }
+}
+
+/// The workers that answer, and where.
+pub(super) fn answering(view: &[WorkerView]) -> BTreeMap<WorkerName, String> {
+    let answer = |worker: &&WorkerView| matches!(worker.state, "serving" | "sleeping" | "files");
+    view.iter()
+        .filter(answer)
+        .map(|worker| (worker.name.clone(), worker.route.clone()))
+        .collect()
 }
 
 /// The proxy could not have what server.yaml says of its side towards clients. It is told as a worker's failure is.

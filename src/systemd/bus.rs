@@ -18,14 +18,14 @@ use zbus::{
 };
 
 use super::signals::{Jobs, UnitChange, follow, lock, number, text, update};
-use super::state::{RawService, ServiceState};
+use super::state::{Ending, RawService, ServiceState};
 use super::units::{Properties, RECORD, UNPROVEN, UnitPair};
 use crate::names::{Instance, UnitKind};
 
 /// Longest wait for the answer to one method call.
 const CALL: Duration = Duration::from_secs(25);
 /// Longest wait for a job that starts something.
-const START: Duration = Duration::from_secs(60);
+pub(super) const START: Duration = Duration::from_secs(60);
 /// What a stop may take beyond the unit's own `TimeoutStopSec=`.
 const STOP_EXTRA: Duration = Duration::from_secs(30);
 /// Signals that may wait for the manager's loop.
@@ -36,7 +36,7 @@ const ROOT: &str = "/org/freedesktop/systemd1";
 
 /// The properties of one unit on the bus, as `StartTransientUnit` takes auxiliary units.
 type AuxiliaryUnit<'a> = (String, Properties);
-type ListedUnit = (
+pub(super) type ListedUnit = (
     String,
     String,
     String,
@@ -155,7 +155,7 @@ pub struct Usage {
 /// A connection to a systemd: the machine's, a user's, or a private one.
 pub struct Systemd {
     connection: Connection,
-    manager: ManagerProxy<'static>,
+    pub(super) manager: ManagerProxy<'static>,
     jobs: Arc<Mutex<Jobs>>,
     signals: AbortHandle,
 }
@@ -286,16 +286,7 @@ impl Systemd {
     /// # Errors
     /// When systemd can not be reached.
     pub async fn loaded(&self) -> Result<Vec<Loaded>, BusError> {
-        let pattern = "tqserver-*@*";
-        let listed = self
-            .manager
-            .list_units_by_patterns(&[], &[pattern])
-            .await
-            .map_err(|source| BusError::Call {
-                call: "list units",
-                unit: pattern.to_owned(),
-                source: Box::new(source),
-            })?;
+        let listed = self.listed("tqserver-*@*").await?;
         let states: HashMap<&str, &str> = listed
             .iter()
             .map(|unit| (unit.0.as_str(), unit.3.as_str()))
@@ -332,6 +323,23 @@ impl Systemd {
             });
         }
         Ok(loaded)
+    }
+
+    pub(super) async fn listed(&self, pattern: &str) -> Result<Vec<ListedUnit>, BusError> {
+        let listed = self.manager.list_units_by_patterns(&[], &[pattern]).await;
+        listed.map_err(|source| BusError::Call {
+            call: "list units",
+            unit: pattern.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// How the process of a unit ended that is still loaded, if it did not end well.
+    pub(super) async fn ending_of(&self, unit: &str) -> Option<Ending> {
+        let path = self.manager.get_unit(unit).await.ok()?;
+        let mut raw = RawService::default();
+        update(&mut raw, &self.properties(&path).await.ok()?);
+        raw.state().failure
     }
 
     /// What a generation uses now; all zero when it is not loaded.
@@ -378,7 +386,7 @@ impl Systemd {
         Ok(all)
     }
 
-    async fn job(
+    pub(super) async fn job(
         &self,
         call: &'static str,
         unit: &str,
@@ -523,6 +531,6 @@ where
     proxy.get_property(name).await
 }
 
-fn is_gone(error: &zbus::Error) -> bool {
+pub(super) fn is_gone(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
 }

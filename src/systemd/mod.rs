@@ -1,6 +1,7 @@
 //! The one door to systemd: its bus, its units, its notifications, and a private one where none was booted.
 
 mod authority;
+mod build;
 mod bus;
 mod cgroup;
 mod choice;
@@ -15,6 +16,7 @@ mod state;
 mod units;
 
 pub use authority::authorise;
+pub use build::BuildUnit;
 pub use bus::{BusError, Loaded, Systemd, Usage, is_going_down, own_job, stop_unit, unit_state};
 pub use cgroup::filters_addresses;
 pub use choice::Kind;

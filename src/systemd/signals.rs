@@ -52,7 +52,7 @@ pub(super) async fn follow(
                 let body = message.body();
                 if let Ok((_, job, unit, result)) =
                     body.deserialize::<(u32, ObjectPath<'_>, &str, &str)>()
-                    && Instance::from_unit(unit).is_some()
+                    && (Instance::from_unit(unit).is_some() || Instance::from_build_unit(unit).is_some())
                 {
                     job_ended(&jobs, job.into(), result);
                 }

@@ -225,3 +225,51 @@ fn a_gitignore_above_the_workers_is_followed_too() {
     house.write("workers/a/main.py");
     assert!(house.comes().first >= before);
 }
+
+#[test]
+fn the_lines_by_which_files_grow_are_followed_to_their_end() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let append = |name: &str, text: &str| {
+        let mut file = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path(name))
+            .unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    append("a.log", "before\n");
+    append("other", "of no interest\n");
+    let mut tails = super::Tails::follow(directory.path().to_owned()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let mut comes = |name: &str, text: &str| {
+        let next = async { tokio::time::timeout(LONG, tails.next()).await };
+        let line = runtime.block_on(next).expect("a line").expect("a line");
+        assert_eq!(
+            (
+                &*line.file.to_string_lossy(),
+                &*String::from_utf8_lossy(&line.bytes)
+            ),
+            (name, text)
+        );
+    };
+    append("a.log", "one\ntw");
+    comes("a.log", "one");
+    append("b.log", "of b\n");
+    comes("b.log", "of b");
+    append("a.log", "o\n\n");
+    comes("a.log", "two");
+    comes("a.log", "");
+    // It is emptied, and goes with a line that has no end.
+    fs::write(path("a.log"), "").unwrap();
+    append("b.log", "b\n");
+    comes("b.log", "b");
+    append("a.log", "anew\n");
+    comes("a.log", "anew");
+    append("b.log", "last");
+    fs::remove_file(path("b.log")).unwrap();
+    comes("b.log", "last");
+}

@@ -23,3 +23,4 @@ mod sandbox;
 mod save;
 mod shipped;
 mod survival;
+mod terminal;

@@ -9,9 +9,14 @@ use crate::house::{HEAD, House, count, until};
 
 /// A house in which files are watched, and not only when somebody asks.
 fn house() -> House {
+    house_with("")
+}
+
+/// The same with more in its server.yaml.
+fn house_with(more: &str) -> House {
     let head = HEAD.replace("60000", "20");
     House::new().server_yaml(&format!(
-        "{head}workers:\n    shutdown_grace_period_ms: 5000\n"
+        "{head}workers:\n    shutdown_grace_period_ms: 5000\n{more}"
     ))
 }
 
@@ -165,6 +170,30 @@ fn a_save_ends_the_build_that_is_under_way_with_all_its_processes() {
         let pid = pid.parse().unwrap();
         until("the build's processes are gone", || !is_alive(pid));
     }
+    one_serves(&house);
+}
+
+#[test]
+fn a_build_is_a_unit_of_its_own_with_limits() {
+    let house = house_with("dev: {build_memory_max: 32MiB, build_timeout_seconds: 20}\n")
+        .worker("index", built("true", "one"))
+        .open();
+    let seen = house.path().join("cgroup");
+    let look = format!("cat /proc/self/cgroup >{}", seen.display());
+    house.replace("index", built(&look, "one"));
+    until("it is built", || {
+        fs::read_to_string(&seen).is_ok_and(|cgroup| cgroup.ends_with('\n'))
+    });
+    let cgroup = fs::read_to_string(seen).unwrap();
+    assert!(cgroup.contains("/tqserver-build@index:"), "{cgroup}");
+
+    // More than it may have: a line of 64 MiB is kept in memory.
+    let greedy = built("head -c 64M /dev/zero | tail -n 1 >/dev/null", "two");
+    house.replace("index", greedy);
+    house.server_says("failed: `sh make.sh`: ");
+    house.get("/").is("one");
+    house.replace("index", built("true", "three"));
+    becomes(&house, "/", "three");
     one_serves(&house);
 }
 
