@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, exit, refused};
-use crate::builder::{self, Built, Order, Purpose, Runner};
+use crate::builder::{self, BuildFailure, Built, Order, Purpose, Runner};
 use crate::config::{Mode, WorkerSettings, project_directory};
 use crate::dev::{Asked, Signals};
 use crate::inventory::{self, Found, Inventory, Status};
@@ -130,6 +130,7 @@ async fn one(common: &Common, found: &Found, worker: &WorkerSettings, order: Ord
         Ok(Built::Nothing) => say(common, &format!("{name}: nothing to build")),
         Ok(Built::UpToDate) => say(common, &format!("{name}: up to date")),
         Ok(Built::Fresh) => say(common, &format!("{name}: built in {took} ms")),
+        Err(error) if matches!(error.failure, BuildFailure::Abandoned) => return false,
         Err(error) => {
             let text = error.to_string();
             let colours = std::io::stderr().is_terminal();

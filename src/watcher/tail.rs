@@ -51,9 +51,11 @@ impl Tails {
     pub fn follow(directory: PathBuf) -> io::Result<Self> {
         let (ended, wake) = sync_channel(1);
         let waker = ended.clone();
-        // One that waits covers all that came after it.
-        let watch = notify::recommended_watcher(move |_| {
-            let _ = waker.try_send(());
+        let watch = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // We read them ourselves; and one that waits covers all that comes after it.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = waker.try_send(());
+            }
         });
         let watch = watch.and_then(|mut watch| {
             watch.watch(&directory, RecursiveMode::NonRecursive)?;

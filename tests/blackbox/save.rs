@@ -188,7 +188,7 @@ fn a_build_is_a_unit_of_its_own_with_limits() {
     assert!(cgroup.contains("/tqserver-build@index:"), "{cgroup}");
 
     // More than it may have: a line of 64 MiB is kept in memory.
-    let greedy = built("head -c 64M /dev/zero | tail -n 1 >/dev/null", "two");
+    let greedy = built("head -c 64M /dev/zero | tail -n 1 >/dev/null", "one");
     house.replace("index", greedy);
     house.server_says("failed: `sh make.sh`: ");
     house.get("/").is("one");

@@ -12,6 +12,11 @@ use crate::house::process::wait;
 use crate::house::worker::{Worker, behaves, says};
 use crate::house::{HEAD, House, LONG, lock, until};
 
+/// A terminal that neither becomes ours nor is inherited.
+const FLAGS: OpenptFlags = OpenptFlags::RDWR
+    .union(OpenptFlags::NOCTTY)
+    .union(OpenptFlags::CLOEXEC);
+
 /// A house that writes down what it says, and how often.
 fn house() -> House {
     let head = HEAD.replace("60000", "20");
@@ -32,7 +37,7 @@ struct Screen {
 
 impl Screen {
     fn of(command: &mut Command) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        let ours = openpt(FLAGS).expect("a terminal");
         grantpt(&ours).expect("a terminal of ours");
         unlockpt(&ours).expect("an open terminal");
         let name = ptsname(&ours, Vec::new()).expect("its name");
@@ -82,6 +87,14 @@ impl Screen {
             reader.join().expect("it reads");
         }
         lock(&self.shown.0).clone()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Of a test that failed; its systemd goes with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
