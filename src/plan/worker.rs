@@ -54,6 +54,18 @@ pub(super) struct Worker {
     pub(super) retry_after: Option<Duration>,
     /// Its directory is gone: what is left of it drains.
     pub(super) removed: bool,
+    pub(super) restless: Restless,
+}
+
+/// Development: whether the worker's own build command changes files that are watched, so that each build would begin the next one.
+#[derive(Debug, Default)]
+pub(super) struct Restless {
+    /// When its last build ended, however.
+    pub(super) ended: Option<Moment>,
+    /// How many builds in a row were begun by a change that came while the one before ran.
+    pub(super) in_a_row: u32,
+    /// What is built when a pause is over.
+    pub(super) waits: Option<(Moment, Spec)>,
 }
 
 impl Worker {
@@ -72,6 +84,7 @@ impl Worker {
             retry_at: None,
             retry_after: None,
             removed: false,
+            restless: Restless::default(),
         }
     }
 

@@ -198,6 +198,21 @@ fn a_build_is_a_unit_of_its_own_with_limits() {
 }
 
 #[test]
+fn a_build_that_changes_its_own_source_comes_to_rest_and_is_told_of() {
+    let house = house().worker("index", built("exit 0", "one")).open();
+    let script = "echo $$ >made.new\nmv made.new made\n";
+    house.replace("index", built(script, "one"));
+    house.server_says("seems to change files that are watched");
+    house.get("/").is("one");
+    // And whoever heeds what it says is rid of it.
+    let heeding =
+        built(script, "two").config("build: [sh, make.sh]\nwatch: {ignore: [made, made.new]}");
+    house.replace("index", heeding);
+    becomes(&house, "/", "two");
+    one_serves(&house);
+}
+
+#[test]
 fn a_build_that_fails_tells_what_the_compiler_said() {
     let house = house().worker("index", built("exit 0", "one")).open();
     let broken = "echo 'main.c:1: what is this?' >&2\nexit 2\n";

@@ -107,6 +107,9 @@ impl Fleet {
 
     pub(super) fn built(&mut self, instance: &Instance, result: Result<(), Reason>) {
         let now = self.now;
+        if let Some(worker) = self.workers.get_mut(&instance.worker) {
+            worker.restless.ended = Some(now);
+        }
         let Some(run) = self
             .run(instance)
             .filter(|run| run.stage == Stage::Building)

@@ -1,12 +1,20 @@
 //! Development: what was saved becomes what serves, and what was on its way before that is given up.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Fleet, Looked, News, instance};
 use crate::names::WorkerName;
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
-use crate::plan::{Action, Cause, Moment, Reason, Severity, Spec};
+use crate::plan::{Action, Cause, Kind, Moment, Reason, Severity, Spec};
+
+/// A change that comes so shortly after a build may be the build's own: events are gathered for a while.
+const AFTERMATH: Duration = Duration::from_secs(1);
+/// So many builds in a row may be begun by a change that came while the one before ran: somebody saves as he types.
+const IN_A_ROW: u32 = 5;
+/// Before each further one there is a pause.
+const PAUSE: Duration = Duration::from_secs(10);
 
 impl Fleet {
     /// Files were saved, the first of them at `at`; `looked` is what lies there now.
@@ -23,6 +31,7 @@ impl Fleet {
                         .workers
                         .get(&name)
                         .is_some_and(|worker| is_tried(worker, &found)) => {}
+                Some(Ok(spec)) if self.seems_restless(&name, &spec, at) => {}
                 Some(found) => self.want(&name, found, Vec::new(), false, Cause::Save),
                 None => self.remove(&name, Vec::new()),
             }
@@ -30,8 +39,64 @@ impl Fleet {
         self.saving = None;
     }
 
+    /// Whether `spec`, which was saved at `at`, seems to be one more that a build has made of its own source. Then it waits for a while: it
+    /// may be a person's after all.
+    fn seems_restless(&mut self, name: &WorkerName, spec: &Spec, at: Moment) -> bool {
+        if spec.settings.build.is_none() {
+            return false;
+        }
+        let now = self.now;
+        let worker = self.worker(name);
+        let builds = worker.runs.values().any(|run| run.stage == Stage::Building);
+        let restless = &mut worker.restless;
+        if !builds && restless.ended.is_none_or(|ended| at > ended + AFTERMATH) {
+            (restless.in_a_row, restless.waits) = (0, None);
+            return false;
+        }
+        restless.in_a_row += 1;
+        if restless.in_a_row <= IN_A_ROW {
+            return false;
+        }
+        let until = restless.waits.as_ref().map_or(now + PAUSE, |(at, _)| *at);
+        restless.waits = Some((until, spec.clone()));
+        if restless.in_a_row == IN_A_ROW + 1 {
+            let instance = instance(name, worker.newest);
+            let text = format!(
+                "the build of '{name}' seems to change files that are watched: it was begun {IN_A_ROW} times in a row by a change that came \
+                 while it ran; name what it makes in config/worker.yaml, as in `watch: {{ignore: [dist/]}}`. Until then there are {} s \
+                 between two builds",
+                PAUSE.as_secs()
+            );
+            self.note(
+                &instance,
+                Severity::Warning,
+                Kind::Progress,
+                Vec::new(),
+                text,
+            );
+        }
+        true
+    }
+
+    /// Builds what has waited for long enough.
+    pub(super) fn end_pauses(&mut self) {
+        let now = self.now;
+        let due = self.workers.values_mut().filter_map(|worker| {
+            let (_, spec) = worker.restless.waits.take_if(|(at, _)| *at <= now)?;
+            Some((worker.name.clone(), spec))
+        });
+        for (name, spec) in due.collect::<Vec<_>>() {
+            if !self.ending && !self.worker(&name).removed {
+                self.saving = Some(now);
+                self.want(&name, Ok(spec), Vec::new(), false, Cause::Save);
+                self.saving = None;
+            }
+        }
+    }
+
     /// Gives up what is on its way to serving, and hands over the reloads that wait for it.
     pub(super) fn supersede(&mut self, name: &WorkerName) -> Vec<u64> {
+        let now = self.now;
         let worker = self.worker(name);
         let Some(generation) = worker.candidate() else {
             return Vec::new();
@@ -43,6 +108,7 @@ impl Fleet {
         let instance = instance(name, generation);
         match run.stage {
             Stage::Building => {
+                worker.restless.ended = Some(now);
                 worker.runs.remove(&generation);
                 self.actions.push(Action::Abandon(instance));
             }

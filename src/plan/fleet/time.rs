@@ -20,10 +20,12 @@ impl Fleet {
             .flat_map(|worker| worker.runs.values())
             .filter_map(|run| run.due(&self.policy, self.linked));
         let retries = workers().filter_map(|worker| worker.retry_at);
+        let pauses = workers().filter_map(|worker| Some(worker.restless.waits.as_ref()?.0));
         let held_up = workers().filter_map(|worker| worker.held_up());
         let switches = self.switches.iter().map(|switch| switch.since);
         let patience = held_up.chain(switches).map(|since| since + PROXY_PATIENCE);
         runs.chain(retries)
+            .chain(pauses)
             .chain(patience)
             .chain(self.opening)
             .min()
@@ -48,6 +50,7 @@ impl Fleet {
             }
         }
         self.retry();
+        self.end_pauses();
         self.give_up_on_the_proxy();
     }
 
