@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::Stdio;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -116,6 +117,9 @@ impl Output {
 }
 
 fn journalctl(user: bool) -> Command {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let mut command = Command::new("journalctl");
     if user {
         command.arg("--user");
@@ -123,10 +127,16 @@ fn journalctl(user: bool) -> Command {
     command
         .args([
             "--follow",
-            "--lines=0",
+            "--no-tail",
             "--output=json",
             "_TRANSPORT=stdout",
         ])
+        // It takes a while to start, and the first workers do not wait for it.
+        .arg(format!(
+            "--since=@{}.{:06}",
+            now.as_secs(),
+            now.subsec_micros()
+        ))
         .arg("--output-fields=MESSAGE,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
