@@ -120,6 +120,10 @@ impl World {
                     self.begun.insert(instance.clone()),
                     "{instance} launched twice"
                 );
+                assert!(
+                    !self.abandoned.contains(instance),
+                    "{instance} was given up, and comes back"
+                );
                 let of_worker = |known: &&Instance| known.worker == instance.worker;
                 let newest = self.units.keys().chain(&self.begun).filter(of_worker).max();
                 assert_eq!(newest, Some(instance), "numbers only grow");
