@@ -35,7 +35,7 @@ pub(crate) static KINDS: [Kind; 4] = [
         name: "go",
         tool: "go",
         source: ("main.go", GO),
-        others: &[("go.mod", "module go\n\ngo 1.19\n")],
+        others: &[("go.mod", "module hello\n\ngo 1.19\n")],
         is_built: true,
     },
     Kind {

@@ -56,11 +56,9 @@ fn main() {
     }
     if !kinds.is_empty() {
         let house = House::open(|house| kinds.iter().for_each(|kind| house.put(kind)));
-        let rows = kinds
-            .iter()
-            .map(|kind| rounds(&house, kind))
-            .collect::<Vec<Row>>();
-        table::saves(&rows);
+        table::head(SAVES);
+        kinds.iter().for_each(|kind| rounds(&house, kind).print());
+        table::foot();
     }
     if is_wanted("load") {
         match KINDS.iter().find(|kind| kind.is_installed()) {

@@ -35,7 +35,7 @@ impl<'a> Row<'a> {
             .collect()
     }
 
-    fn print(&self) {
+    pub(crate) fn print(&self) {
         let all = |times: &[Duration]| times.iter().copied().map(millis).collect::<Vec<f64>>();
         let (live, build, start) = (all(&self.live), all(&self.build), all(&self.start));
         let built = |figure: f64| match self.kind.is_built {
@@ -63,13 +63,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The table of saves.
-pub(crate) fn saves(rows: &[Row<'_>]) {
-    let saves = rows
-        .iter()
-        .map(|row| row.live.len())
-        .max()
-        .unwrap_or_default();
+/// What stands above the rows.
+pub(crate) fn head(saves: usize) {
     println!("\nfrom a save to the first answer of the new code, {saves} saves of each");
     println!(
         "{:<8} {:>8} {:>8} {:>12} {:>12} {:>14}   {:<24} {:>8}",
@@ -82,7 +77,10 @@ pub(crate) fn saves(rows: &[Row<'_>]) {
         "target (median)",
         "original"
     );
-    rows.iter().for_each(Row::print);
+}
+
+/// What stands below them.
+pub(crate) fn foot() {
     println!(
         "original: the Go server's way, computed: 500 ms debounce + 50 ms (polling every 100 ms) + build alone + start alone"
     );
