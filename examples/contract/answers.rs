@@ -47,7 +47,7 @@ static ALLOCATED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 /// | `/abort` | the first bytes of 1000, then the connection breaks |
 /// | `/slow?ms=N` | `slow`, after N ms |
 /// | `/fork` | starts `sleep 1000`, and answers its process id |
-/// | any other | what it `says` |
+/// | any other | what it `says`, or its `page` |
 pub(crate) async fn answer(
     worker: Arc<Worker>,
     request: Request<Incoming>,
@@ -73,7 +73,10 @@ pub(crate) async fn answer(
         "fork" => fork(),
         _ => {
             tokio::time::sleep(worker.behaviour.delay).await;
-            text(says(&worker))
+            match &worker.behaviour.page {
+                Some(page) => typed("text/html; charset=utf-8", page.clone()),
+                None => text(says(&worker)),
+            }
         }
     };
     if let Some(status) = worker.behaviour.status {

@@ -11,6 +11,8 @@ use rustix::process::{Signal, getpid, kill_process};
 pub(crate) struct Behaviour {
     /// `says TEXT`: the body of each plain answer; default: its WORKER_NAME.
     pub(crate) says: Option<String>,
+    /// `page FILE`: the body of each plain answer is what this file held at the start, as a page for browsers.
+    pub(crate) page: Option<String>,
     /// `delay_ms N`: time before each plain answer.
     pub(crate) delay: Duration,
     /// `status N`: the status of every answer.
@@ -56,6 +58,7 @@ impl Behaviour {
         let millis = || value.parse().ok().map(Duration::from_millis);
         match key {
             "says" => self.says = Some(value.to_owned()),
+            "page" => self.page = Some(fs::read_to_string(value).ok()?),
             "delay_ms" => self.delay = millis()?,
             "status" => self.status = Some(value.parse().ok()?),
             "never_ready" => self.never_ready = true,

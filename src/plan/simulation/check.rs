@@ -120,6 +120,10 @@ impl World {
                     self.begun.insert(instance.clone()),
                     "{instance} launched twice"
                 );
+                assert!(
+                    !self.abandoned.contains(instance),
+                    "{instance} was given up, and comes back"
+                );
                 let of_worker = |known: &&Instance| known.worker == instance.worker;
                 let newest = self.units.keys().chain(&self.begun).filter(of_worker).max();
                 assert_eq!(newest, Some(instance), "numbers only grow");
@@ -212,10 +216,14 @@ impl World {
                 }
             }
             Some(bad) => {
-                // What works by chance or was accepted by an earlier one is no failure.
+                // What works by chance or was accepted by an earlier one is no failure; nor is what somebody has gone back from, even if
+                // what serves in its place is just being replaced by another one of the same.
+                let passed_over = bad.as_ref().ok().zip(serves.as_ref());
+                let passed_over = passed_over.is_some_and(|(bad, run)| is_passed_over(run, bad));
                 assert!(
                     failed
                         || bad.as_ref().ok() == serves.as_ref()
+                        || passed_over
                         || matches!(outcome, Outcome::PassedOver(_)),
                     "{name}: {outcome:?}"
                 );

@@ -105,6 +105,16 @@ impl World {
         self.trace(|| format!("DISK {name}: {behaviour:?} {version}"));
     }
 
+    /// Each worker gets a new version that is like the one before.
+    pub(super) fn change_all(&mut self) {
+        self.version += 1;
+        let version = self.version;
+        for found in self.disk.values_mut() {
+            found.spec.fingerprint.program = format!("{:?} {version}", found.behaviour);
+        }
+        self.trace(|| format!("DISK all: {version}"));
+    }
+
     fn spec(&mut self, name: &WorkerName, program: &str) -> Spec {
         let mut settings = settings(name);
         settings.health.interval = Duration::from_secs(self.random.u64(..3) * 2);

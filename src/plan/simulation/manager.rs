@@ -54,6 +54,7 @@ impl World {
         }
         self.asked.clear();
         self.begun.clear();
+        self.abandoned.clear();
         self.stopped.clear();
         self.proxy.link = None;
         self.start_manager();
@@ -75,6 +76,7 @@ impl World {
         self.broken.clear();
         self.asked.clear();
         self.begun.clear();
+        self.abandoned.clear();
         self.stopped.clear();
         self.forget_proxy();
         self.start_manager();
@@ -126,7 +128,8 @@ impl World {
             Action::Look(worker) => self.want_look(Look::Retry(worker)),
             Action::Finish { id, outcomes } => self.check_finish(id, &outcomes),
             Action::End => self.ended = true,
-            Action::Abandon(_) | Action::Progress { .. } => {}
+            Action::Abandon(instance) => self.abandon(instance),
+            Action::Progress { .. } => {}
         }
     }
 
@@ -135,6 +138,22 @@ impl World {
             within_ms,
             Happening::Effect(self.incarnation, Box::new(effect)),
         );
+    }
+
+    /// The build is killed, unless it has just ended: then what came of it is on its way.
+    fn abandon(&mut self, instance: Instance) {
+        let is_build = |happening: &Happening| match happening {
+            Happening::Effect(_, effect) => {
+                matches!(&**effect, Effect::Build(built, _) if *built == instance)
+            }
+            _ => false,
+        };
+        if self.agenda.values().any(is_build) && !self.chance(4) {
+            self.agenda.retain(|_, happening| !is_build(happening));
+            let event = Event::Built(instance.clone(), Err(Reason::Superseded));
+            self.soon(100, Happening::Hear(self.incarnation, event));
+        }
+        self.abandoned.insert(instance);
     }
 
     fn launch(
@@ -252,6 +271,26 @@ impl World {
         self.in_order("looks", 200, Happening::Look(self.incarnation, look));
     }
 
+    /// Somebody saves a file, and the watcher says so, but for once.
+    pub(super) fn save(&mut self, more: u8) {
+        if self.quiet {
+            return;
+        }
+        self.change_disk();
+        if !self.chance(10) {
+            self.want_look(Look::Saved(self.now));
+        }
+        if more > 0 {
+            self.soon(500, Happening::Save(more - 1));
+        }
+    }
+
+    /// All files are saved, each with a change.
+    pub(super) fn save_all(&mut self) {
+        self.change_all();
+        self.want_look(Look::Saved(self.now));
+    }
+
     pub(super) fn ask_for_reload(&mut self) {
         let mut only = Vec::new();
         if self.random.bool() {
@@ -309,6 +348,8 @@ impl World {
                 self.asked.insert(*id, asked);
                 self.tell(Event::Configured(self.policy.clone()));
             }
+            // What a reload waits for may be replaced by what was saved since.
+            Look::Saved(_) => self.disturb(None),
             _ => {}
         }
         self.tell(Event::Looked {

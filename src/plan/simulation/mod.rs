@@ -66,6 +66,10 @@ enum Happening {
     Trouble,
     /// Somebody asks for a reload of all.
     Ask,
+    /// Development: somebody saves a file, and so many more soon after.
+    Save(u8),
+    /// The same, all files.
+    SaveAll,
     /// What waited for something outside gets it.
     Calm,
 }
@@ -97,6 +101,8 @@ struct World {
     asked: BTreeMap<u64, Asked>,
     next_reload: u64,
     begun: BTreeSet<Instance>,
+    /// Generations that were given up before they were built.
+    abandoned: BTreeSet<Instance>,
     stopped: BTreeSet<Instance>,
     ticks: u32,
 }
@@ -127,6 +133,7 @@ impl World {
             asked: BTreeMap::new(),
             next_reload: 1,
             begun: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
             stopped: BTreeSet::new(),
             ticks: 0,
             random,
@@ -200,6 +207,8 @@ impl World {
             }
             Happening::Trouble => self.trouble(),
             Happening::Ask => self.reload(Vec::new(), false),
+            Happening::Save(more) => self.save(more),
+            Happening::SaveAll => self.save_all(),
             Happening::Calm => {
                 self.disturb(None);
                 self.calm = true;
@@ -224,6 +233,10 @@ impl World {
             0 => self.kill_manager(),
             1 => self.unlink(),
             2 => self.restart_proxy(),
+            3..6 if self.policy.build => {
+                let more = self.random.u8(..4);
+                self.save(more);
+            }
             3..6 => self.change_disk(),
             6..9 => self.break_something(),
             9 => self.spend_something(),
@@ -236,7 +249,7 @@ impl World {
         self.soon(6000, Happening::Trouble);
     }
 
-    /// Nothing goes wrong from here on, somebody asks for a reload of all, and later what waited can work.
+    /// Nothing goes wrong from here on, somebody asks for a reload of all or saves all files, and later what waited can work.
     fn calm_down(&mut self) {
         self.quiet = true;
         for unit in self.units.values_mut() {
@@ -244,7 +257,11 @@ impl World {
         }
         self.connect();
         // What was begun without a proxy has failed by then.
-        self.at(self.now + Duration::from_secs(20), Happening::Ask);
+        let last = match self.policy.build && self.random.bool() {
+            true => Happening::SaveAll,
+            false => Happening::Ask,
+        };
+        self.at(self.now + Duration::from_secs(20), last);
         self.at(self.now + Duration::from_secs(60), Happening::Calm);
     }
 
