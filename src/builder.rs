@@ -18,7 +18,7 @@ use crate::config::{Mode, WorkerSettings, WorkerType};
 pub use output::Listener;
 pub use recipe::Purpose;
 pub use runner::{Runner, UnitRunner};
-pub use work::{BuildError, BuildFailure, Built, Order, build, needs_build, shared_target};
+pub use work::{BuildError, BuildFailure, Built, Order, build, build_commands, shared_target};
 
 /// As much as is read of a package.json, of which one field is wanted.
 const PACKAGE_JSON_MAX: u64 = 1 << 20;

@@ -48,7 +48,8 @@ impl<'a> Alone<'a> {
     /// Changes the copy as the worker is changed, to a text nobody else has: compilers remember. How long the build command then takes.
     pub(crate) fn build(&self, number: usize) -> Duration {
         self.kind.put(&self.directory, &format!("alone {number}"));
-        let Some(words) = builder::build_command(&self.settings, &self.directory) else {
+        let commands = builder::build_commands(&self.settings, &self.directory);
+        let Some(words) = commands.first() else {
             return Duration::ZERO;
         };
         let mut command = Command::new(&words[0]);

@@ -105,9 +105,11 @@ pub fn shared_target(project: &Path) -> PathBuf {
     project.join("target").join("workers")
 }
 
-/// Whether something is to be built of the worker in `directory`, in development.
-pub fn needs_build(settings: &WorkerSettings, directory: &Path) -> bool {
-    recipe(settings, directory, Purpose::Development).is_some()
+/// The commands that build the worker in `directory` for development; none: there is nothing to build now. Cargo and Go leave the program
+/// where [`build`] fetches it.
+pub fn build_commands(settings: &WorkerSettings, directory: &Path) -> Vec<Vec<String>> {
+    let recipe = recipe(settings, directory, Purpose::Development);
+    recipe.map(|recipe| recipe.steps).unwrap_or_default()
 }
 
 /// Builds the worker in `directory`, with the process's own environment. The program a running worker was started from is never

@@ -163,7 +163,8 @@ fn pair(
 /// What it runs.
 fn command(found: &Found, worker: &WorkerSettings, mode: Mode) -> Result<Vec<String>, Reason> {
     // Before the first build of a worker in development there may be nothing to run yet.
-    let built_later = mode == Mode::Development && builder::needs_build(worker, &found.directory);
+    let built_later =
+        mode == Mode::Development && !builder::build_commands(worker, &found.directory).is_empty();
     match builder::run_command(worker, &found.directory, mode) {
         Ok(command) => Ok(command),
         Err(_) if built_later => {
