@@ -8,6 +8,7 @@ mod tests;
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -101,7 +102,11 @@ impl New {
             }
             Some(Status::Disabled) | None => (RoutePath::of_worker(&self.name), None),
         };
-        let port = settings.front.listen.first().map_or(0, |at| at.port());
+        let port = match settings.front.listen.first().map(SocketAddr::port) {
+            // Any free one, which `tqserver dev` will tell.
+            None | Some(0) => "PORT".to_owned(),
+            Some(port) => port.to_string(),
+        };
         (format!("http://localhost:{port}{route}"), problems)
     }
 }

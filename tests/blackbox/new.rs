@@ -73,7 +73,7 @@ fn a_worker_that_is_made_while_the_server_runs_gets_its_route() {
         .succeeds()
         .says("workers/api/hello/bin/hello\n")
         .says("next: tqserver dev")
-        .says("/api/hello\n");
+        .says("then: http://localhost:PORT/api/hello\n");
     becomes(&house, "/api/hello", "Hello from api.hello");
 }
 
