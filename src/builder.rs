@@ -241,6 +241,11 @@ fn built_program(
     }
 }
 
+/// Whether a toolchain's program, named alone, is found in development.
+pub fn is_installed(program: &str) -> bool {
+    tool(program, &search_path(Mode::Development)).is_ok()
+}
+
 /// A program by its name alone.
 fn tool(program: &str, path: &OsString) -> Result<String, Unavailable> {
     std::env::split_paths(path)

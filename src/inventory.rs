@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 pub use fingerprint::Fingerprint;
 pub use roots::{ScanError, directory_of};
+pub use search::closed;
 
 use crate::config::problem::printable;
 use crate::config::{

@@ -9,6 +9,7 @@ mod dev;
 mod history;
 mod journal;
 mod logs;
+mod new;
 mod outcome;
 mod package;
 mod planes;
@@ -78,6 +79,8 @@ struct Common {
 enum Verb {
     /// Run everything in the foreground: build the workers, start them, serve them.
     Dev(dev::Dev),
+    /// Write a new worker that runs at once: a page, a health path and a test, in the language of the type.
+    New(new::New),
     /// Build workers as `dev` does; with --release, for deployment. Exit 1 if one failed.
     Build(build::Build),
     /// Replace the workers that changed, without losing a request; exit 1 if one failed (the old one then serves on).
@@ -153,13 +156,14 @@ pub fn run() -> ExitCode {
     }
     crate::logging::start(arguments.common.quiet);
     let mut common = arguments.common;
-    // `dev` and `build` mean the project they stand in, and never the machine's workers.
-    if !matches!(arguments.verb, Verb::Dev(_) | Verb::Build(_)) {
+    // These are for the project they stand in, and never for the machine's workers.
+    if !matches!(arguments.verb, Verb::Dev(_) | Verb::New(_) | Verb::Build(_)) {
         let runs = |project: &Path| Place::of(project).is_up();
         common.config = meant(common.config, Path::exists, runs);
     }
     let result = match arguments.verb {
         Verb::Dev(verb) => wait_for(verb.run(&common)),
+        Verb::New(verb) => verb.run(&common),
         Verb::Build(verb) => wait_for(verb.run(&common)),
         Verb::Reload(verb) => wait_for(verb.run(&common)),
         Verb::Status(verb) => wait_for(verb.run(&common)),

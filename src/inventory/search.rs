@@ -24,6 +24,23 @@ const OWN: [&str; 10] = [
 /// Directories full of other people's project files: never searched, wherever they are.
 const NEVER: [&str; 3] = ["node_modules", "target", "__pycache__"];
 
+/// The first directory on the way to `relative` below `root`, itself included, in which no worker is looked for: it belongs to the
+/// worker around it or to a build, or is a symbolic link. `None`: a worker there would be found.
+pub fn closed(root: &Path, relative: &Path) -> Option<PathBuf> {
+    let mut directory = root.to_owned();
+    let mut inside = false;
+    for name in relative {
+        directory.push(name);
+        let text = name.to_string_lossy();
+        let own = inside && OWN.contains(&&*text);
+        if own || text.starts_with('.') || NEVER.contains(&&*text) || directory.is_symlink() {
+            return Some(directory);
+        }
+        inside |= Listing::of(&directory).is_ok_and(|listing| listing.is_worker(inside));
+    }
+    None
+}
+
 /// The walk through a directory of workers.
 pub(super) struct Search<'a> {
     pub(super) root: &'a Path,

@@ -15,6 +15,7 @@ mod illness;
 mod leaving;
 mod limits;
 mod logs;
+mod new;
 mod package;
 mod production;
 mod reload;

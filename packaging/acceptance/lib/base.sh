@@ -3,6 +3,8 @@
 
 # What the package depends on (a machine has no network, apt could not fetch it) and what the steps use.
 BASE_PACKAGES=systemd,systemd-sysv,dbus,libnss-systemd,polkitd,libpam-systemd,curl,python3,procps,iproute2,adduser
+# What the types of workers are built, run and tested with. Rust is not among them: that of Debian 12 is too old.
+TYPES_PACKAGES=(golang-go nodejs python3 php-fpm php-cli gcc libc6-dev)
 # A kernel for the emulated computer, and what puts together its first root.
 KERNEL_PACKAGES=(linux-image-cloud-amd64 initramfs-tools zstd)
 
@@ -19,26 +21,29 @@ mirror() {
     printf '%s\n' "${found%/}"
 }
 
-# Makes the base of SUITE unless it is there, and prints its path: base SUITE [vm]
+# Makes the base of SUITE unless it is there, and prints its path: base SUITE [vm | types]
 base() {
-    local suite="$1" kind="${2:-}" directory root stamp wanted
+    local suite="$1" kind="${2:-}" directory root stamp wanted added
     directory="$(acceptance_directory)/bases"
     mkdir -p "$directory"
     root="$directory/$suite${kind:+-$kind}"
     stamp="$root.stamp"
     # A base is made again when what belongs in it has changed.
-    wanted="$BASE_PACKAGES ${kind:+${KERNEL_PACKAGES[*]}} 1"
+    case "$kind" in
+    vm) added=("${KERNEL_PACKAGES[@]}") ;;
+    types) added=("${TYPES_PACKAGES[@]}") ;;
+    *) added=() ;;
+    esac
+    wanted="$BASE_PACKAGES ${added[*]} 1"
     (
         # One at a time, when two runs start at once.
         flock 9
         [[ -e "$stamp" && "$(<"$stamp")" == "$wanted" ]] && exit 0
         rm -rf "$root" "$stamp"
-        if [[ "$kind" == vm ]]; then
-            cp -a --reflink=auto "$(base "$suite")" "$root"
-            add_kernel "$root"
-        else
-            bootstrap "$suite" "$root"
-        fi
+        [[ -n "$kind" ]] || bootstrap "$suite" "$root"
+        [[ -z "$kind" ]] || cp -a --reflink=auto "$(base "$suite")" "$root"
+        [[ "$kind" != vm ]] || configure_kernel "$root"
+        [[ -z "$kind" ]] || add_packages "$root" "${added[@]}"
         printf '%s\n' "$wanted" >"$stamp"
     ) 9>"$root.lock" >&2
     printf '%s\n' "$root"
@@ -62,13 +67,18 @@ bootstrap() {
     rm -f "$root/etc/machine-id" "$root/var/lib/dbus/machine-id"
 }
 
-# Installs a kernel of Debian into ROOT, with a first root file system that knows only the devices of our emulated computer.
-add_kernel() {
-    local root="$1" conf="$1/etc/initramfs-tools"
-    warn "adding a kernel: ${root##*/}"
+# What a kernel's package makes its first root file system of: no more than knows the devices of our emulated computer.
+configure_kernel() {
+    local conf="$1/etc/initramfs-tools"
     mkdir -p "$conf/conf.d"
     printf 'MODULES=list\n' >"$conf/conf.d/acceptance"
     printf '%s\n' virtio_pci virtio_blk virtio_console ext4 >"$conf/modules"
+}
+
+# Installs packages of Debian into a root file system: add_packages ROOT PACKAGE...
+add_packages() {
+    local root="$1"
+    warn "adding to ${root##*/}: ${*:2}"
     (
         cp --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
         [[ ! -e /etc/hosts ]] || cp /etc/hosts "$root/etc/hosts"
@@ -80,10 +90,10 @@ add_kernel() {
             shift_root="$1"; shift
             chroot "$shift_root" apt-get install --yes -qq --no-install-recommends "$@"
             chroot "$shift_root" apt-get clean
-        ' kernel "$root" "${KERNEL_PACKAGES[@]}"
+        ' packages "$@"
     ) >"$root.log" 2>&1 || {
         tail -n 20 "$root.log" >&2
-        die "installing a kernel failed; all it said: $root.log"
+        die "installing packages failed; all it said: $root.log"
     }
     rm -rf "$root"/var/lib/apt/lists/*
     # The conffile is asked about by an upgrade otherwise; and the machine itself has no network.

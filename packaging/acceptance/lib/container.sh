@@ -29,9 +29,30 @@ keep_container() {
 
 # Becomes the first process of the machine, in control groups of its own.
 start_container() {
-    local directory="$1" name="$2" place options file
+    local directory="$1" name="$2"
     # bash, and not this subshell's inherited traps.
     trap - EXIT TERM INT HUP
+    join_groups "$name"
+    exec setpriv --pdeathsig KILL \
+        unshare --pid --fork --kill-child --mount --propagation private --cgroup --uts --ipc --net \
+        bash "$LIB/init.sh" "$directory/root" "$(basename "$directory")" </dev/null
+}
+
+# Runs a command in DIRECTORY/root instead of a machine, as the first process there, in control groups called NAME and with the host's
+# network: run_in_root DIRECTORY NAME COMMAND... Nothing it started outlives it; the groups are the caller's to remove.
+run_in_root() (
+    directory="$1" name="$2"
+    shift 2
+    trap - EXIT TERM INT HUP
+    join_groups "$name"
+    exec setpriv --pdeathsig KILL \
+        unshare --pid --fork --kill-child --mount --propagation private --cgroup --uts --ipc \
+        bash "$LIB/init.sh" "$directory/root" "$(basename "$directory")" "$@" </dev/null
+)
+
+# Puts this process into groups of this name in all hierarchies.
+join_groups() {
+    local name="$1" place options file
     while read -r place options; do
         mkdir -p "$place/$name"
         [[ "$options" != unified ]] || delegate "$place"
@@ -41,9 +62,6 @@ start_container() {
         done
         printf '%s\n' "$BASHPID" >"$place/$name/cgroup.procs"
     done < <("$LIB/hierarchies")
-    exec setpriv --pdeathsig KILL \
-        unshare --pid --fork --kill-child --mount --propagation private --cgroup --uts --ipc --net \
-        bash "$LIB/init.sh" "$directory/root" "$(basename "$directory")" </dev/null
 }
 
 # Lets a group of the unified hierarchy use the controllers that its parent can give. On hybrid hosts there are none to give.

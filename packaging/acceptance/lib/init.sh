@@ -1,6 +1,7 @@
 #!/bin/bash
 # The first process of a container, before it becomes systemd: makes ROOT the root, with the kernel's file systems mounted.
-# Runs in new pid, mount, cgroup, uts, ipc and network name spaces: init.sh ROOT NAME
+# Runs in new pid, mount, cgroup, uts, ipc and network name spaces: init.sh ROOT NAME [COMMAND...]
+# With a COMMAND it becomes that instead of systemd, with its environment.
 # What is mounted here is seen by no other process of the host, and goes with the machine.
 set -euo pipefail
 root="$1"
@@ -61,6 +62,7 @@ cd "$root"
 pivot_root . .
 umount -l .
 cd /
+(($# == 2)) || exec "${@:3}"
 # In a container systemd leaves this to who made it; without it, what it mounts for a service's credentials does not reach the service.
 mount --make-rshared /
 # Newer systemd refuses the older hierarchies unless it is told twice; where the host has the unified one, both say nothing.

@@ -1,0 +1,3 @@
+module workers/{{name}}
+
+go 1.19
