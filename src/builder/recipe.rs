@@ -249,12 +249,11 @@ fn deno(directory: &Path, purpose: Purpose) -> Option<Steps> {
         .chain(lock)
         .max()?;
     let mut command = words(&["deno", "install"]);
-    if lock.is_some() {
-        command.push("--frozen".to_owned());
-    }
     if purpose == Purpose::Release {
-        command.push("--node-modules-dir=auto".to_owned());
-        command.push("--vendor=true".to_owned());
+        command.extend(words(&["--node-modules-dir=auto", "--vendor=true"]));
+        if lock.is_some() {
+            command.push("--frozen".to_owned());
+        }
     }
     let there = ["node_modules", "vendor"]
         .into_iter()
