@@ -1,7 +1,8 @@
-//! How each type of worker is built and run: the only place that knows Cargo, Go, Node.js and Python.
+//! How each type of worker is built and run: the only place that knows Cargo, Go, Node.js, Python and PHP.
 //!
 //! It names programs and runs builds. It starts no worker (systemd does) and decides nothing about when to build.
 
+pub mod php;
 mod process;
 
 use std::ffi::OsString;
@@ -187,6 +188,7 @@ pub fn run_command(
             };
             Ok(vec![interpreter, text(&entry)])
         }
+        WorkerType::Php => Ok(vec![php::fpm(&path)?]),
         WorkerType::Static => Err(Unavailable::Static),
     }
 }
@@ -201,7 +203,7 @@ pub fn build_command(settings: &WorkerSettings, directory: &Path) -> Option<Vec<
         WorkerType::Rust => cargo_command(directory),
         WorkerType::Go => Some(go_command(directory, settings.name.program())),
         WorkerType::Node => npm_command(directory),
-        WorkerType::Python | WorkerType::Exec | WorkerType::Static => None,
+        WorkerType::Python | WorkerType::Php | WorkerType::Exec | WorkerType::Static => None,
     }
 }
 

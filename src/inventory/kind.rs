@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::WorkerType;
+use crate::config::{DocumentRoot, WorkerType};
 
 /// Files that only a program of its own has: a directory with one is a worker.
 const PROJECT: [&str; 6] = [
@@ -18,8 +18,22 @@ const PROJECT: [&str; 6] = [
 ];
 /// Files that make a Python program, or in a package (a directory with `__init__.py`) below another worker a part of that one.
 const PYTHON: [&str; 2] = ["main.py", "app.py"];
+/// Files that make a PHP program, or below another worker rather a part of that one (`lib/composer.json`).
+const PHP: [&str; 2] = ["composer.json", DocumentRoot::INDEX];
 /// Files that make a Node.js program, or below another worker rather a part of that one (`lib/index.js`).
 const NODE: [&str; 2] = ["server.js", "index.js"];
+
+/// Where a directory lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Around {
+    /// In no worker.
+    Nothing,
+    /// In another worker.
+    Worker,
+    /// In one of PHP scripts, which bring directories of all kinds along (plugins, themes, packages): what is to be a worker there has to
+    /// say so.
+    Scripts,
+}
 
 /// The names in a directory.
 #[derive(Debug)]
@@ -74,18 +88,33 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Whether the directory looks like a worker; `inside` another one it takes more than a file that could be a part of that.
-    pub(super) fn is_worker(&self, inside: bool) -> bool {
+    /// Whether the directory looks like a worker; inside another one it takes more than a file that could be a part of that.
+    pub(super) fn is_worker(&self, around: Around) -> bool {
+        let inside = around != Around::Nothing;
         let directory = ["src", "bin", "public"]
             .iter()
             .any(|name| self.directories.contains(OsStr::new(name)));
         let configuration = || self.directory.join("config/worker.yaml");
         let has = |names: &[&str]| names.iter().any(|name| self.has_file(name));
-        directory
+        let looks = directory
             || has(&PROJECT)
             || (has(&PYTHON) && !(inside && self.has_file("__init__.py")))
-            || (has(&NODE) && !inside)
-            || configuration().symlink_metadata().is_ok()
+            || ((has(&NODE) || has(&PHP)) && !inside);
+        (looks && around != Around::Scripts) || configuration().symlink_metadata().is_ok()
+    }
+
+    /// Whether PHP scripts are in the directory.
+    pub(super) fn has_scripts(&self) -> bool {
+        PHP.iter().any(|name| self.has_file(name)) || self.document_root().is_some()
+    }
+
+    /// Where PHP scripts start.
+    pub(super) fn document_root(&self) -> Option<DocumentRoot> {
+        let has_index = |root: &DocumentRoot| {
+            let index = root.below(&self.directory).join(DocumentRoot::INDEX);
+            index.is_file()
+        };
+        DocumentRoot::ALL.into_iter().find(has_index)
     }
 
     /// The type of the worker whose program is called `program`; `command`: its file says what to run.
@@ -116,6 +145,11 @@ impl Listing {
                     &["main.py", "app.py", "requirements.txt", "pyproject.toml"],
                     &["main.py", "app.py"],
                 ),
+            ),
+            (
+                WorkerType::Php,
+                self.sign(&src, &PHP, &[DocumentRoot::INDEX])
+                    .or_else(|| self.public_index()),
             ),
         ];
         let found: Vec<(WorkerType, String)> = signs
@@ -154,6 +188,11 @@ impl Listing {
         let src = src.as_ref()?;
         let name = there.iter().find(|name| src.has_file(name))?;
         Some(format!("src/{name}"))
+    }
+
+    fn public_index(&self) -> Option<String> {
+        let sign = format!("public/{}", DocumentRoot::INDEX);
+        self.directory.join(&sign).is_file().then_some(sign)
     }
 
     fn inner(&self, name: &str) -> Option<Self> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::kind::Listing;
+use super::kind::{Around, Listing};
 
 /// Deepest nesting of workers; longer names than this gives are refused anyway.
 const MAX_DEPTH: usize = 24;
@@ -41,12 +41,13 @@ impl<'a> Search<'a> {
             candidates: BTreeMap::new(),
             strays: Vec::new(),
         };
-        search.walk(Path::new(""), listing, false, 1);
+        search.walk(Path::new(""), listing, Around::Nothing, 1);
         search
     }
 
-    /// Searches the sub-directories of `relative`; `inside` says whether that is in a worker.
-    fn walk(&mut self, relative: &Path, listing: &Listing, inside: bool, depth: usize) {
+    /// Searches the sub-directories of `relative`; `around` says whether that is in a worker.
+    fn walk(&mut self, relative: &Path, listing: &Listing, around: Around, depth: usize) {
+        let inside = around != Around::Nothing;
         if depth > MAX_DEPTH {
             return;
         }
@@ -68,8 +69,13 @@ impl<'a> Search<'a> {
                     continue;
                 }
             };
-            let worker = listing.is_worker(inside);
-            self.walk(&relative, &listing, inside || worker, depth + 1);
+            let worker = listing.is_worker(around);
+            let around = match worker {
+                true if listing.has_scripts() => Around::Scripts,
+                true => Around::Worker,
+                false => around,
+            };
+            self.walk(&relative, &listing, around, depth + 1);
             if worker {
                 self.candidates.insert(relative, listing);
             }

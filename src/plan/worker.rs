@@ -176,6 +176,7 @@ impl Worker {
                     idle: patience,
                 },
                 access_log: settings.is_some_and(|settings| settings.limits.access_log),
+                scripts: false,
                 work: None,
             });
         };
@@ -186,6 +187,7 @@ impl Worker {
             None => Target::Serving(Upstream {
                 generation,
                 address: run.address.clone(),
+                protocol: run.protocol.clone(),
                 max_requests: settings.limits.max_requests,
             }),
         };
@@ -196,6 +198,7 @@ impl Worker {
             target,
             timeouts: settings.limits.timeouts,
             access_log: settings.limits.access_log,
+            scripts: settings.kind == WorkerType::Php,
             work: None,
         })
     }

@@ -16,6 +16,7 @@ mod leaving;
 mod limits;
 mod logs;
 mod package;
+mod php;
 mod production;
 mod reload;
 mod routes;
