@@ -135,6 +135,8 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
         },
         sandbox: None,
         credentials: Vec::new(),
+        written: None,
+        stop_signal: None,
         accepted: false,
         output: None,
         stop_timeout: second,

@@ -1,8 +1,9 @@
-//! How each type of worker is built and run: the only place that knows Cargo, Go, Node.js, Python and their like.
+//! How each type of worker is built and run: the only place that knows Cargo, Go, Node.js, Python, PHP and their like.
 //!
 //! It names programs and runs builds. It starts no worker (systemd does) and decides nothing about when to build.
 
 mod output;
+pub mod php;
 mod recipe;
 mod runner;
 mod work;
@@ -161,6 +162,7 @@ pub fn run_command(
             };
             Ok(vec![interpreter, text(&entry)])
         }
+        WorkerType::Php => Ok(vec![php::fpm(&path)?]),
         WorkerType::Static => Err(Unavailable::Static),
     }
 }
@@ -275,6 +277,7 @@ fn installer(program: &str) -> Option<&'static str> {
         "pnpm" => "npm install --global pnpm",
         "yarn" => "npm install --global yarn",
         "bun" => "npm install --global bun",
+        "composer" => "apt install composer",
         "deno" => "npm install --global deno",
         _ => return None,
     })

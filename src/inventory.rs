@@ -286,7 +286,7 @@ fn judge(
             Ok(kind) => Some(kind),
             Err(error) => {
                 let problem = Problem::new(Place::file(directory), error.to_string());
-                let help = "set 'type:' in its config/worker.yaml: rust, go, node, python, bun, deno, exec or static";
+                let help = "set 'type:' in its config/worker.yaml: rust, go, node, python, php, bun, deno, exec or static";
                 problems.push(problem.help(help));
                 None
             }
@@ -295,13 +295,27 @@ fn judge(
     // The type plays no part in what can be wrong there: any will do to find all problems at once.
     let any = kind.unwrap_or(crate::config::WorkerType::Exec);
     match settings.for_worker(name, directory, file, any) {
-        Ok(settings) if problems.is_empty() => Status::Enabled(Box::new(settings)),
+        Ok(mut settings) if problems.is_empty() => {
+            if kind == Some(WorkerType::Php) && settings.command.is_none() {
+                settings.document_root = listing.document_root();
+                if settings.document_root.is_none() {
+                    return Status::Refused(without_index(directory).into());
+                }
+            }
+            Status::Enabled(Box::new(settings))
+        }
         Ok(_) => Status::Refused(Problems(problems)),
         Err(more) => {
             problems.extend(more.0);
             Status::Refused(Problems(problems))
         }
     }
+}
+
+fn without_index(directory: &Path) -> Problem {
+    let message = "there is no index.php for php-fpm to start from";
+    let help = "put one into public/, the worker's directory or src/; or name a 'command' that speaks HTTP in its config/worker.yaml";
+    Problem::new(Place::file(directory), message).help(help)
 }
 
 /// The directory of assets. As a symbolic link it must stay inside the worker: the proxy would serve what it leads to.

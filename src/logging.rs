@@ -11,7 +11,7 @@ use rustix::net::sockopt;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,6 +30,8 @@ pub fn start(quiet: bool) {
     } else {
         LevelFilter::INFO
     };
+    // What the libraries say to those who develop them is not for those who run us.
+    let level = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     // Fields become TQ_WORKER= and so on, without a prefix.
     if libsystemd::logging::connected_to_journal()
         && let Ok(journal) = journal()

@@ -192,6 +192,9 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Whether each request is written to the journal.
     pub access_log: bool,
+    /// Whether there may be PHP scripts among the files of `public`: no such file is sent as it is.
+    #[serde(default)]
+    pub scripts: bool,
     /// How far the worker is with what its developer has saved; `None` in production.
     #[serde(default)]
     pub work: Option<Work>,
@@ -243,8 +246,34 @@ pub struct Upstream {
     pub generation: Generation,
     /// Where it listens.
     pub address: Address,
+    /// What it speaks there.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// After that many requests the manager wants to hear "spent"; 0: never.
     pub max_requests: u64,
+}
+
+/// What a generation speaks on its socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// FastCGI, as php-fpm does; it is told which script is to answer.
+    FastCgi(Scripts),
+}
+
+/// The scripts of a worker that speaks FastCGI.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scripts {
+    /// The document root: an absolute path in the directory the worker runs from. It is a name for the worker, and the proxy may not be
+    /// able to look there.
+    pub root: PathBuf,
+    /// The script in it that answers whatever names no other.
+    pub index: String,
+    /// The place in the URL space that stands for `root`.
+    pub route: RoutePath,
 }
 
 /// Where a generation listens.

@@ -18,7 +18,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::{Encoder, FramedRead, LengthDelimitedCodec};
 
 use crate::names::Instance;
-use crate::route::{Address, RouteTable};
+use crate::route::{Address, Protocol, RouteTable};
 
 /// Longest message, in bytes: a table of some ten thousand routes.
 pub const FRAME_MAX: usize = 16 << 20;
@@ -43,6 +43,9 @@ pub enum ToProxy {
         id: u64,
         /// The generation that is asked.
         address: Address,
+        /// What it speaks there.
+        #[serde(default)]
+        protocol: Protocol,
         /// The path of the request.
         path: String,
         /// Deadline of the whole exchange.

@@ -12,6 +12,8 @@ mod deadlines;
 mod development;
 #[path = "http/errors.rs"]
 mod errors;
+#[path = "http/fastcgi.rs"]
+mod fastcgi;
 #[path = "http/files.rs"]
 mod files;
 #[path = "http/headers.rs"]

@@ -107,6 +107,7 @@ pub(super) fn recipe(
         WorkerType::Bun => modules(directory, purpose, "bun")?,
         WorkerType::Deno => deno(directory, purpose)?,
         WorkerType::Python => environment(directory)?,
+        WorkerType::Php => packages(directory, purpose)?,
         WorkerType::Exec | WorkerType::Static => return None,
     };
     Some(Recipe { steps, makes })
@@ -263,6 +264,39 @@ fn deno(directory: &Path, purpose: Purpose) -> Option<Steps> {
         return None;
     }
     Some((vec![command], Makes::Dependencies("node_modules")))
+}
+
+/// Installs a PHP program's packages.
+fn packages(directory: &Path, purpose: Purpose) -> Option<Steps> {
+    let lock = modified(directory, "composer.lock");
+    let wanted = lock.or_else(|| modified(directory, "composer.json"))?;
+    let needed = match json(directory, "composer.json") {
+        Some(project) => {
+            let kinds: &[&str] = match purpose {
+                Purpose::Development => &["require", "require-dev"],
+                Purpose::Release => &["require"],
+            };
+            // PHP itself and its extensions (`php`, `ext-mbstring`) have no '/': they are the distribution's. Composer also makes what loads
+            // the program's own classes.
+            let packages = kinds.iter().filter_map(|kind| project[*kind].as_object());
+            packages.flatten().any(|(name, _)| name.contains('/')) || !project["autoload"].is_null()
+        }
+        // One that can not be read is Composer's to explain.
+        None => true,
+    };
+    if !needed || modified(directory, "vendor").is_some_and(|vendor| vendor >= wanted) {
+        return None;
+    }
+    let mut command = words(&["composer", "install", "--no-interaction", "--no-progress"]);
+    if purpose == Purpose::Release {
+        command.extend(words(&["--no-dev", "--classmap-authoritative"]));
+    }
+    Some((vec![command], Makes::Dependencies("vendor")))
+}
+
+/// A file of JSON, if it can be read.
+fn json(directory: &Path, name: &str) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(directory.join(name)).ok()?).ok()
 }
 
 /// An environment of its own for a Python program with requirements, made anew when these have changed.

@@ -254,6 +254,32 @@ fn python_gets_an_environment_for_its_requirements_alone() {
 }
 
 #[test]
+fn composer_installs_packages_when_the_lock_file_is_newer() {
+    let there = directory(&["index.php"]);
+    let composer = there.path().join("composer.json");
+    let builds = |purpose| builds("php", there.path(), purpose);
+    assert_eq!(builds(Purpose::Development), "");
+    fs::write(&composer, r#"{"require": {"php": ">=8.2", "ext-curl": "*"}}"#).unwrap();
+    assert_eq!(builds(Purpose::Development), "");
+    fs::write(&composer, r#"{"require-dev": {"a/b": "1"}}"#).unwrap();
+    assert_eq!(
+        builds(Purpose::Development),
+        "composer install --no-interaction --no-progress"
+    );
+    assert_eq!(builds(Purpose::Release), "");
+    fs::write(&composer, r#"{"require": {"a/b": "1"}}"#).unwrap();
+    assert!(builds(Purpose::Release).ends_with("--no-dev --classmap-authoritative"));
+    fs::write(there.path().join("composer.lock"), "{}").unwrap();
+    fs::create_dir(there.path().join("vendor")).unwrap();
+    let made = fs::File::open(there.path().join("vendor")).unwrap();
+    let now = std::time::SystemTime::now();
+    made.set_modified(now - MINUTE).unwrap();
+    assert!(builds(Purpose::Development).starts_with("composer install"));
+    made.set_modified(now + MINUTE).unwrap();
+    assert_eq!(builds(Purpose::Development), "");
+}
+
+#[test]
 fn what_bun_and_deno_run_is_found() {
     let there = directory(&["index.ts", "main.ts", "tools/bun*", "tools/deno*"]);
     let path = OsString::from(there.path().join("tools"));

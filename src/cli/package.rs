@@ -102,6 +102,7 @@ impl Package {
         match worker.kind {
             WorkerType::Python => depends.push("python3".to_owned()),
             WorkerType::Node => depends.push("nodejs".to_owned()),
+            WorkerType::Php => depends.push("php-fpm".to_owned()),
             // No package of Debian has Bun or Deno.
             WorkerType::Rust
             | WorkerType::Go
@@ -184,7 +185,10 @@ fn fill(
     fs::rename(&snapshot, &files).with_context(|| format!("make {}", files.display()))?;
     if let Some(assets) = store.latest_assets(&instance) {
         let public = files.join("public");
-        fs::rename(assets, &public).with_context(|| format!("make {}", public.display()))?;
+        // PHP scripts have theirs with them.
+        if public.symlink_metadata().is_err() {
+            fs::rename(assets, &public).with_context(|| format!("make {}", public.display()))?;
+        }
     }
     if worker.kind != WorkerType::Static {
         // What it starts from could be among what a snapshot leaves out.

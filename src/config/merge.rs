@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::problem::{Place, Problem, Problems};
-use super::{LimitsPatch, Settings, WorkerFile, WorkerSettings, WorkerType};
+use super::{LimitsPatch, Listen, Settings, WorkerFile, WorkerSettings, WorkerType};
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
 use crate::route::{RoutePath, longest_match};
@@ -25,6 +25,12 @@ impl Settings {
         kind: WorkerType,
     ) -> Result<WorkerSettings, Problems> {
         let mut problems = self.beyond_caps(file);
+        if kind == WorkerType::Php && file.command.is_none() && file.listen == Listen::Port {
+            let place = file.places.get("listen").cloned().unwrap_or_default();
+            let message = "'listen: port' is not for PHP scripts: php-fpm is handed a socket";
+            let help = "remove 'listen', or name a 'command' that speaks HTTP on a port";
+            problems.0.push(Problem::new(place, message).help(help));
+        }
         problems.0.extend(self.among_workers(file));
         let route = file
             .path
@@ -62,6 +68,7 @@ impl Settings {
             cache: file.cache,
             credentials: file.credentials.clone(),
             autostart: file.autostart,
+            document_root: None,
             limits,
         })
     }
@@ -357,6 +364,7 @@ mod tests {
             (WorkerType::Static, false),
             (WorkerType::Node, true),
             (WorkerType::Python, true),
+            (WorkerType::Php, true),
             (WorkerType::Exec, true),
         ] {
             assert_eq!(jit(kind, ""), expected, "{kind}");

@@ -18,7 +18,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -184,6 +184,8 @@ pub enum WorkerType {
     Node,
     /// A Python program.
     Python,
+    /// PHP scripts, run by php-fpm.
+    Php,
     /// A program for Bun.
     Bun,
     /// A program for Deno.
@@ -337,8 +339,41 @@ pub struct WorkerSettings {
     /// Whether it is started with the server instead of with its first request.
     #[serde(default)]
     pub autostart: bool,
+    /// Where its PHP scripts are, if php-fpm is to run them.
+    // Left out where there is none, so that what other workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_root: Option<DocumentRoot>,
     /// What it may use.
     pub limits: Limits,
+}
+
+/// The directory of a worker's PHP scripts: the first of these that has an `index.php`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DocumentRoot {
+    /// `public/`, beside other files that browsers get.
+    Public,
+    /// The worker's directory itself.
+    Worker,
+    /// `src/`.
+    Src,
+}
+
+impl DocumentRoot {
+    /// The script that answers whatever names no other.
+    pub const INDEX: &'static str = "index.php";
+
+    /// All of them, in the order in which they are looked for.
+    pub const ALL: [Self; 3] = [Self::Public, Self::Worker, Self::Src];
+
+    /// The directory, for a worker whose files are in `files`.
+    pub fn below(self, files: &Path) -> PathBuf {
+        match self {
+            Self::Public => files.join("public"),
+            Self::Worker => files.to_owned(),
+            Self::Src => files.join("src"),
+        }
+    }
 }
 
 /// How much of the machine a service can reach, as `systemd-analyze security` counts it: tenths, from 0 (nothing) to 100.

@@ -18,11 +18,12 @@ use command::{build, command};
 use explain::explain;
 
 /// The types as a file spells them.
-pub(super) const TYPES: [(&str, WorkerType); 8] = [
+pub(super) const TYPES: [(&str, WorkerType); 9] = [
     ("rust", WorkerType::Rust),
     ("go", WorkerType::Go),
     ("node", WorkerType::Node),
     ("python", WorkerType::Python),
+    ("php", WorkerType::Php),
     ("bun", WorkerType::Bun),
     ("deno", WorkerType::Deno),
     ("exec", WorkerType::Exec),
@@ -33,10 +34,11 @@ const LONGEST_VALUE: usize = 32 << 10;
 /// Most environment variables.
 const MOST_VARIABLES: usize = 256;
 /// Variables that systemd or TQServer sets; a worker that set them itself would be lied to about its sockets or limits.
-const RESERVED: [&str; 22] = [
+const RESERVED: [&str; 23] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
     "CREDENTIALS_DIRECTORY",
+    "FPM_SOCKETS",
     "GOMAXPROCS",
     "GOMEMLIMIT",
     "INVOCATION_ID",
@@ -58,7 +60,7 @@ const RESERVED: [&str; 22] = [
     "WATCHDOG_USEC",
 ];
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 8] = [
+const JUDGED_LATER: [&str; 9] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
@@ -67,6 +69,7 @@ const JUDGED_LATER: [&str; 8] = [
     "io_weight",
     "command",
     "build",
+    "listen",
 ];
 /// Longest route and longest path of a health request in bytes: they stand in each request's log, a header and the environment.
 const LONGEST_PATH: usize = 1024;

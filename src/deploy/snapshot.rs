@@ -30,6 +30,9 @@ const NOT_THE_PROGRAMS: &[&str] = &["data", "public", "target"];
 /// The same, of a worker whose program was built from `src/`.
 const NOT_THE_PROGRAMS_NOR_SOURCE: &[&str] = &["data", "public", "target", "src"];
 
+/// The same, of PHP scripts: `public/` may have some of them, or what they read.
+const NOT_THE_SCRIPTS: &[&str] = &["data", "target"];
+
 /// What no snapshot has on any level.
 const NOWHERE: &[&str] = &[".git", ".hg", ".svn", "__pycache__"];
 
@@ -142,6 +145,7 @@ impl Store {
             | WorkerType::Bun
             | WorkerType::Deno
             | WorkerType::Static => NOT_THE_PROGRAMS,
+            WorkerType::Php => NOT_THE_SCRIPTS,
         };
         let omit = Omit {
             top,

@@ -125,8 +125,8 @@ impl Parts<'_> {
             // Counted as what it says, not as a file: a new comment in it needs no reload.
             return false;
         }
-        if entry.depth() == 1 && name == "public" {
-            return false;
+        if let Some(asset) = self.is_program_below_public(entry) {
+            return asset;
         }
         if entry.depth() == 0 {
             return true;
@@ -155,10 +155,35 @@ impl Parts<'_> {
         }
     }
 
+    /// Whether what is in `public/` is a part of the program; `None`: it is not in there. Of PHP scripts it is: some of them may be among
+    /// it, and a copy of all is in their snapshot, because scripts read lists of assets. In development they read the files themselves, and
+    /// what is no script needs no new process.
+    fn is_program_below_public(&self, entry: &DirEntry) -> Option<bool> {
+        let public = self.found.directory.join("public");
+        if !entry.path().starts_with(&public) {
+            return None;
+        }
+        let is_directory = is_directory(entry);
+        Some(match &self.rules {
+            _ if self.kind != Some(WorkerType::Php) => false,
+            None => !(is_directory && entry.file_name().as_bytes().starts_with(b".")),
+            Some(rules) if entry.depth() > 1 && rules.ignores_asset(entry.path(), is_directory) => {
+                false
+            }
+            Some(_) => is_directory || is_script(entry.path()),
+        })
+    }
+
     fn is_nested(&self, entry: &DirEntry) -> bool {
         let nested = &self.found.nested;
         nested.iter().any(|nested| nested == entry.path())
     }
+}
+
+/// Whether PHP reads the file and goes on by what it has read.
+fn is_script(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    extension.eq_ignore_ascii_case("php") || path.ends_with(".user.ini")
 }
 
 fn is_directory(entry: &DirEntry) -> bool {

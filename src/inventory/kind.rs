@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::WorkerType;
+use crate::config::{DocumentRoot, WorkerType};
 
 /// Files that only a program of its own has: a directory with one is a worker.
 const PROJECT: [&str; 9] = [
@@ -21,8 +21,22 @@ const PROJECT: [&str; 9] = [
 ];
 /// Files that make a Python program, or in a package (a directory with `__init__.py`) below another worker a part of that one.
 const PYTHON: [&str; 2] = ["main.py", "app.py"];
+/// Files that make a PHP program, or below another worker rather a part of that one (`lib/composer.json`).
+const PHP: [&str; 2] = ["composer.json", DocumentRoot::INDEX];
 /// Files that make a Node.js program, or below another worker rather a part of that one (`lib/index.js`).
 const NODE: [&str; 2] = ["server.js", "index.js"];
+
+/// Where a directory lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Around {
+    /// In no worker.
+    Nothing,
+    /// In another worker.
+    Worker,
+    /// In one of PHP scripts, which bring directories of all kinds along (plugins, themes, packages): what is to be a worker there has to
+    /// say so.
+    Scripts,
+}
 
 /// The names in a directory.
 #[derive(Debug)]
@@ -77,18 +91,42 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Whether the directory looks like a worker; `inside` another one it takes more than a file that could be a part of that.
-    pub(super) fn is_worker(&self, inside: bool) -> bool {
+    /// Whether the directory looks like a worker; inside another one it takes more than a file that could be a part of that.
+    pub(super) fn is_worker(&self, around: Around) -> bool {
+        let inside = around != Around::Nothing;
         let directory = ["src", "bin", "public"]
             .iter()
             .any(|name| self.directories.contains(OsStr::new(name)));
         let configuration = || self.directory.join("config/worker.yaml");
         let has = |names: &[&str]| names.iter().any(|name| self.has_file(name));
-        directory
+        let looks = directory
             || has(&PROJECT)
             || (has(&PYTHON) && !(inside && self.has_file("__init__.py")))
-            || (has(&NODE) && !inside)
-            || configuration().symlink_metadata().is_ok()
+            || ((has(&NODE) || has(&PHP)) && !inside);
+        (looks && around != Around::Scripts) || configuration().symlink_metadata().is_ok()
+    }
+
+    /// Where directories inside this one lie, which itself lies `around`.
+    pub(super) fn around_what_is_inside(&self, around: Around) -> Around {
+        match self.is_worker(around) {
+            true if self.has_scripts() => Around::Scripts,
+            true => Around::Worker,
+            false => around,
+        }
+    }
+
+    /// Whether PHP scripts are in the directory.
+    fn has_scripts(&self) -> bool {
+        PHP.iter().any(|name| self.has_file(name)) || self.document_root().is_some()
+    }
+
+    /// Where PHP scripts start.
+    pub(super) fn document_root(&self) -> Option<DocumentRoot> {
+        let has_index = |root: &DocumentRoot| {
+            let index = root.below(&self.directory).join(DocumentRoot::INDEX);
+            index.is_file()
+        };
+        DocumentRoot::ALL.into_iter().find(has_index)
     }
 
     /// The type of the worker whose program is called `program`; `command`: its file says what to run.
@@ -120,8 +158,14 @@ impl Listing {
                     &["main.py", "app.py"],
                 ),
             ),
+            (
+                WorkerType::Php,
+                self.sign(&src, &PHP, &[DocumentRoot::INDEX])
+                    .or_else(|| self.public_index()),
+            ),
         ];
-        // Bun and Deno read package.json as well, and a file of their own only where they are meant.
+        // Bun and Deno read package.json as well, and a file of their own only where they are meant. Beside PHP scripts it is of the tools
+        // that make their stylesheets.
         let of_their_own = [
             (WorkerType::Bun, self.sign(&None, &["bunfig.toml"], &[])),
             (
@@ -130,9 +174,11 @@ impl Listing {
             ),
         ];
         let is_own = of_their_own.iter().any(|(_, sign)| sign.is_some());
+        let of_tools =
+            self.has_file("composer.json") && !NODE.iter().any(|name| self.has_file(name));
         let found: Vec<(WorkerType, String)> = signs
             .into_iter()
-            .filter(|(kind, _)| !(is_own && *kind == WorkerType::Node))
+            .filter(|(kind, _)| !((is_own || of_tools) && *kind == WorkerType::Node))
             .chain(of_their_own)
             .filter_map(|(kind, sign)| Some((kind, sign?)))
             .collect();
@@ -168,6 +214,11 @@ impl Listing {
         let src = src.as_ref()?;
         let name = there.iter().find(|name| src.has_file(name))?;
         Some(format!("src/{name}"))
+    }
+
+    fn public_index(&self) -> Option<String> {
+        let sign = format!("public/{}", DocumentRoot::INDEX);
+        self.directory.join(&sign).is_file().then_some(sign)
     }
 
     fn inner(&self, name: &str) -> Option<Self> {

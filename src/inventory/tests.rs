@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
+use crate::config::DocumentRoot;
 
 /// A directory of workers to play with.
 struct Yard {
@@ -492,4 +493,94 @@ fn a_linked_directory_of_assets_is_known_where_it_lies() {
     symlink("dist/site", yard.path("a/public")).unwrap();
     let developed = yard.scan(Mode::Development).developed();
     assert_eq!(developed[0].public, Some(yard.path("a/dist/site")));
+}
+
+#[test]
+fn php_scripts_are_known_by_where_they_start() {
+    let root = |files: &[&str]| {
+        let yard = Yard::with(files);
+        let inventory = yard.scan(Mode::Production);
+        let found = inventory.workers.values().next().expect("a worker");
+        let settings = found.settings().expect("it can run");
+        assert_eq!(settings.kind, WorkerType::Php, "{files:?}");
+        settings.document_root
+    };
+    assert_eq!(root(&["a/index.php"]), Some(DocumentRoot::Worker));
+    assert_eq!(root(&["a/src/index.php"]), Some(DocumentRoot::Src));
+    assert_eq!(
+        root(&["a/public/index.php", "a/index.php"]),
+        Some(DocumentRoot::Public)
+    );
+    assert_eq!(
+        root(&["a/composer.json", "a/public/index.php", "a/public/a.css"]),
+        Some(DocumentRoot::Public)
+    );
+}
+
+#[test]
+fn php_without_a_script_to_start_from_is_refused_and_with_a_command_speaks_http() {
+    let yard = Yard::with(&["a/composer.json"]);
+    let refused = |yard: &Yard| match &yard
+        .scan(Mode::Production)
+        .workers
+        .values()
+        .next()
+        .unwrap()
+        .status
+    {
+        Status::Refused(problems) => problems.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(&yard).contains("there is no index.php"));
+    yard.write("a/config/worker.yaml", "command: [php, server.php]");
+    let inventory = yard.scan(Mode::Production);
+    let settings = inventory
+        .workers
+        .values()
+        .next()
+        .unwrap()
+        .settings()
+        .unwrap();
+    assert_eq!(
+        (settings.kind, settings.document_root),
+        (WorkerType::Php, None)
+    );
+    yard.write("a/index.php", "");
+    yard.write("a/config/worker.yaml", "type: php\nlisten: port");
+    let said = refused(&yard);
+    assert!(
+        said.contains("worker.yaml:2:9: ") && said.contains("'listen: port'"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_php_scripts_bring_along_is_no_worker_unless_it_says_so() {
+    let yard = Yard::with(&[
+        "blog/index.php",
+        "blog/plugins/x/public/x.css",
+        "blog/plugins/x/composer.json",
+        "blog/plugins/y/package.json",
+        "blog/admin/index.php",
+        "blog/api/config/worker.yaml",
+        "blog/api/main.py",
+    ]);
+    assert_eq!(yard.names(), ["blog", "blog.api"]);
+}
+
+#[test]
+fn a_script_in_public_is_a_part_of_the_program_and_a_stylesheet_in_development_is_not() {
+    let yard = Yard::with(&["a/public/index.php", "a/public/a.css"]);
+    let seen = |mode| yard.fingerprint(mode).program;
+    let both = || (seen(Mode::Development), seen(Mode::Production));
+    let first = both();
+    yard.write("a/public/a.css", "longer");
+    let second = both();
+    assert_eq!(first.0, second.0, "scripts read what lies there");
+    assert_ne!(first.1, second.1, "scripts read a copy");
+    yard.write("a/public/index.php", "longer");
+    let third = both();
+    assert!(second.0 != third.0 && second.1 != third.1);
+    yard.write("a/public/.user.ini", "");
+    assert_ne!(third.0, seen(Mode::Development));
 }

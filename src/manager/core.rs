@@ -260,12 +260,14 @@ impl Core {
             Action::Probe {
                 id,
                 address,
+                protocol,
                 path,
                 timeout,
                 ..
             } => self.say(ToProxy::Probe {
                 id,
                 address,
+                protocol,
                 path,
                 timeout,
             }),

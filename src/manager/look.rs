@@ -327,6 +327,7 @@ pub(super) fn policy(
     settings: &Settings,
     mode: Mode,
     runtime_directory: &Path,
+    snapshots: Option<&Path>,
     server: &str,
 ) -> Policy {
     let development = Development {
@@ -342,6 +343,7 @@ pub(super) fn policy(
         build: mode == Mode::Development,
         development: (mode == Mode::Development).then_some(development),
         sockets: runtime_directory.to_owned(),
+        snapshots: snapshots.map(Path::to_owned),
     }
 }
 

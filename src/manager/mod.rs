@@ -218,7 +218,14 @@ pub async fn run(
     }
     let server = uuid::Uuid::now_v7().to_string();
     let runtime_directory = &options.runtime_directory;
-    let policy = look::policy(&options.settings, options.mode, runtime_directory, &server);
+    let snapshots = store.as_ref().map(Store::programs);
+    let policy = look::policy(
+        &options.settings,
+        options.mode,
+        runtime_directory,
+        snapshots,
+        &server,
+    );
     let performer = Arc::new(Performer {
         systemd,
         store,

@@ -7,12 +7,13 @@ use std::sync::Once;
 use std::time::Duration;
 
 use super::journal::Journal;
+use crate::builder::php;
 use crate::config::{Listen, Mode, Network, WorkerSettings};
 use crate::deploy::{PUBLIC, SNAPSHOTS};
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Reason, Spec};
 use crate::route::Address;
-use crate::systemd::{Credential, Kind, Sandbox, UnitPair, filters_addresses};
+use crate::systemd::{Credential, Kind, Sandbox, StopSignal, UnitPair, Written, filters_addresses};
 
 /// Below the state directory: what workers can make again, where systemd does not make them a directory of their own.
 const CACHE: &str = ".cache";
@@ -82,6 +83,17 @@ impl Ground<'_> {
             )));
         }
         let mut env = settings.env.clone();
+        let mut command = run.command.clone();
+        let written = settings
+            .document_root
+            .map(|_| self.pool(settings, &run, &data));
+        let is_php = written.is_some();
+        if let Some(written) = &written {
+            let configuration = written.path.display().to_string();
+            command.extend(php::arguments(&configuration, self.runs_as_root()));
+            let (name, value) = php::SOCKETS;
+            env.insert(name.to_owned(), value.to_owned());
+        }
         let handed_over = self.kind != Kind::Private;
         if !handed_over && !credentials.is_empty() {
             let directory = credentials_of(self.file, &settings.name);
@@ -100,18 +112,60 @@ impl Ground<'_> {
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run)?,
             credentials: if handed_over { credentials } else { Vec::new() },
+            written,
+            stop_signal: is_php.then_some(StopSignal::Quit),
             accepted: run.accepted,
             output: self.journal.output(&run.instance, settings, self.project),
             instance: run.instance,
             address: run.address,
             directory: run.files,
-            command: run.command,
+            command,
             stop_timeout: run.stop_timeout,
             record: run.record,
         })
     }
 
-    /// Makes the directories `pair` writes to, other than those that systemd makes.
+    /// The configuration of php-fpm. What hinders a private systemd from handing over secrets, see [`Self::credentials`], hinders it here.
+    fn pool(&self, settings: &WorkerSettings, run: &Run, data: &Path) -> Written {
+        let pool = php::Pool {
+            limits: &settings.limits,
+            jit: settings.jit,
+            state: data,
+            patience: run.stop_timeout,
+            root: self.runs_as_root(),
+        };
+        let unit = run.instance.service_unit();
+        let handed = self.kind.credentials_directory(&unit);
+        Written {
+            text: pool.to_string(),
+            credential: handed.is_some().then(|| php::CONFIGURATION.to_owned()),
+            path: match handed {
+                Some(directory) => directory.join(php::CONFIGURATION),
+                None => self.written_for(&run.instance),
+            },
+        }
+    }
+
+    /// Where a configuration lies that no systemd hands over.
+    fn written_for(&self, instance: &Instance) -> PathBuf {
+        let directory = self.kind.runtime_directory(self.file);
+        directory.join(instance.file_name("php-fpm.conf"))
+    }
+
+    /// Whether workers are root's: they are the developer's, and root develops.
+    fn runs_as_root(&self) -> bool {
+        !self.has_sandbox() && rustix::process::geteuid().is_root()
+    }
+
+    /// Removes what was written for a generation that is no more.
+    pub fn forget(&self, instance: &Instance) {
+        if self.kind == Kind::Private {
+            // Few have one.
+            let _ = std::fs::remove_file(self.written_for(instance));
+        }
+    }
+
+    /// Makes the directories `pair` writes to, other than those that systemd makes, and writes what it is to read.
     ///
     /// # Errors
     /// When that fails.
@@ -126,6 +180,17 @@ impl Ground<'_> {
         for (what, directory) in wanted {
             std::fs::create_dir_all(directory).map_err(|error| {
                 Reason::Refused(format!("make {what} {}: {error}", directory.display()))
+            })?;
+        }
+        let lying = pair.written.as_ref();
+        if let Some(Written { path, text, .. }) =
+            lying.filter(|written| written.credential.is_none())
+        {
+            std::fs::write(path, text).map_err(|error| {
+                Reason::Refused(format!(
+                    "write its configuration {}: {error}",
+                    path.display()
+                ))
             })?;
         }
         Ok(())

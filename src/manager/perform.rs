@@ -330,6 +330,7 @@ impl Performer {
                 log = this.journal.tail(&instance, output).await;
             }
             this.journal.forget(&instance);
+            this.ground().forget(&instance);
             Event::Stopped(instance, log)
         });
     }

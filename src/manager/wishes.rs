@@ -342,7 +342,9 @@ impl Core {
         self.tell_grace();
         let performer = &self.performer;
         let (directory, server) = (&self.runtime_directory, &performer.server);
-        let policy = look::policy(&self.settings, performer.mode, directory, server);
+        let snapshots = performer.store.as_ref().map(Store::programs);
+        let mode = performer.mode;
+        let policy = look::policy(&self.settings, mode, directory, snapshots, server);
         if self.progress.borrow().problem.is_some() {
             // What could not be had may be free by now.
             self.fleet.publish_again();

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::WorkerSettings;
 use crate::inventory::Fingerprint;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::route::{Address, Development, Front, RouteTable};
+use crate::route::{Address, Development, Front, Protocol, RouteTable};
 use crate::systemd::{Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -117,6 +117,8 @@ pub struct Policy {
     pub development: Option<Development>,
     /// Where the sockets of generations are.
     pub sockets: PathBuf,
+    /// Production: the directory below which each generation has its files, as `NAME/GENERATION`.
+    pub snapshots: Option<PathBuf>,
 }
 
 /// Why something did not work, in the words an operator needs.
@@ -350,6 +352,8 @@ pub enum Action {
         instance: Instance,
         /// Where it listens.
         address: Address,
+        /// What it speaks there.
+        protocol: Protocol,
         /// The path of the request.
         path: String,
         /// Deadline.

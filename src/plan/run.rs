@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::{Cause, Moment, Policy, Reason, Source, Spec};
 use crate::config::{Listen, WorkerType};
-use crate::route::Address;
+use crate::route::{Address, Protocol};
 use crate::systemd::{Activity, Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -74,6 +74,7 @@ pub(super) struct Run {
     /// It has passed its check, now or before.
     pub(super) accepted: bool,
     pub(super) address: Address,
+    pub(super) protocol: Protocol,
     pub(super) public: Option<PathBuf>,
     pub(super) stage: Stage,
     pub(super) since: Moment,
@@ -126,6 +127,7 @@ impl Run {
             source,
             cause,
             address,
+            protocol: Protocol::Http,
             public,
             stage,
             since: now,

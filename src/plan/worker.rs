@@ -189,6 +189,7 @@ impl Worker {
                     idle: patience,
                 },
                 access_log: settings.is_some_and(|settings| settings.limits.access_log),
+                scripts: false,
                 work: None,
             });
         };
@@ -199,6 +200,7 @@ impl Worker {
             None => Target::Serving(Upstream {
                 generation,
                 address: run.address.clone(),
+                protocol: run.protocol.clone(),
                 max_requests: settings.limits.max_requests,
             }),
         };
@@ -209,6 +211,7 @@ impl Worker {
             target,
             timeouts: settings.limits.timeouts,
             access_log: settings.limits.access_log,
+            scripts: settings.kind == WorkerType::Php,
             work: None,
         })
     }

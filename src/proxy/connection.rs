@@ -291,8 +291,7 @@ fn host(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> {
 fn public(route: &Route, path: &str, request: &Request<Incoming>) -> Option<Response<Body>> {
     let public = route.public.as_deref()?;
     let rest = &path[route.path.prefix().len()..];
-    let index = matches!(route.target, Target::Files);
-    match files::find(public, rest, index) {
+    match files::find(public, rest, route.assets) {
         Lookup::Found(found) => Some(found.respond(request.method(), request.headers())),
         Lookup::Directory if !path.starts_with("//") => {
             let uri = request.uri();

@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::body::Body;
 use super::conditions::{Condition, Validators, part};
+use crate::route::{Protocol, Route, Target, Upstream};
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
@@ -48,6 +49,26 @@ pub(super) struct FileBody {
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
+/// Which files of a public directory are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Assets {
+    /// What a directory's own path leads to.
+    directories: Directories,
+    /// Whether there may be PHP scripts among them, which are not.
+    scripts: bool,
+}
+
+/// What the path of a directory leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Directories {
+    /// Nothing: it is for the worker to answer.
+    Nothing,
+    /// Its `index.html`, else nothing.
+    Index,
+    /// Its `index.html`, also from its path without a slash at the end.
+    Site,
+}
+
 /// What a path below a public directory leads to.
 #[derive(Debug)]
 pub(super) enum Lookup {
@@ -59,8 +80,36 @@ pub(super) enum Lookup {
     Missing,
 }
 
-/// Looks for `rest`, the decoded path below the route, in `public`. With `index`, a directory's `index.html` answers for the directory.
-pub(super) fn find(public: &Path, rest: &str, index: bool) -> Lookup {
+impl Assets {
+    /// Those of a route.
+    pub(super) fn of(route: &Route) -> Self {
+        let directories = match &route.target {
+            Target::Files => Directories::Site,
+            // The scripts are in there, and what stands for them.
+            Target::Serving(Upstream {
+                protocol: Protocol::FastCgi(scripts),
+                ..
+            }) if scripts.root.ends_with("public") => Directories::Index,
+            _ => Directories::Nothing,
+        };
+        Self {
+            directories,
+            scripts: route.scripts,
+        }
+    }
+}
+
+/// Whether a file of this name may be a PHP script, or was one: `a.php`, `a.PHTML`, `a.php~`, `a.php.bak`. What it says is nobody's to read.
+fn is_script(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    [".php", ".pht", ".phar"]
+        .iter()
+        .any(|ending| name.contains(ending))
+}
+
+/// Looks for `rest`, the decoded path below the route, in `public`.
+pub(super) fn find(public: &Path, rest: &str, assets: Assets) -> Lookup {
+    let index = assets.directories != Directories::Nothing;
     let rest = rest.strip_prefix('/').unwrap_or(rest);
     let (name, directory) = match rest.strip_suffix('/') {
         Some(directory) => (directory, true),
@@ -74,6 +123,9 @@ pub(super) fn find(public: &Path, rest: &str, index: bool) -> Lookup {
     if (!name.is_empty() && name.split('/').any(odd)) || name.contains(['\\', '\0', '%']) {
         return Lookup::Missing;
     }
+    if assets.scripts && name.rsplit('/').next().is_some_and(is_script) {
+        return Lookup::Missing;
+    }
     let name = match (directory, name) {
         (true, "") => "index.html".to_owned(),
         (true, name) => format!("{name}/index.html"),
@@ -82,7 +134,10 @@ pub(super) fn find(public: &Path, rest: &str, index: bool) -> Lookup {
     // The one question that a path pays which is not a file.
     match rustix::fs::stat(public.join(&name)) {
         Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() => {}
-        Ok(stat) if index && rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
+        Ok(stat)
+            if assets.directories == Directories::Site
+                && rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() =>
+        {
             return Lookup::Directory;
         }
         _ => return Lookup::Missing,

@@ -145,8 +145,8 @@ impl Steward {
                         mouth.send(&applied).await?;
                         self.settle(&mut mouth).await?;
                     }
-                    Some(ToProxy::Probe { id, address, path, timeout }) => {
-                        probes.spawn(async move { (id, probe::run(address, path, timeout).await) });
+                    Some(ToProxy::Probe { id, address, protocol, path, timeout }) => {
+                        probes.spawn(async move { (id, probe::run(address, protocol, path, timeout).await) });
                     }
                     Some(ToProxy::Count { id }) => {
                         let counts = self.generations.values().map(|g| g.count()).collect();

@@ -15,6 +15,7 @@
 //! | `connection`, `socket` | one client: its requests, its deadlines |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `pool` | a thread's connections to a generation |
+//! | `fastcgi/` | the way to a generation that speaks FastCGI |
 //! | `files`, `conditions` | `public/` |
 //! | `development` | what developers are shown besides |
 //! | `pages`, `report` | what the proxy says in its own name |
@@ -27,6 +28,7 @@ mod body;
 mod conditions;
 mod connection;
 mod development;
+mod fastcgi;
 mod files;
 mod forward;
 mod generation;

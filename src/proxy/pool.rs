@@ -16,10 +16,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::fastcgi::{self, Gateway};
 use super::generation::{Generation, Ticket};
 use super::patience::Patience;
 use super::upload::RequestBody;
-use crate::route::Address;
+use crate::route::{Address, Protocol};
 
 /// Most connections kept unused, for each thread and generation.
 const IDLE_MAX: usize = 256;
@@ -41,6 +42,7 @@ const CONNECT_PAUSES: [Duration; 7] = [
 pub(super) struct Upstream {
     pub(super) generation: Arc<Generation>,
     pub(super) address: Address,
+    pub(super) protocol: Protocol,
     shard: usize,
     idle: RefCell<Vec<Idle>>,
     /// How long an unused connection is kept.
@@ -69,6 +71,7 @@ pub(super) struct Connection {
 enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    FastCgi(Gateway),
 }
 
 /// A stream that notices a worker that does not take what it is sent.
@@ -82,10 +85,16 @@ struct Wire {
 
 impl Upstream {
     /// A way to `generation` for thread number `shard`, without connections yet.
-    pub(super) fn new(generation: Arc<Generation>, shard: usize, address: Address) -> Self {
+    pub(super) fn new(
+        generation: Arc<Generation>,
+        shard: usize,
+        address: Address,
+        protocol: Protocol,
+    ) -> Self {
         Self {
             generation,
             address,
+            protocol,
             shard,
             idle: RefCell::default(),
             idle_limit: Cell::default(),
@@ -128,6 +137,10 @@ impl Upstream {
 
     /// Gives back a connection whose last exchange has ended well.
     pub(super) fn put(&self, connection: Connection) {
+        if matches!(self.protocol, Protocol::FastCgi(_)) {
+            // It has had its one request.
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         if !self.retired.get() && idle.len() < IDLE_MAX && !connection.sender.is_closed() {
             idle.push(Idle {
@@ -185,7 +198,7 @@ impl Upstream {
     async fn dial(&self) -> io::Result<Stream> {
         let mut pauses = CONNECT_PAUSES.iter();
         loop {
-            match Stream::connect(&self.address).await {
+            match Stream::connect(self).await {
                 Err(error) if is_passing(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(*pause).await,
                     None => return Err(error),
@@ -218,10 +231,17 @@ impl Drop for Connection {
 }
 
 impl Stream {
-    async fn connect(address: &Address) -> io::Result<Self> {
-        match address {
-            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
-            Address::Tcp(address) => {
+    async fn connect(upstream: &Upstream) -> io::Result<Self> {
+        match (&upstream.address, &upstream.protocol) {
+            (Address::Unix(path), Protocol::FastCgi(scripts)) => {
+                let gateway = fastcgi::connect(path, scripts, Some(&upstream.generation));
+                gateway.await.map(Self::FastCgi)
+            }
+            (Address::Unix(path), Protocol::Http) => {
+                UnixStream::connect(path).await.map(Self::Unix)
+            }
+            // php-fpm is handed its socket.
+            (Address::Tcp(address), _) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
@@ -241,6 +261,7 @@ impl AsyncRead for Wire {
         let outcome = ready!(match &mut this.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::FastCgi(gateway) => Pin::new(gateway).poll_read(cx, buffer),
         });
         let read = buffer.filled().len() - before;
         this.heard.fetch_add(read as u64, Ordering::Relaxed);
@@ -266,6 +287,7 @@ impl AsyncWrite for Wire {
         let outcome = match &mut this.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::FastCgi(gateway) => Pin::new(gateway).poll_write_vectored(cx, slices),
         };
         match outcome {
             Poll::Ready(outcome) => {
@@ -284,7 +306,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket has nothing to flush.
+        // A socket has nothing to flush, and neither has a gateway.
         Poll::Ready(Ok(()))
     }
 
@@ -292,6 +314,7 @@ impl AsyncWrite for Wire {
         match &mut self.get_mut().stream {
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::FastCgi(gateway) => Pin::new(gateway).poll_shutdown(cx),
         }
     }
 }

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::body::source;
-use crate::route::Address;
+use super::fastcgi;
+use crate::route::{Address, Protocol};
 use crate::wire::ProbeOutcome;
 
 /// As much of the answer's body is read, and for as long.
@@ -23,22 +24,31 @@ const BODY_TIME: Duration = Duration::from_millis(250);
 const AGENT: &str = concat!("tqserver-health/", env!("CARGO_PKG_VERSION"));
 
 /// Asks `address` for `path` and waits for the head of the answer, for at most `timeout` altogether.
-pub(super) async fn run(address: Address, path: String, timeout: Duration) -> ProbeOutcome {
-    match tokio::time::timeout(timeout, ask(&address, &path)).await {
+pub(super) async fn run(
+    address: Address,
+    protocol: Protocol,
+    path: String,
+    timeout: Duration,
+) -> ProbeOutcome {
+    match tokio::time::timeout(timeout, ask(&address, &protocol, &path)).await {
         Ok(Ok(status)) => ProbeOutcome::Status(status),
         Ok(Err(sentence)) => ProbeOutcome::Broken(sentence),
         Err(_) => ProbeOutcome::TimedOut,
     }
 }
 
-async fn ask(address: &Address, path: &str) -> Result<u16, String> {
+async fn ask(address: &Address, protocol: &Protocol, path: &str) -> Result<u16, String> {
     let refused = |error| format!("can not connect to {address}: {error}");
-    match address {
-        Address::Unix(socket) => {
+    match (address, protocol) {
+        (Address::Unix(socket), Protocol::FastCgi(scripts)) => {
+            let gateway = fastcgi::connect(socket, scripts, None);
+            exchange(gateway.await.map_err(refused)?, path).await
+        }
+        (Address::Unix(socket), Protocol::Http) => {
             let stream = UnixStream::connect(socket).await.map_err(refused)?;
             exchange(stream, path).await
         }
-        Address::Tcp(socket) => {
+        (Address::Tcp(socket), _) => {
             let stream = TcpStream::connect(socket).await.map_err(refused)?;
             exchange(stream, path).await
         }

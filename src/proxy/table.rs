@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use tokio::sync::watch;
 
 use super::development::State;
+use super::files::Assets;
 use super::generation::Generation;
 use super::listener::Listener;
 use super::pool::Upstream;
@@ -65,6 +66,8 @@ pub(super) struct Route {
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
     pub(super) access_log: bool,
+    /// Which files of `public` are served.
+    pub(super) assets: Assets,
     /// In development: how far the worker is.
     pub(super) state: Option<State>,
 }
@@ -160,13 +163,16 @@ impl Table {
                     // The same generation may answer on two routes: one set of connections for both.
                     let upstream = kept
                         .get(&instance)
-                        .filter(|kept| kept.address == asked.address)
+                        .filter(|kept| {
+                            kept.address == asked.address && kept.protocol == asked.protocol
+                        })
                         .cloned()
                         .unwrap_or_else(|| {
                             Rc::new(Upstream::new(
                                 generation.clone(),
                                 shard,
                                 asked.address.clone(),
+                                asked.protocol.clone(),
                             ))
                         });
                     upstream.set_idle(route.timeouts.idle);
@@ -191,6 +197,7 @@ impl Table {
                 target,
                 timeouts: route.timeouts,
                 access_log: route.access_log,
+                assets: Assets::of(route),
                 state: development.map(|development| State::of(&development.server, route)),
             };
             routes.insert(route.path.prefix().into(), Rc::new(compiled));
@@ -263,7 +270,7 @@ fn server(front: &Front) -> http1::Builder {
 pub(super) mod tests {
     use super::*;
     use crate::names::Generation as Number;
-    use crate::route::{Address, Route as Asked, Target as Answer, Upstream as Serving};
+    use crate::route::{Address, Protocol, Route as Asked, Target as Answer, Upstream as Serving};
 
     /// A board with routes that lead to files.
     pub(in crate::proxy) fn board(routes: &[&str]) -> Board {
@@ -279,6 +286,7 @@ pub(super) mod tests {
             target: Answer::Files,
             timeouts,
             access_log: false,
+            scripts: false,
             work: None,
         };
         let mut published = Published::nothing();
@@ -293,6 +301,7 @@ pub(super) mod tests {
         published.table.routes[0].target = Answer::Serving(Serving {
             generation: Number(number),
             address: Address::Unix("/nowhere".into()),
+            protocol: Protocol::Http,
             max_requests: 0,
         });
         let instance = Instance::new(WorkerName::parse("w").unwrap(), Number(number));

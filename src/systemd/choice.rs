@@ -105,6 +105,16 @@ impl Kind {
         }
     }
 
+    /// Where the service `unit` finds what it is handed as credentials (`CREDENTIALS_DIRECTORY`); `None`: it is handed nothing.
+    pub fn credentials_directory(self, unit: &str) -> Option<PathBuf> {
+        let runtime = match self {
+            Self::System => PathBuf::from("/run"),
+            Self::User => users_runtime_directory(),
+            Self::Private => return None,
+        };
+        Some(runtime.join("credentials").join(unit))
+    }
+
     /// Where snapshots and workers' own files are kept in production.
     pub fn state_directory(self, file: &Path) -> PathBuf {
         if let Some(given) = std::env::var_os("STATE_DIRECTORY") {

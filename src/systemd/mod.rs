@@ -24,7 +24,7 @@ pub use cleaner::Cleaner;
 pub use private::{Place, Private, PrivateError};
 pub use signals::UnitChange;
 pub use state::{Activity, Ending, ServiceState};
-pub use units::{Credential, Sandbox, UnitPair};
+pub use units::{Credential, Sandbox, StopSignal, UnitPair, Written};
 
 /// Whether this machine was booted with systemd (sd_booted(3)).
 pub fn is_booted() -> bool {

@@ -17,6 +17,7 @@ mod limits;
 mod logs;
 mod new;
 mod package;
+mod php;
 mod production;
 mod reload;
 mod routes;

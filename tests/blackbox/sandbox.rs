@@ -57,6 +57,8 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
             hidden: vec![house.path().join("config")],
         }),
         credentials: vec![secret("plain", false), secret("sealed", true)],
+        written: None,
+        stop_signal: None,
         accepted: true,
         output: None,
         stop_timeout: SECOND,
@@ -87,6 +89,8 @@ pub(crate) fn start_stranger(house: &House, worker: &str, number: u64) {
         directory: house.path().to_owned(),
         sandbox: None,
         credentials: Vec::new(),
+        written: None,
+        stop_signal: None,
         ..pair(house, Network::Full, false, 1)
     };
     with_systemd(house, async |systemd| {

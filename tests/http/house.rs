@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tqserver::names::{Generation, Instance, WorkerName};
 use tqserver::proxy::{self, Link, Options, ProxyError};
-use tqserver::route::{Address, Front, Route, RoutePath, RouteTable, Target, Timeouts, Upstream};
+use tqserver::route::{
+    Address, Front, Protocol, Route, RoutePath, RouteTable, Target, Timeouts, Upstream,
+};
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
 /// Longest wait for anything that is expected.
@@ -283,6 +285,7 @@ fn serving(directory: &Path, generation: u64) -> Target {
     Target::Serving(Upstream {
         generation: Generation(generation),
         address: Address::Unix(socket(directory, generation)),
+        protocol: Protocol::Http,
         max_requests: 0,
     })
 }
@@ -311,6 +314,7 @@ fn table(directory: &Path) -> RouteTable {
                 idle: DEADLINE,
             },
             access_log: false,
+            scripts: false,
             work: None,
         }],
         draining: Vec::new(),
@@ -459,6 +463,11 @@ impl<S: Stream> Talk<S> {
             );
         }
         self.heard.drain(..count).collect()
+    }
+
+    /// Whether the other side has closed, without another byte.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.heard.is_empty() && !self.listen()
     }
 
     /// Expects exactly `text` next.

@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::house::{DEADLINE, GET, House, Kept, SHORT, Talk, instance, options, status};
 use tqserver::proxy::Link;
-use tqserver::route::{Address, Target};
+use tqserver::route::{Address, Protocol, Target};
 use tqserver::wire::{ProbeOutcome, ToManager, ToProxy};
 
 /// Switches `house` from generation `from` to the next.
@@ -227,6 +227,7 @@ fn probes_say_how_the_worker_is() {
     let probe = |id, address: &Address, timeout| ToProxy::Probe {
         id,
         address: address.clone(),
+        protocol: Protocol::Http,
         path: "/health?x".to_owned(),
         timeout,
     };
@@ -268,6 +269,7 @@ fn a_probe_is_not_in_the_way_of_a_table() {
     house.say(ToProxy::Probe {
         id: 1,
         address: Address::Unix(house.socket(1)),
+        protocol: Protocol::Http,
         path: "/".to_owned(),
         timeout: DEADLINE * 10,
     });

@@ -47,6 +47,11 @@ fn a_snapshot_has_what_the_program_needs_and_nothing_else() {
         python.join("src/main.rs").exists(),
         "its source is its program"
     );
+
+    let php = house.create(3, WorkerType::Php).unwrap();
+    assert!(php.join("src/main.rs").exists() && php.join("public/style.css").exists());
+    let assets = house.store.latest_assets(&index(3)).unwrap();
+    assert_eq!(below(&assets), ["style.css"]);
 }
 
 #[test]

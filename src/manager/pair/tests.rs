@@ -261,3 +261,40 @@ fn a_promise_about_the_network_is_kept_or_not_made() {
     house.settings.network = Network::None;
     assert!(enforce(&house.settings, Kind::System).is_ok());
 }
+
+#[test]
+fn php_fpm_is_handed_its_configuration_and_ends_by_its_own_signal() {
+    let mut house = House::new("php");
+    let plain = house.pair(Kind::System, Mode::Production).unwrap();
+    assert_eq!((plain.written, plain.stop_signal), (None, None));
+    house.settings.document_root = Some(crate::config::DocumentRoot::Public);
+    let pair = house.pair(Kind::System, Mode::Production).unwrap();
+    assert_eq!(pair.stop_signal, Some(StopSignal::Quit));
+    assert_eq!(
+        pair.env.get("FPM_SOCKETS").map(String::as_str),
+        Some("/dev/null/worker=3")
+    );
+    let word = "/run/credentials/tqserver-api.shop@7.service/.php-fpm.conf".to_owned();
+    assert!(pair.command.contains(&word), "{:?}", pair.command);
+    assert!(!pair.command.contains(&"--allow-to-run-as-root".to_owned()));
+    let text = pair.to_unit_files();
+    for line in [
+        "KillSignal=SIGQUIT",
+        "SetCredential=.php-fpm.conf:[global]\\nerror_log = /dev/null\\n",
+        "session.save_path] = \"/var/lib/tqserver/api.shop\"\\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    // Where systemd can not hand it over it lies beside the socket.
+    let pair = house.pair(Kind::Private, Mode::Production).unwrap();
+    let Written {
+        path, credential, ..
+    } = pair.written.as_ref().expect("one is written");
+    assert_eq!(*credential, None);
+    assert!(
+        path.ends_with("api.shop@7.php-fpm.conf"),
+        "{}",
+        path.display()
+    );
+    assert!(pair.command.contains(&path.display().to_string()));
+}

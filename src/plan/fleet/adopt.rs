@@ -77,6 +77,7 @@ impl Fleet {
             now,
         );
         (run.public, run.service) = (found.public, found.service);
+        run.protocol = self.protocol(&instance, &run.spec);
         run.accepted = found.accepted;
         if stage == Stage::Activating {
             run.ready_by = Some(now + run.spec.settings.health.start_timeout);

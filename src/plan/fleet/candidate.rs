@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::{Fleet, News, instance};
 use crate::ansi;
-use crate::config::{Listen, WorkerType};
+use crate::config::{DocumentRoot, Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::run::{Run, Stage};
 use crate::plan::worker::{Candidate, Worker};
-use crate::plan::{Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, loopback};
-use crate::route::Address;
+use crate::plan::{
+    Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, Spec, loopback,
+};
+use crate::route::{Address, Protocol, Scripts};
 
 /// A build that took no longer is none: there was nothing to do.
 const NOTHING_TO_BUILD: Duration = Duration::from_millis(10);
@@ -81,6 +83,7 @@ impl Fleet {
         }
         let (source, cause) = (candidate.source, candidate.cause);
         let mut run = Run::new(candidate.spec, source, cause, address, stage, self.now);
+        run.protocol = self.protocol(&instance, &run.spec);
         (run.reloads, run.saved) = (candidate.reloads, candidate.saved);
         self.actions.push(match build {
             true => Action::Build(instance.clone(), run.spec.clone()),
@@ -90,6 +93,25 @@ impl Fleet {
         worker.newest = instance.generation;
         (worker.retry_at, worker.retry_after) = (None, None);
         worker.runs.insert(instance.generation, run);
+    }
+
+    /// What a generation speaks. One that speaks FastCGI is told of its scripts by where it runs from.
+    pub(super) fn protocol(&self, instance: &Instance, spec: &Spec) -> Protocol {
+        let settings = &spec.settings;
+        let Some(root) = &settings.document_root else {
+            return Protocol::Http;
+        };
+        let files = match &self.policy.snapshots {
+            Some(snapshots) => snapshots
+                .join(instance.worker.as_str())
+                .join(instance.generation.to_string()),
+            None => spec.directory.clone(),
+        };
+        Protocol::FastCgi(Scripts {
+            root: root.below(&files),
+            index: DocumentRoot::INDEX.to_owned(),
+            route: settings.route.clone(),
+        })
     }
 
     fn free_port(&self) -> Option<u16> {

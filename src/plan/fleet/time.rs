@@ -84,12 +84,14 @@ impl Fleet {
         };
         (run.probe, run.probe_at) = (Some(id), None);
         let (address, path) = (run.address.clone(), run.health_path());
+        let protocol = run.protocol.clone();
         self.next_probe += 1;
         self.probes.insert(id, instance.clone());
         self.actions.push(Action::Probe {
             id,
             instance,
             address,
+            protocol,
             path,
             timeout,
         });

@@ -195,6 +195,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         cache: false,
         credentials: Vec::new(),
         autostart: false,
+        document_root: None,
         limits: Limits {
             gomaxprocs: None,
             gomemlimit: None,
@@ -232,6 +233,7 @@ pub(in crate::plan) fn policy(build: bool) -> Policy {
         startup_delay: Duration::ZERO,
         restart_delay: Duration::ZERO,
         ports: 9000..=9009,
+        snapshots: None,
         build,
         development: None,
         sockets: PathBuf::from("/run"),

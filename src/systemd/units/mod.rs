@@ -3,6 +3,7 @@
 
 mod directive;
 mod sandbox;
+mod written;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::route::{Address, RoutePath};
 
 pub(super) use self::directive::Properties;
 pub use self::sandbox::{Credential, Sandbox};
+pub use self::written::{StopSignal, Written};
 
 /// The service's property that carries what the generation was made of, for the next manager. systemd would feed it to the worker
 /// only with `StandardInput=data`, which we never set; it is not logged and not inherited.
@@ -63,6 +65,10 @@ pub struct UnitPair {
     pub sandbox: Option<Sandbox>,
     /// The secrets it is handed.
     pub credentials: Vec<Credential>,
+    /// The configuration that we write for it, if its program needs one.
+    pub written: Option<Written>,
+    /// The signal that asks it to finish and exit; `None`: SIGTERM.
+    pub stop_signal: Option<StopSignal>,
     /// Whether it has passed its check already: it comes back from its snapshot.
     pub accepted: bool,
     /// Where its output goes; `None`: the journal.
@@ -268,6 +274,8 @@ impl UnitPair {
         }
         lines.extend(self.limits());
         lines.extend(self.credentials.iter().map(Credential::directive));
+        lines.extend(self.written.iter().filter_map(Written::directive));
+        lines.extend(self.stop_signal.map(StopSignal::directive));
         if let Some(sandbox) = &self.sandbox {
             lines.extend(sandbox.directives(&self.instance.worker, &self.directory));
         }

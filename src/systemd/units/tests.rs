@@ -35,6 +35,8 @@ fn pair(address: Address) -> UnitPair {
         },
         sandbox: None,
         credentials: Vec::new(),
+        written: None,
+        stop_signal: None,
         accepted: false,
         output: None,
         stop_timeout: second,

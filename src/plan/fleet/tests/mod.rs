@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::instance;
-use crate::config::{Listen, WorkerSettings};
+use crate::config::{DocumentRoot, Listen, WorkerSettings};
 use crate::names::Generation;
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
 use crate::plan::{Action, Event, Look, Reason};
+use crate::route::{Protocol, RoutePath, Scripts};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
 use house::{House, found, index, name};
@@ -619,4 +620,27 @@ fn what_failed_is_not_tried_again_because_something_else_was_saved() {
         "{:?}",
         house.told
     );
+}
+
+#[test]
+fn scripts_are_named_where_the_generation_has_its_files() {
+    let serves_from = |snapshots: Option<&str>, root: &str| {
+        let mut served = found(7, true);
+        served.spec.settings.document_root = Some(DocumentRoot::Public);
+        let mut house = House::new();
+        let mut policy = policy(false);
+        policy.snapshots = snapshots.map(PathBuf::from);
+        house.fleet.step(house.now, Event::Configured(policy));
+        house.fleet.step(house.now, Event::Adopted(vec![served]));
+        let run = &house.fleet.workers[&name("index")].runs[&Generation(7)];
+        let scripts = Scripts {
+            root: root.into(),
+            index: "index.php".to_owned(),
+            route: RoutePath::root(),
+        };
+        assert_eq!(run.protocol, Protocol::FastCgi(scripts));
+    };
+    let directory = found(7, true).spec.directory.join("public");
+    serves_from(None, &directory.display().to_string());
+    serves_from(Some("/snapshots"), "/snapshots/index/7/public");
 }

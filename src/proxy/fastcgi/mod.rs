@@ -1,0 +1,310 @@
+//! The way to a worker that speaks FastCGI: a gateway of one request's life.
+//!
+//! To the rest of the proxy it is a stream to a worker that speaks HTTP/1.1 and closes after its answer, so that deadlines, uploads,
+//! errors and the count of requests are the same for all workers. At its other end an HTTP server of one request hands that on to
+//! php-fpm, and the answer back. The protocol's records are the crate's `fastcgi-client` to write and read; what it would take for granted
+//! of them is made sure beneath it (`records`).
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `params` | what php-fpm is told of a request, and which script it runs |
+//! | `exchange` | the request on its way, and what comes back |
+//! | `records` | whole records of ours alone, and no end before the end |
+//! | `answer` | the answer's head, and its body |
+
+mod answer;
+mod exchange;
+mod params;
+mod records;
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use fastcgi_client::io::AsyncRead as Read;
+use futures_util::TryStreamExt;
+use futures_util::io::Cursor;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::{BodyDataStream, BodyExt};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::answer::{Answer, Body};
+use self::exchange::{Exchange, take};
+use super::generation::Generation;
+use crate::route::Scripts;
+
+/// Bytes on their way through the gateway, in each direction.
+const PIPE: usize = 64 << 10;
+/// Most bytes and fields of a request's head: no front lets more of either through, and the proxy adds a few of its own.
+const HEAD_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+const HEAD_FIELDS_MAX: usize = 4096 + 32;
+/// A request's body whose length is not known beforehand is held until its end, up to so many bytes: php-fpm reads as much as the
+/// announced length, and without one nothing.
+const HELD_MAX: usize = 1 << 20;
+/// Most bytes of what php-fpm is told of a request: it reads them record by record, and takes one that goes on in the next for broken.
+const PARAMS_MAX: usize = 0xffff;
+
+/// Why php-fpm's answer is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The connection broke, or what came over it was no record of an answer.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// php-fpm has refused the request.
+    #[error("php-fpm refused it: {0}")]
+    Refused(fastcgi_client::ClientError),
+    /// The client's body did not come whole.
+    #[error("the request's body did not come whole")]
+    Body(#[source] hyper::Error),
+    /// No empty line within the bytes a head may have.
+    #[error("its answer has no head within {} KiB", answer::HEAD_MAX >> 10)]
+    LongHead,
+    /// The answer ended within its head.
+    #[error("its answer ended within the head")]
+    NoHead,
+    /// Less came than its head announced.
+    #[error("its answer is shorter than its Content-Length")]
+    Short,
+    /// A line of the head is no header field.
+    #[error("its answer's head can not be read: {0}")]
+    Head(String),
+}
+
+impl From<fastcgi_client::ClientError> for Trouble {
+    fn from(error: fastcgi_client::ClientError) -> Self {
+        match error {
+            fastcgi_client::ClientError::Io(error) => Self::Io(error),
+            other => Self::Refused(other),
+        }
+    }
+}
+
+/// What went wrong behind a gateway, for whoever reads its stream to the end.
+type Verdict = Arc<OnceLock<String>>;
+
+/// A stream to a worker that speaks FastCGI, as if it spoke HTTP/1.1. It carries one request; what serves it ends with it.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    near: DuplexStream,
+    verdict: Verdict,
+    _server: AbortOnDropHandle<()>,
+}
+
+/// Connects to the worker that listens on `socket`. What it writes to its standard error is said of `generation`.
+///
+/// # Errors
+/// As of the socket.
+pub(super) async fn connect(
+    socket: &Path,
+    scripts: &Scripts,
+    generation: Option<&Arc<Generation>>,
+) -> io::Result<Gateway> {
+    let stream = UnixStream::connect(socket).await?;
+    let (near, far) = tokio::io::duplex(PIPE);
+    let verdict = Verdict::default();
+    let desk = Desk {
+        stream: Mutex::new(Some(stream)),
+        sending: Mutex::default(),
+        scripts: scripts.clone(),
+        generation: generation.cloned(),
+        verdict: verdict.clone(),
+    };
+    Ok(Gateway {
+        near,
+        verdict,
+        _server: AbortOnDropHandle::new(tokio::spawn(serve(far, desk))),
+    })
+}
+
+/// What the one request needs.
+struct Desk {
+    /// Gone once the request has come.
+    stream: Mutex<Option<UnixStream>>,
+    /// What sends the request on, or lets what is left of it come.
+    sending: Mutex<Option<AbortOnDropHandle<()>>>,
+    scripts: Scripts,
+    generation: Option<Arc<Generation>>,
+    verdict: Verdict,
+}
+
+/// Answers one request that comes over `far`.
+async fn serve(far: DuplexStream, desk: Desk) {
+    let verdict = desk.verdict.clone();
+    let desk = &desk;
+    let service = service_fn(|request| async move {
+        desk.answer(request).await.inspect_err(|trouble| {
+            let _ = desk.verdict.set(super::body::source(trouble));
+        })
+    });
+    let served = http1::Builder::new()
+        .keep_alive(false)
+        .auto_date_header(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_headers(HEAD_FIELDS_MAX)
+        .serve_connection(TokioIo::new(far), service)
+        .await;
+    if let Err(error) = served {
+        // The first word is the one that says something.
+        let _ = verdict.set(super::body::source(&error));
+    }
+}
+
+impl Desk {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
+        let stream = self
+            .stream
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(stream) = stream else {
+            return Err(io::Error::other("a second request").into());
+        };
+        let (parts, incoming) = request.into_parts();
+        let (length, body) = match body(&parts, incoming).await? {
+            Upload::Counted(length, body) => (length, body),
+            Upload::Long(rest) => {
+                self.own(take(rest));
+                return Ok(length_required());
+            }
+        };
+        let params = params::of(&parts, &self.scripts, length);
+        if params::size(&params) > PARAMS_MAX {
+            self.own(take(body));
+            return Ok(head_too_large());
+        }
+        let begun = Exchange::begin(stream, params, body, self.generation.clone());
+        let (exchange, sending) = begun.await?;
+        self.own(sending);
+        Answer::begin(exchange, &parts.method, self.verdict.clone()).await
+    }
+
+    /// Runs `sending` for as long as the connection is served.
+    fn own(&self, sending: impl Future<Output = ()> + Send + 'static) {
+        let task = AbortOnDropHandle::new(tokio::spawn(sending));
+        let mut place = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = Some(task);
+    }
+}
+
+type Stdin = Pin<Box<dyn Read + Send>>;
+
+/// A request's body.
+enum Upload {
+    /// With its length, if it has one.
+    Counted(Option<u64>, Stdin),
+    /// Too long to be held until its length is known.
+    Long(Stdin),
+}
+
+async fn body(parts: &http::request::Parts, mut incoming: Incoming) -> Result<Upload, Trouble> {
+    if incoming.is_end_stream() {
+        let announced = parts.headers.contains_key(http::header::CONTENT_LENGTH);
+        let nothing = Box::pin(Cursor::new(Bytes::new()));
+        return Ok(Upload::Counted(announced.then_some(0), nothing));
+    }
+    if let Some(length) = incoming.size_hint().exact() {
+        return Ok(Upload::Counted(Some(length), stdin(incoming)));
+    }
+    let mut held = BytesMut::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(Trouble::Body)?;
+        let piece = frame.data_ref().map_or(&[][..], |data| data);
+        if held.len() + piece.len() > HELD_MAX {
+            return Ok(Upload::Long(stdin(incoming)));
+        }
+        held.extend_from_slice(piece);
+    }
+    let length = held.len() as u64;
+    let whole = Box::pin(Cursor::new(held.freeze()));
+    Ok(Upload::Counted(Some(length), whole))
+}
+
+fn stdin(incoming: Incoming) -> Stdin {
+    let pieces = BodyDataStream::new(incoming).map_err(io::Error::other);
+    Box::pin(pieces.into_async_read())
+}
+
+fn length_required() -> Response<Body> {
+    let sentence = format!(
+        "PHP reads a request's body by its length; send Content-Length with one of more than {} MiB\n",
+        HELD_MAX >> 20
+    );
+    refusal(StatusCode::LENGTH_REQUIRED, sentence)
+}
+
+fn head_too_large() -> Response<Body> {
+    let sentence = format!(
+        "PHP takes at most {} KiB of address and header fields together, the address counting twice\n",
+        PARAMS_MAX.div_ceil(1024)
+    );
+    refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, sentence)
+}
+
+/// What php-fpm could not take.
+fn refusal(status: StatusCode, sentence: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(sentence.into()));
+    *response.status_mut() = status;
+    let plain = http::HeaderValue::from_static("text/plain");
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, plain);
+    response
+}
+
+impl AsyncRead for Gateway {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.near).poll_read(cx, buffer))?;
+        let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
+        match this.verdict.get().filter(|_| is_end) {
+            Some(verdict) => Poll::Ready(Err(io::Error::other(verdict.clone()))),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Gateway {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.near).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.near).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.near.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.near).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.near).poll_shutdown(cx)
+    }
+}
