@@ -119,7 +119,7 @@ fn ask(address: SocketAddr, kind: &Kind, stop: &AtomicBool) -> (usize, Vec<Strin
                 client = Client::connect(address);
             }
         }
-        std::thread::sleep(4 * PACE);
+        std::thread::sleep(PACE);
     }
     (answered, lost)
 }

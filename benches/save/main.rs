@@ -30,8 +30,9 @@ const LOADED_SAVES: usize = 100;
 const CONNECTIONS: usize = 8;
 /// Between the end of one save and the next, so that the end of the generation before is not measured with it.
 const REST: Duration = Duration::from_millis(300);
-/// Pause between two requests, so that asking does not take the processor from what is measured. So much too late is an answer seen.
-const PACE: Duration = Duration::from_millis(1);
+/// Pause between two requests, so that asking does not take the processor from the build that is measured. So much too late is an answer
+/// seen.
+const PACE: Duration = Duration::from_millis(4);
 /// Longest wait for anything.
 const LONG: Duration = Duration::from_secs(120);
 
