@@ -85,6 +85,9 @@ const PACKAGE_MANAGERS: [PackageManager; 4] = [
     },
 ];
 
+/// Deno's own, JSON with comments.
+const DENO_CONFIGURATIONS: [&str; 2] = ["deno.json", "deno.jsonc"];
+
 /// What builds the worker in `directory`; `None`: there is nothing to build now.
 pub(super) fn recipe(
     settings: &WorkerSettings,
@@ -244,11 +247,23 @@ fn needs(package: &serde_json::Value, purpose: Purpose) -> bool {
 /// Deno keeps what all programs share.
 fn deno(directory: &Path, purpose: Purpose) -> Option<Steps> {
     let lock = modified(directory, "deno.lock");
-    let wanted = ["deno.json", "deno.jsonc", "package.json"]
+    let wanted = DENO_CONFIGURATIONS
         .into_iter()
+        .chain(["package.json"])
         .filter_map(|file| modified(directory, file))
         .chain(lock)
         .max()?;
+    // What is imported by its address in the program itself comes with its first start.
+    let names_any = |file| {
+        let text = fs::read_to_string(directory.join(file)).unwrap_or_default();
+        text.contains("\"imports\"") || text.contains("\"importMap\"")
+    };
+    let package = package_json(directory).ok().flatten();
+    if !DENO_CONFIGURATIONS.into_iter().any(names_any)
+        && !package.is_some_and(|package| needs(&package, purpose))
+    {
+        return None;
+    }
     let mut command = words(&["deno", "install"]);
     if purpose == Purpose::Release {
         command.extend(words(&["--node-modules-dir=auto", "--vendor=true"]));

@@ -259,7 +259,11 @@ fn composer_installs_packages_when_the_lock_file_is_newer() {
     let composer = there.path().join("composer.json");
     let builds = |purpose| builds("php", there.path(), purpose);
     assert_eq!(builds(Purpose::Development), "");
-    fs::write(&composer, r#"{"require": {"php": ">=8.2", "ext-curl": "*"}}"#).unwrap();
+    fs::write(
+        &composer,
+        r#"{"require": {"php": ">=8.2", "ext-curl": "*"}}"#,
+    )
+    .unwrap();
     assert_eq!(builds(Purpose::Development), "");
     fs::write(&composer, r#"{"require-dev": {"a/b": "1"}}"#).unwrap();
     assert_eq!(
@@ -277,6 +281,22 @@ fn composer_installs_packages_when_the_lock_file_is_newer() {
     assert!(builds(Purpose::Development).starts_with("composer install"));
     made.set_modified(now + MINUTE).unwrap();
     assert_eq!(builds(Purpose::Development), "");
+}
+
+#[test]
+fn deno_fetches_what_its_configuration_names() {
+    let there = directory(&["main.ts", "deno.json"]);
+    let builds = |purpose| builds("deno", there.path(), purpose);
+    assert_eq!(builds(Purpose::Development), "");
+    let configuration = "{ \"imports\": { \"x\": \"npm:x@1\" } } // with a comment";
+    fs::write(there.path().join("deno.json"), configuration).unwrap();
+    assert_eq!(builds(Purpose::Development), "deno install");
+    fs::write(there.path().join("deno.lock"), "{}").unwrap();
+    assert_eq!(builds(Purpose::Development), "deno install");
+    assert_eq!(
+        builds(Purpose::Release),
+        "deno install --node-modules-dir=auto --vendor=true --frozen"
+    );
 }
 
 #[test]

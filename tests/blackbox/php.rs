@@ -1,7 +1,7 @@
 //! PHP scripts, run by a real php-fpm.
 //!
-//! These need php-fpm, which a machine that builds TQServer need not have: they run where `TQ_TEST_TYPES` is set, and say elsewhere that
-//! they did not.
+//! These need php-fpm, which a machine that builds TQServer need not have: they say so where it is not installed, and fail if `TQ_TEST_ALL`
+//! is set.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -13,16 +13,25 @@ use crate::house::process::kill;
 use crate::house::worker::{Worker, empty};
 use crate::house::{House, until};
 
-/// Whether php-fpm is to be tested. What captures the output of tests does not capture this.
-fn is_wanted(test: &str) -> bool {
-    let wanted = std::env::var_os("TQ_TEST_TYPES").is_some();
-    if !wanted {
+/// Whether there is a php-fpm to test with. What captures the output of tests does not capture what this says.
+fn is_there(test: &str) -> bool {
+    let installed = ["/usr/sbin", "/usr/local/sbin"].iter().any(|directory| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| name.to_string_lossy().starts_with("php-fpm"))
+    });
+    if !installed {
+        let how = "apt install php-fpm";
+        assert!(
+            std::env::var_os("TQ_TEST_ALL").is_none(),
+            "TQ_TEST_ALL is set, and php-fpm is not installed: {how}"
+        );
         let _ = writeln!(
             std::io::stderr(),
-            "not run: php::{test}; it needs php-fpm (apt install php-fpm) and TQ_TEST_TYPES=1"
+            "NOT TESTED: php::{test}; php-fpm is not installed: {how}"
         );
     }
-    wanted
+    installed
 }
 
 /// A script that says `text` and does what the query asks for.
@@ -46,7 +55,7 @@ else echo "{text}";
 
 #[test]
 fn a_path_leads_to_a_file_to_a_script_or_to_the_front_controller() {
-    if !is_wanted("a_path_leads_to_a_file_to_a_script_or_to_the_front_controller") {
+    if !is_there("a_path_leads_to_a_file_to_a_script_or_to_the_front_controller") {
         return;
     }
     let shop = empty()
@@ -75,7 +84,7 @@ fn a_path_leads_to_a_file_to_a_script_or_to_the_front_controller() {
 
 #[test]
 fn what_was_saved_is_live_and_no_request_is_lost_on_the_way() {
-    if !is_wanted("what_was_saved_is_live_and_no_request_is_lost_on_the_way") {
+    if !is_there("what_was_saved_is_live_and_no_request_is_lost_on_the_way") {
         return;
     }
     let house = House::new().worker("index", says("one")).open();
@@ -103,7 +112,7 @@ fn what_was_saved_is_live_and_no_request_is_lost_on_the_way() {
 
 #[test]
 fn a_script_that_is_wrong_is_not_accepted_and_its_log_says_why() {
-    if !is_wanted("a_script_that_is_wrong_is_not_accepted_and_its_log_says_why") {
+    if !is_there("a_script_that_is_wrong_is_not_accepted_and_its_log_says_why") {
         return;
     }
     let house = House::new()
@@ -118,7 +127,7 @@ fn a_script_that_is_wrong_is_not_accepted_and_its_log_says_why() {
 
 #[test]
 fn php_fpm_knows_what_the_contract_says_and_nothing_of_the_servers() {
-    if !is_wanted("php_fpm_knows_what_the_contract_says_and_nothing_of_the_servers") {
+    if !is_there("php_fpm_knows_what_the_contract_says_and_nothing_of_the_servers") {
         return;
     }
     let config = "env: {GREETING: hello}";
@@ -150,7 +159,7 @@ fn php_fpm_knows_what_the_contract_says_and_nothing_of_the_servers() {
 
 #[test]
 fn a_large_body_arrives_whole() {
-    if !is_wanted("a_large_body_arrives_whole") {
+    if !is_there("a_large_body_arrives_whole") {
         return;
     }
     let house = House::new().worker("index", says("one")).open();
@@ -167,7 +176,7 @@ fn a_large_body_arrives_whole() {
 
 #[test]
 fn a_master_that_is_killed_comes_back() {
-    if !is_wanted("a_master_that_is_killed_comes_back") {
+    if !is_there("a_master_that_is_killed_comes_back") {
         return;
     }
     let house = House::new().worker("index", says("one")).open();

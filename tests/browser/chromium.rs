@@ -41,8 +41,8 @@ pub fn installed() -> Option<(PathBuf, PathBuf)> {
             };
             let how = "apt install chromium chromium-driver, then cargo test --test browser";
             assert!(
-                std::env::var_os("TQ_TEST_BROWSER").is_none(),
-                "TQ_TEST_BROWSER is set, and {missing} is not installed: {how}"
+                std::env::var_os("TQ_TEST_ALL").is_none(),
+                "TQ_TEST_ALL is set, and {missing} is not installed: {how}"
             );
             static SAID: Once = Once::new();
             // Not by a macro: what those print is not shown of a test that passes.

@@ -2,7 +2,7 @@
 //! server with real workers (see `house`).
 //!
 //! `apt install chromium chromium-driver`, then `cargo test --test browser`. Where they are missing the tests say so and pass, for the
-//! server needs no browser; with `TQ_TEST_BROWSER=1` they fail. `TQ_SCREENSHOTS=DIRECTORY` is given pictures of what is laid over pages.
+//! server needs no browser; with `TQ_TEST_ALL=1` they fail. `TQ_SCREENSHOTS=DIRECTORY` is given pictures of what is laid over pages.
 
 #![allow(
     missing_docs,

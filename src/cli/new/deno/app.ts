@@ -1,5 +1,7 @@
 // What the worker '{{name}}' answers.
 
+import type { IncomingMessage, ServerResponse } from "node:http";
+
 const PAGE = `<!doctype html>
 <html lang="en">
 <head>
@@ -15,20 +17,32 @@ const PAGE = `<!doctype html>
 `;
 
 /** Answers a request for `route` or what is below it. */
-export function answer(route: string, request: Request): Response {
+export function answer(
+  route: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+): void {
   const base = route.replace(/\/$/, "");
-  switch (new URL(request.url).pathname) {
+  const [path] = (request.url ?? "/").split("?");
+  // A body nobody reads would stand in the way of the next request on the connection.
+  request.resume();
+  switch (path) {
     case base:
     case `${base}/`:
-      return text(200, "text/html", PAGE);
+      return text(response, 200, "text/html", PAGE);
     case `${base}/health`:
-      return text(200, "text/plain", "ok\n");
+      return text(response, 200, "text/plain", "ok\n");
     default:
-      return text(404, "text/plain", "there is nothing here\n");
+      return text(response, 404, "text/plain", "there is nothing here\n");
   }
 }
 
-function text(status: number, type: string, body: string): Response {
-  const headers = { "Content-Type": `${type}; charset=utf-8` };
-  return new Response(body, { status, headers });
+function text(
+  response: ServerResponse,
+  status: number,
+  type: string,
+  body: string,
+): void {
+  response.writeHead(status, { "Content-Type": `${type}; charset=utf-8` });
+  response.end(body);
 }
