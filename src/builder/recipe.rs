@@ -85,6 +85,9 @@ const PACKAGE_MANAGERS: [PackageManager; 4] = [
     },
 ];
 
+/// Cargo's messages on standard output, and its diagnostics for people on standard error all the same.
+pub(super) const DIAGNOSTICS: &str = "json-render-diagnostics";
+
 /// Deno's own, JSON with comments.
 const DENO_CONFIGURATIONS: [&str; 2] = ["deno.json", "deno.jsonc"];
 
@@ -127,7 +130,7 @@ fn cargo(directory: &Path, purpose: Purpose) -> Option<Vec<String>> {
         "--color",
         "always",
         "--message-format",
-        "json-render-diagnostics",
+        DIAGNOSTICS,
         "--manifest-path",
         manifest,
     ]);

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Listener, Output, Tail};
-use super::recipe::{Makes, Purpose, Recipe, recipe};
+use super::recipe::{DIAGNOSTICS, Makes, Purpose, Recipe, recipe};
 use super::runner::{Command, Failure, Runner};
 use super::{Unavailable, program_paths, resolved, search_path};
 use crate::config::{Mode, WorkerSettings};
@@ -146,7 +146,7 @@ pub async fn build(
             _ => None,
         };
         for step in &steps {
-            command = step.join(" ");
+            command = shown(step);
             let words = resolved(step, directory, &search_path(Mode::Development))
                 .map_err(BuildFailure::Unavailable)?;
             let run = Command {
@@ -180,6 +180,19 @@ pub async fn build(
         failure,
         output: output.said.text(),
     })
+}
+
+/// A command as it would be typed: without the words by which Cargo's output becomes ours to read.
+fn shown(step: &[String]) -> String {
+    if !step.iter().any(|word| word == DIAGNOSTICS) {
+        return step.join(" ");
+    }
+    let ours = ["--color", "always", "--message-format", DIAGNOSTICS];
+    let typed = step.iter().map(String::as_str);
+    typed
+        .filter(|word| !ours.contains(word))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 impl BuildFailure {
