@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +16,9 @@ use super::{Unavailable, program_paths, resolved, search_path};
 use crate::config::{Mode, WorkerSettings};
 use crate::names::WorkerName;
 use crate::systemd::{BusError, Ending};
+
+/// Bytes of two programs that are compared at once.
+const COMPARED: usize = 64 << 10;
 
 /// Builds of Rust workers share a target directory. Cargo would let them wait for each other anyhow; here the copy of the program
 /// is inside the turn as well, so that of two programs with one name neither gets the other's.
@@ -220,11 +223,14 @@ enum Made {
 impl Made {
     fn install(self, fresh: &Path, place: &Path) -> io::Result<Built> {
         match self {
+            // A program that stays is one whose worker need not be replaced.
+            Self::Elsewhere(made) if same_content(&made, place)? => Ok(Built::UpToDate),
             Self::Elsewhere(made) => {
                 copy(&made, fresh)?;
-                install(fresh, place)
+                fs::rename(fresh, place).map(|()| Built::Fresh)
             }
-            Self::Beside => install(fresh, place),
+            Self::Beside if same_content(fresh, place)? => remove(fresh).map(|()| Built::UpToDate),
+            Self::Beside => fs::rename(fresh, place).map(|()| Built::Fresh),
             Self::Dependencies(directory) => touch(&directory).map(|()| Built::Fresh),
         }
     }
@@ -256,22 +262,26 @@ fn copy(made: &Path, fresh: &Path) -> io::Result<()> {
     fs::copy(made, fresh).map(drop)
 }
 
-/// Lets `fresh` take the place of `place`, unless they are the same: a program that stays is one whose worker need not be reloaded.
-fn install(fresh: &Path, place: &Path) -> io::Result<Built> {
-    if same_content(fresh, place)? {
-        remove(fresh)?;
-        return Ok(Built::UpToDate);
-    }
-    fs::rename(fresh, place)?;
-    Ok(Built::Fresh)
-}
-
-fn same_content(fresh: &Path, place: &Path) -> io::Result<bool> {
-    let old = match fs::metadata(place) {
+/// Whether two programs are the same. Two that are not differ early: their beginning has a hash of the rest.
+fn same_content(made: &Path, place: &Path) -> io::Result<bool> {
+    let old = match fs::File::open(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        found => found?,
+        opened => opened?,
     };
-    Ok(old.len() == fs::metadata(fresh)?.len() && fs::read(fresh)? == fs::read(place)?)
+    let new = fs::File::open(made)?;
+    if old.metadata()?.len() != new.metadata()?.len() {
+        return Ok(false);
+    }
+    let [mut old, mut new] = [old, new].map(|file| io::BufReader::with_capacity(COMPARED, file));
+    loop {
+        let (one, other) = (old.fill_buf()?, new.fill_buf()?);
+        let both = one.len().min(other.len());
+        if both == 0 || one[..both] != other[..both] {
+            return Ok(one == other);
+        }
+        old.consume(both);
+        new.consume(both);
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
