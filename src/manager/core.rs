@@ -240,7 +240,9 @@ impl Core {
                 };
                 performer.launch(tasks, launch);
             }
-            Action::Accept(instance, spec) => performer.accept(tasks, instance, spec),
+            Action::Accept(instance, spec) => {
+                performer.accept(tasks, &mut self.aside, instance, spec)
+            }
             Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
             Action::Stop {
                 instance,
