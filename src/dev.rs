@@ -28,6 +28,9 @@ use progress::Builds;
 /// Longest wait for the workers to be stopped at the end, beyond their own grace.
 const STOP_EXTRA: Duration = Duration::from_secs(10);
 
+/// What may wait for the manager. Of two bursts of which each has begun and ended, the last end covers whatever comes while they wait.
+const NUDGES: usize = 4;
+
 /// What `tqserver dev` is started with.
 #[derive(Debug)]
 pub struct Start {
@@ -101,7 +104,7 @@ impl Planes {
         }
         let (end, ending) = watch::channel(None);
         let (tell, progress) = watch::channel(Progress::default());
-        let (nudge, mut nudges) = mpsc::channel(1);
+        let (nudge, mut nudges) = mpsc::channel(NUDGES);
         let manager = async move { manager::run(options, ending, tell, &mut nudges).await };
         let output = if start.quiet {
             None
@@ -166,6 +169,9 @@ impl Planes {
                     }
                 }
                 () = self.builds.tell() => {}
+                () = resting_burst(self.watcher.as_ref()) => {
+                    let _ = self.nudge.try_send(Nudge::Saving);
+                }
                 // One that waits already covers this one, whichever it is.
                 burst = next_burst(self.watcher.as_ref()) => {
                     let _ = self.nudge.try_send(Nudge::Saved(burst.first));
@@ -202,6 +208,14 @@ impl Planes {
         if !self.manager.is_finished() {
             let _ = tokio::time::timeout(self.grace + STOP_EXTRA, &mut self.manager).await;
         }
+    }
+}
+
+/// The next time that files may have been saved; never, while none are watched.
+async fn resting_burst(watcher: Option<&Watcher>) {
+    match watcher {
+        Some(watcher) => watcher.rests().await,
+        None => std::future::pending().await,
     }
 }
 

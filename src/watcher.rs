@@ -66,6 +66,8 @@ enum Message {
 struct Bursts {
     waiting: Mutex<Option<Burst>>,
     ready: Notify,
+    /// A burst rests.
+    rests: Notify,
 }
 
 impl Bursts {
@@ -108,6 +110,11 @@ impl Watcher {
     pub fn watch(&self, watched: Watched) {
         // The thread ends with us, so it is there, and takes this before long.
         let _ = self.messages.send(Message::Watch(Box::new(watched)));
+    }
+
+    /// The next moment in which a burst rests: it may be over, which is known when it is handed out, and nothing has to be done before that.
+    pub async fn rests(&self) {
+        self.bursts.rests.notified().await;
     }
 
     /// The next burst. May be dropped and called again without losing one.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::link::{LinkEvent, Outbox, Questions};
-use super::perform::{Build, Launch, Performer, Stop, Tasks};
+use super::perform::{Build, Early, Launch, Performer, Stop, Tasks};
 use super::report::answering;
 use super::wishes::{Caller, Looking, Wanted};
 use super::{BuildWatch, Progress};
@@ -74,6 +74,8 @@ pub(super) struct Core {
     pub(super) told_wrong: Option<String>,
     /// Builds under way, and how to end them.
     builds: HashMap<Instance, CancellationToken>,
+    /// Builds that nobody has asked for yet.
+    pub(super) early: HashMap<WorkerName, Early>,
     /// Serials of the route table that was sent last and of the one the proxy serves by.
     published: u64,
     applied: u64,
@@ -119,6 +121,7 @@ impl Core {
             first_look_done: false,
             told_wrong: None,
             builds: HashMap::new(),
+            early: HashMap::new(),
             published: 0,
             applied: 0,
             ending: false,
@@ -205,16 +208,18 @@ impl Core {
         let grace = self.settings.shutdown_grace;
         match action {
             Action::Build(instance, spec) => {
-                let abandoned = CancellationToken::new();
-                self.builds.insert(instance.clone(), abandoned.clone());
-                let build = Build {
-                    instance,
-                    spec,
-                    limits: self.settings.build,
-                    abandoned,
-                    watch: BuildWatch(self.progress.clone()),
-                };
-                performer.build(tasks, build);
+                let build = self.build(instance.clone(), spec);
+                self.builds
+                    .insert(instance.clone(), build.abandoned.clone());
+                let early = self.early.remove(&instance.worker);
+                let early = early.filter(|early| early.spec == build.spec);
+                if let Some(early) = &early {
+                    self.fleet.was_begun(
+                        &instance,
+                        early.since.saturating_duration_since(self.started),
+                    );
+                }
+                self.performer.build(&mut self.tasks, build, early);
             }
             Action::Abandon(instance) => {
                 if let Some(build) = self.builds.remove(&instance) {
@@ -288,6 +293,16 @@ impl Core {
                 self.confirm();
             }
             Action::End => self.ended = true,
+        }
+    }
+
+    pub(super) fn build(&self, instance: Instance, spec: Spec) -> Build {
+        Build {
+            instance,
+            spec,
+            limits: self.settings.build,
+            abandoned: CancellationToken::new(),
+            watch: BuildWatch(self.progress.clone()),
         }
     }
 

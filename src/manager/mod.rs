@@ -165,6 +165,8 @@ impl BuildWatch {
 pub enum Nudge {
     /// SIGHUP: a reload of everything.
     Hangup,
+    /// Development: files were saved, and more may come: nothing is to serve yet.
+    Saving,
     /// Development: files were saved, the first of them then.
     Saved(tokio::time::Instant),
 }
@@ -284,6 +286,7 @@ pub async fn run(
                 match end {
                     Some(Ending::StopWorkers) => {
                         core.ending = true;
+                        core.early.clear();
                         core.step(Event::StopAll);
                     }
                     Some(Ending::Leave) => break,

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::BuildWatch;
 use super::journal::Journal;
@@ -61,6 +62,24 @@ pub(super) struct Build {
     pub(super) watch: BuildWatch,
 }
 
+/// A build that was begun while files were still being saved: the one that is wanted, if they stay as they are. Dropped, it is given up.
+pub(super) struct Early {
+    pub(super) spec: Spec,
+    pub(super) since: Instant,
+    built: oneshot::Receiver<Result<(), Reason>>,
+    _abandoned: DropGuard,
+}
+
+impl Early {
+    async fn result(self, abandoned: &CancellationToken) -> Result<(), Reason> {
+        match abandoned.run_until_cancelled(self.built).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Reason::Refused("its build broke off".to_owned())),
+            None => Err(Reason::Superseded),
+        }
+    }
+}
+
 /// A generation that is to be started.
 pub(super) struct Launch {
     pub(super) instance: Instance,
@@ -90,20 +109,42 @@ pub(super) struct Stop {
 pub(super) type Tasks = JoinSet<Event>;
 
 impl Performer {
-    /// Builds a worker. One build of a worker at a time, so that two never write to the same file.
-    pub(super) fn build(self: &Arc<Self>, tasks: &mut Tasks, build: Build) {
+    /// Builds a worker, or takes what was begun `early`.
+    pub(super) fn build(self: &Arc<Self>, tasks: &mut Tasks, build: Build, early: Option<Early>) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            let result = this.run_build(&build).await;
-            let Build {
-                instance, watch, ..
-            } = build;
-            watch.forget(&instance);
-            Event::Built(instance, result)
+            let result = match early {
+                Some(early) => early.result(&build.abandoned).await,
+                None => this.run_build(&build).await,
+            };
+            Event::Built(build.instance, result)
         });
     }
 
+    /// Builds a worker before anybody asks for it.
+    pub(super) fn build_early(self: &Arc<Self>, aside: &mut JoinSet<()>, build: Build) -> Early {
+        let this = Arc::clone(self);
+        let (tell, built) = oneshot::channel();
+        let early = Early {
+            spec: build.spec.clone(),
+            since: Instant::now(),
+            built,
+            _abandoned: build.abandoned.clone().drop_guard(),
+        };
+        aside.spawn(async move {
+            let _ = tell.send(this.run_build(&build).await);
+        });
+        early
+    }
+
     async fn run_build(&self, build: &Build) -> Result<(), Reason> {
+        let result = self.run_in_turn(build).await;
+        build.watch.forget(&build.instance);
+        result
+    }
+
+    /// One build of a worker at a time, so that two never write to the same file.
+    async fn run_in_turn(&self, build: &Build) -> Result<(), Reason> {
         let Build {
             instance,
             spec,

@@ -49,6 +49,8 @@ pub(super) async fn finished(
 pub(super) enum Wanted {
     Start,
     Retry(WorkerName),
+    /// Files were saved, and more may come.
+    Saving,
     /// Files were saved, the first of them then.
     Saved(Instant),
     Reload {
@@ -130,6 +132,7 @@ impl Core {
         match wanted {
             Wanted::Start => self.start(sight),
             Wanted::Retry(name) => self.looked(Look::Retry(name), sight.workers),
+            Wanted::Saving => self.begin_builds(&sight),
             Wanted::Saved(at) => self.saved(sight, at),
             Wanted::Reload {
                 only,
@@ -171,6 +174,7 @@ impl Core {
                 );
                 caller.answer(Err(Refused::Look(error)));
             }
+            Wanted::Saving => {}
             Wanted::Saved(_) => self.tell_wrong(Some(error.to_string())),
             Wanted::Start => {
                 tracing::error!(
@@ -292,7 +296,10 @@ impl Core {
                     caller: Caller::default(),
                 });
             }
-            Nudge::Saved(_) if self.ending => {}
+            Nudge::Saving | Nudge::Saved(_) if self.ending => {}
+            // Only what is built gains by it.
+            Nudge::Saving if self.fleet.builds_programs() => self.looks.push_back(Wanted::Saving),
+            Nudge::Saving => {}
             Nudge::Saved(at) => {
                 if !matches!(self.looks.back(), Some(Wanted::Saved(_))) {
                     self.looks.push_back(Wanted::Saved(at));
@@ -325,6 +332,23 @@ impl Core {
         }
         let at = at.saturating_duration_since(self.started);
         self.looked(Look::Saved(at), sight.workers);
+        // What was begun and is not wanted.
+        self.early.clear();
+    }
+
+    /// Begins to build what was saved, though more may come. If it stays as it is, that is so much time won; if not, the build is given up.
+    fn begin_builds(&mut self, sight: &Sight) {
+        for (name, found) in &sight.workers {
+            let Ok(spec) = found else { continue };
+            let Some(instance) = self.fleet.would_build(name, spec) else {
+                continue;
+            };
+            if self.early.get(name).is_none_or(|early| early.spec != *spec) {
+                let build = self.build(instance, spec.clone());
+                let early = self.performer.build_early(&mut self.aside, build);
+                self.early.insert(name.clone(), early);
+            }
+        }
     }
 
     /// Says what keeps saved files from being taken over, once.

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 use super::{Burst, Bursts, Message, Watched};
 use crate::ignored::{GIT_IGNORE, GitFiles, Rules, is_left_out_between_workers};
 
+/// A burst without an event for so long rests. Whoever writes a file in place has written it by then.
+const REST: Duration = Duration::from_millis(5);
 /// A burst is handed out at the latest so many times the debounce after its first event, and not before the second of these.
 const LONGEST: (u32, Duration) = (20, Duration::from_secs(1));
 /// How often it is looked where there are no events to be had.
@@ -44,6 +46,8 @@ pub(super) struct Eye {
 struct Gathered {
     first: Instant,
     last: Instant,
+    /// It was told that no event has come for a moment.
+    is_told: bool,
 }
 
 impl Eye {
@@ -74,7 +78,7 @@ impl Eye {
     pub(super) fn run(mut self, watched: Watched, messages: &Receiver<Message>) {
         self.watch(watched);
         loop {
-            let message = match self.due() {
+            let message = match self.due().into_iter().chain(self.rests()).min() {
                 Some(at) => messages.recv_timeout(at.saturating_duration_since(Instant::now())),
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -102,9 +106,21 @@ impl Eye {
         gathered.into_iter().chain(self.poll_at).min()
     }
 
+    /// When it is told that a burst rests.
+    fn rests(&self) -> Option<Instant> {
+        let gathered = self.gathered.filter(|gathered| !gathered.is_told)?;
+        Some(gathered.last + REST)
+    }
+
     fn hand_out(&mut self) {
         let now = Instant::now();
         if self.due().is_none_or(|due| due > now) {
+            if self.rests().is_some_and(|rests| rests <= now)
+                && let Some(gathered) = &mut self.gathered
+            {
+                gathered.is_told = true;
+                self.bursts.rests.notify_one();
+            }
             return;
         }
         if self.poll_at.is_some_and(|at| at <= now) {
@@ -118,7 +134,11 @@ impl Eye {
     fn gather(&mut self) {
         let now = Instant::now();
         let first = self.gathered.map_or(now, |gathered| gathered.first);
-        self.gathered = Some(Gathered { first, last: now });
+        self.gathered = Some(Gathered {
+            first,
+            last: now,
+            is_told: false,
+        });
     }
 
     fn watch(&mut self, watched: Watched) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::house::process::is_alive;
-use crate::house::worker::{Worker, behaves, says, write};
+use crate::house::worker::{Worker, behaves, empty, says, write};
 use crate::house::{HEAD, House, count, until};
 
 /// A house in which files are watched, and not only when somebody asks.
@@ -195,6 +195,51 @@ fn a_build_is_a_unit_of_its_own_with_limits() {
     house.replace("index", built("true", "three"));
     becomes(&house, "/", "three");
     one_serves(&house);
+}
+
+/// A program in Rust that answers with `text`.
+fn program(text: &str) -> Worker {
+    let source = r#"use std::io::{BufRead, BufReader, Write};
+use std::os::fd::FromRawFd;
+use std::os::unix::net::UnixListener;
+
+fn main() {
+    let listener = unsafe { UnixListener::from_raw_fd(3) };
+    for stream in listener.incoming().flatten() {
+        let mut writer = stream.try_clone().unwrap();
+        for line in BufReader::new(stream).lines() {
+            if line.unwrap().is_empty() {
+                let text = "TEXT";
+                write!(writer, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len()).unwrap();
+                break;
+            }
+        }
+    }
+}
+"#;
+    let manifest =
+        "[package]\nname = \"index\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n";
+    empty()
+        .file("Cargo.toml", manifest)
+        .file("src/main.rs", &source.replace("TEXT", text))
+}
+
+#[test]
+fn a_program_is_built_while_more_may_be_saved_and_serves_when_that_is_over() {
+    // Here that is not over within the test, unless somebody asks for a reload.
+    let house = House::new().worker("index", program("one")).open();
+    house.get("/").is("one");
+    let built = || fs::read(house.worker_directory("index").join("bin/index")).unwrap();
+    let before = built();
+    house.replace("index", program("two"));
+    until("it is built", || built() != before);
+    house.get("/").is("one");
+    house.units("index").are(["generation 1 serving"]);
+    // What was built early and is not what lies there is built again.
+    house.replace("index", program("three"));
+    house.reload().succeeds();
+    house.get("/").is("three");
+    house.units("index").are(["generation 2 serving"]);
 }
 
 #[test]

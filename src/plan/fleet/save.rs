@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Fleet, Looked, News, instance};
-use crate::names::WorkerName;
+use crate::config::WorkerType;
+use crate::names::{Instance, WorkerName};
+use crate::plan::reconcile::{Change, change};
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Cause, Kind, Moment, Reason, Severity, Spec};
@@ -94,6 +96,37 @@ impl Fleet {
         }
     }
 
+    /// Whether there are workers whose programs are built.
+    pub fn builds_programs(&self) -> bool {
+        let mut workers = self.workers.values();
+        workers.any(|worker| worker.tried.as_ref().is_some_and(is_program))
+    }
+
+    /// The generation that would be built if `spec` was saved and stayed as it is; `None`: none, or what is on its way comes first.
+    /// Only of what a toolchain builds: nobody knows whether a worker's own command may be begun for nothing.
+    pub fn would_build(&self, name: &WorkerName, spec: &Spec) -> Option<Instance> {
+        let worker = self.workers.get(name)?;
+        let (_, serving) = worker.serving()?;
+        let is_wanted = is_program(spec)
+            && self.policy.build
+            && !self.ending
+            && worker.waiting.is_none()
+            && worker.candidate().is_none()
+            && worker.tried.as_ref() != Some(spec)
+            && change(serving.latest(), spec, false) == Change::Generation;
+        is_wanted.then(|| instance(name, worker.newest.next()))
+    }
+
+    /// The build of this generation began at `at`, before it was asked for.
+    pub fn was_begun(&mut self, instance: &Instance, at: Moment) {
+        if let Some(run) = self
+            .run(instance)
+            .filter(|run| run.stage == Stage::Building)
+        {
+            run.since = at;
+        }
+    }
+
     /// Gives up what is on its way to serving, and hands over the reloads that wait for it.
     pub(super) fn supersede(&mut self, name: &WorkerName) -> Vec<u64> {
         let now = self.now;
@@ -135,6 +168,11 @@ impl Fleet {
         );
         self.note(&instance, Severity::Info, kind, reloads, text);
     }
+}
+
+/// Whether a toolchain builds it.
+fn is_program(spec: &Spec) -> bool {
+    spec.settings.build.is_none() && matches!(spec.settings.kind, WorkerType::Rust | WorkerType::Go)
 }
 
 /// Whether what was found is what was tried last, however that went, or is wrong in the way that was told.

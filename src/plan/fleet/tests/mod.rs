@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::instance;
-use crate::config::{DocumentRoot, Listen, WorkerSettings};
+use crate::config::{DocumentRoot, Listen, WorkerSettings, WorkerType};
 use crate::names::Generation;
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
-use crate::plan::{Action, Event, Look, Reason};
+use crate::plan::{Action, Event, Look, Reason, Spec};
 use crate::route::{Protocol, RoutePath, Scripts};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
-use house::{House, found, index, name};
+use house::{House, found, index, name, spec};
 
 /// A house in which generation 1 is in `stage`, and from then on nothing that is asked for is done.
 fn at(stage: Stage) -> House {
@@ -560,6 +560,31 @@ fn development() -> House {
     house.reload(&[]);
     house.told.clear();
     house
+}
+
+#[test]
+fn what_a_toolchain_builds_and_was_not_tried_may_be_built_before_it_is_asked_for() {
+    let mut house = development();
+    let program = |version| {
+        let mut program = spec("index", version);
+        program.settings.kind = WorkerType::Rust;
+        program
+    };
+    let would = |house: &House, spec: &Spec| house.fleet.would_build(&name("index"), spec);
+    assert_eq!(would(&house, &spec("index", "two")), None);
+    assert_eq!(would(&house, &program("two")), Some(index(2)));
+    let mut own = program("two");
+    own.settings.build = Some(vec!["make".to_owned()]);
+    assert_eq!(would(&house, &own), None);
+    // What is on its way comes first, and what was tried is not tried again.
+    house.held.insert("build");
+    house.put("index", "two");
+    house.look(Look::Saved(house.now));
+    assert_eq!(would(&house, &program("three")), None);
+    house.happen(Event::Built(index(2), Err(Reason::Superseded)));
+    assert_eq!(would(&house, &program("three")), Some(index(3)));
+    house.happen(Event::StopAll);
+    assert_eq!(would(&house, &program("four")), None);
 }
 
 #[test]
