@@ -41,6 +41,8 @@ pub struct Tails {
 struct Followed {
     file: File,
     partial: Vec<u8>,
+    /// It was gone when it was read last.
+    is_gone: bool,
 }
 
 impl Tails {
@@ -110,12 +112,8 @@ fn run(
                 return;
             }
         }
-        known.retain(|_, followed| {
-            followed
-                .file
-                .metadata()
-                .is_ok_and(|found| found.nlink() > 0)
-        });
+        // Not before it was read once more: it may go at any moment.
+        known.retain(|_, followed| !followed.is_gone);
         let woken = match poll {
             Some(poll) => wake.recv_timeout(poll),
             None => wake.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -142,6 +140,7 @@ impl Followed {
         Some(Self {
             file,
             partial: Vec::new(),
+            is_gone: false,
         })
     }
 
@@ -150,6 +149,7 @@ impl Followed {
         let Ok(found) = self.file.metadata() else {
             return true;
         };
+        self.is_gone = found.nlink() == 0;
         // It was emptied: what is written now stands at its beginning.
         if self.file.stream_position().is_ok_and(|at| at > found.len()) {
             let _ = self.file.seek(SeekFrom::Start(0));
@@ -168,7 +168,7 @@ impl Followed {
                 }
             }
         }
-        if found.nlink() == 0 && !self.partial.is_empty() {
+        if self.is_gone && !self.partial.is_empty() {
             return send(std::mem::take(&mut self.partial));
         }
         true
