@@ -134,8 +134,8 @@ pub fn run_command(
     }
     let program = settings.name.program();
     match settings.kind {
-        WorkerType::Rust => built_program(directory, program, "tqserver build"),
-        WorkerType::Go => built_program(directory, program, "tqserver build"),
+        WorkerType::Rust => built_program(directory, program, "tqserver build --release"),
+        WorkerType::Go => built_program(directory, program, "tqserver build --release"),
         WorkerType::Exec => built_program(directory, program, "your own build"),
         WorkerType::Node => {
             let entry = script_entry(directory, &NODE_ENTRIES)?;

@@ -59,7 +59,7 @@ fn what_is_missing_is_said_with_what_to_do() {
     let says = |kind, rest| runs(&settings(kind, rest), empty.path()).unwrap_err();
     assert_eq!(
         says("go", json!({})),
-        "bin/users is missing; build it with tqserver build, or deploy it"
+        "bin/users is missing; build it with tqserver build --release, or deploy it"
     );
     assert_eq!(
         says("python", json!({})),

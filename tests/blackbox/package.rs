@@ -166,7 +166,7 @@ fn what_would_not_run_is_not_packaged() {
         ("off", "disabled in production"),
         (
             "unbuilt",
-            "bin/unbuilt is missing; build it with cargo build --release",
+            "bin/unbuilt is missing; build it with tqserver build --release",
         ),
         ("source", "src/run is missing"),
         ("link", "views is a link to /etc/passwd"),
