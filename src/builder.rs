@@ -21,8 +21,8 @@ pub use recipe::Purpose;
 pub use runner::{Runner, UnitRunner};
 pub use work::{BuildError, BuildFailure, Built, Order, build, build_commands, shared_target};
 
-/// As much as is read of a package.json, of which one field is wanted.
-const PACKAGE_JSON_MAX: u64 = 1 << 20;
+/// As much as is read of a package.json or composer.json, of which a few fields are wanted.
+const JSON_MAX: u64 = 1 << 20;
 /// Where interpreters are looked for: root's directories, whatever environment the server was started with.
 const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -295,23 +295,26 @@ fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, Unavaila
 
 /// package.json, if there is one.
 fn package_json(directory: &Path) -> Result<Option<serde_json::Value>, Unavailable> {
-    let refused = |why: String| Unavailable::PackageJson(why);
+    json(&directory.join("package.json")).map_err(Unavailable::PackageJson)
+}
+
+/// A file of JSON, if there is one.
+fn json(path: &Path) -> Result<Option<serde_json::Value>, String> {
     let read = || {
         let mut bytes = Vec::new();
-        let file = fs::File::open(directory.join("package.json"))?;
-        io::Read::read_to_end(&mut io::Read::take(file, PACKAGE_JSON_MAX + 1), &mut bytes)?;
+        let file = fs::File::open(path)?;
+        io::Read::read_to_end(&mut io::Read::take(file, JSON_MAX + 1), &mut bytes)?;
         Ok(bytes)
     };
     match read() {
-        Ok(bytes) if bytes.len() as u64 > PACKAGE_JSON_MAX => Err(refused(format!(
-            "it is larger than {} KiB",
-            PACKAGE_JSON_MAX >> 10
-        ))),
+        Ok(bytes) if bytes.len() as u64 > JSON_MAX => {
+            Err(format!("it is larger than {} KiB", JSON_MAX >> 10))
+        }
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|e| refused(e.to_string())),
+            .map_err(|error| error.to_string()),
         Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(refused(error.to_string())),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -78,6 +78,8 @@ struct Planes {
     nudge: mpsc::Sender<Nudge>,
     /// Development: tells when files were saved, once it is known which.
     watcher: Option<Watcher>,
+    /// What it watches.
+    watched: Option<Arc<Watched>>,
     /// What workers write, if it is to be shown.
     output: Option<Output>,
     builds: Builds,
@@ -127,6 +129,7 @@ impl Planes {
             progress,
             nudge,
             watcher: None,
+            watched: None,
             output,
             builds: Builds::new(start.quiet),
             end,
@@ -154,8 +157,12 @@ impl Planes {
                     if let Some(problem) = now.problem.filter(|_| now.listening.is_empty()) {
                         anyhow::bail!(problem);
                     }
-                    if let Some(watched) = now.watched {
-                        self.watch(watched)?;
+                    // Each line of a compiler is news, and most of it is none of the watcher's.
+                    if let Some(watched) = now.watched
+                        && !self.watched.as_ref().is_some_and(|known| Arc::ptr_eq(known, &watched))
+                    {
+                        self.watch(&watched)?;
+                        self.watched = Some(watched);
                     }
                     self.builds.are(now.builds);
                     if now.settled {
@@ -184,7 +191,8 @@ impl Planes {
         }
     }
 
-    fn watch(&mut self, watched: Watched) -> anyhow::Result<()> {
+    fn watch(&mut self, watched: &Watched) -> anyhow::Result<()> {
+        let watched = watched.clone();
         match &self.watcher {
             Some(watcher) => watcher.watch(watched),
             None => {

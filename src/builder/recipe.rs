@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::{package_json, words};
+use super::{json, package_json, words};
 use crate::config::{WorkerSettings, WorkerType};
 
 /// What a build is for.
@@ -288,8 +288,8 @@ fn deno(directory: &Path, purpose: Purpose) -> Option<Steps> {
 fn packages(directory: &Path, purpose: Purpose) -> Option<Steps> {
     let lock = modified(directory, "composer.lock");
     let wanted = lock.or_else(|| modified(directory, "composer.json"))?;
-    let needed = match json(directory, "composer.json") {
-        Some(project) => {
+    let needed = match json(&directory.join("composer.json")) {
+        Ok(Some(project)) => {
             let kinds: &[&str] = match purpose {
                 Purpose::Development => &["require", "require-dev"],
                 Purpose::Release => &["require"],
@@ -299,8 +299,8 @@ fn packages(directory: &Path, purpose: Purpose) -> Option<Steps> {
             let packages = kinds.iter().filter_map(|kind| project[*kind].as_object());
             packages.flatten().any(|(name, _)| name.contains('/')) || !project["autoload"].is_null()
         }
-        // One that can not be read is Composer's to explain.
-        None => true,
+        // One that is not there, or can not be read, is Composer's to explain.
+        Ok(None) | Err(_) => true,
     };
     if !needed || modified(directory, "vendor").is_some_and(|vendor| vendor >= wanted) {
         return None;
@@ -310,11 +310,6 @@ fn packages(directory: &Path, purpose: Purpose) -> Option<Steps> {
         command.extend(words(&["--no-dev", "--classmap-authoritative"]));
     }
     Some((vec![command], Makes::Dependencies("vendor")))
-}
-
-/// A file of JSON, if it can be read.
-fn json(directory: &Path, name: &str) -> Option<serde_json::Value> {
-    serde_json::from_slice(&fs::read(directory.join(name)).ok()?).ok()
 }
 
 /// An environment of its own for a Python program with requirements, made anew when these have changed.

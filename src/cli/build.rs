@@ -1,6 +1,5 @@
 //! `tqserver build`: what `tqserver dev` does by itself, for who deploys.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -133,7 +132,7 @@ async fn one(common: &Common, found: &Found, worker: &WorkerSettings, order: Ord
         Err(error) if matches!(error.failure, BuildFailure::Abandoned) => return false,
         Err(error) => {
             let text = error.to_string();
-            let colours = std::io::stderr().is_terminal();
+            let colours = terminal::takes_colours(&std::io::stderr());
             let lines = text.lines().map(|line| match colours {
                 true => ansi::keep_colours(line),
                 false => ansi::strip(line),

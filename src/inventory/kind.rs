@@ -106,12 +106,11 @@ impl Listing {
         (looks && around != Around::Scripts) || configuration().symlink_metadata().is_ok()
     }
 
-    /// Where directories inside this one lie, which itself lies `around`.
-    pub(super) fn around_what_is_inside(&self, around: Around) -> Around {
-        match self.is_worker(around) {
-            true if self.has_scripts() => Around::Scripts,
-            true => Around::Worker,
-            false => around,
+    /// Where directories inside this one lie, if it is a worker.
+    pub(super) fn around_what_is_inside(&self) -> Around {
+        match self.has_scripts() {
+            true => Around::Scripts,
+            false => Around::Worker,
         }
     }
 

@@ -36,8 +36,10 @@ pub fn closed(root: &Path, relative: &Path) -> Option<PathBuf> {
         if own || text.starts_with('.') || NEVER.contains(&&*text) || directory.is_symlink() {
             return Some(directory);
         }
-        if let Ok(listing) = Listing::of(&directory) {
-            around = listing.around_what_is_inside(around);
+        if let Ok(listing) = Listing::of(&directory)
+            && listing.is_worker(around)
+        {
+            around = listing.around_what_is_inside();
         }
     }
     None
@@ -89,7 +91,10 @@ impl<'a> Search<'a> {
                 }
             };
             let worker = listing.is_worker(around);
-            let around = listing.around_what_is_inside(around);
+            let around = match worker {
+                true => listing.around_what_is_inside(),
+                false => around,
+            };
             self.walk(&relative, &listing, around, depth + 1);
             if worker {
                 self.candidates.insert(relative, listing);

@@ -115,7 +115,7 @@ pub struct Progress {
     /// How long the last requests may take at a stop.
     pub grace: Duration,
     /// Development: which files are to be watched, as of the last look at them.
-    pub watched: Option<Watched>,
+    pub watched: Option<Arc<Watched>>,
     /// The workers that answer, and where.
     pub routes: BTreeMap<WorkerName, String>,
     /// Development: the builds under way.

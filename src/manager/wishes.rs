@@ -313,7 +313,7 @@ impl Core {
         if self.performer.mode != Mode::Development {
             return;
         }
-        let watched = Some(sight.watched());
+        let watched = Some(Arc::new(sight.watched()));
         self.progress.send_if_modified(|progress| {
             let changed = progress.watched != watched;
             progress.watched = watched;
