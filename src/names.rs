@@ -186,6 +186,11 @@ impl Instance {
         format!("{}@{}.{extension}", self.worker, self.generation)
     }
 
+    /// `NAME/GENERATION`: where its own copy of the worker's files lies among those of all.
+    pub fn snapshot(&self) -> PathBuf {
+        Path::new(self.worker.as_str()).join(self.generation.to_string())
+    }
+
     /// Reads a unit's name back; `None` for a unit that is not a generation of ours.
     pub fn from_unit(unit: &str) -> Option<(Self, UnitKind)> {
         let (stem, kind) = match unit.rsplit_once('.')? {

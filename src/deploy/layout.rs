@@ -71,8 +71,7 @@ impl Layout {
     }
 
     pub(super) fn files(&self, instance: &Instance) -> PathBuf {
-        self.programs_of(&instance.worker)
-            .join(files_name(instance.generation))
+        self.programs.join(instance.snapshot())
     }
 
     pub(super) fn manifest(&self, instance: &Instance) -> PathBuf {
@@ -114,10 +113,6 @@ impl Entry {
 fn number(text: &str) -> Option<u64> {
     let number: u64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
-}
-
-fn files_name(generation: Generation) -> String {
-    generation.to_string()
 }
 
 fn manifest_name(generation: Generation) -> String {
@@ -180,7 +175,7 @@ mod tests {
     #[test]
     fn names_mean_what_they_were_written_as_and_others_mean_nothing() {
         let seven = Generation(7);
-        assert_eq!(Entry::of(&files_name(seven)), Some(Entry::Files(seven)));
+        assert_eq!(Entry::of(&seven.to_string()), Some(Entry::Files(seven)));
         assert_eq!(
             Entry::of(&manifest_name(seven)),
             Some(Entry::Manifest(seven))

@@ -102,9 +102,7 @@ impl Fleet {
             return Protocol::Http;
         };
         let files = match &self.policy.snapshots {
-            Some(snapshots) => snapshots
-                .join(instance.worker.as_str())
-                .join(instance.generation.to_string()),
+            Some(snapshots) => snapshots.join(instance.snapshot()),
             None => spec.directory.clone(),
         };
         Protocol::FastCgi(Scripts {
