@@ -4,7 +4,7 @@ mod output;
 mod progress;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,7 @@ use crate::config::{Mode, Settings};
 use crate::manager::{self, Door, Ending, Journal, ManagerError, Nudge, Options, Progress};
 use crate::names::WorkerName;
 use crate::proxy::{self, ProxyError};
+use crate::route::Listen;
 use crate::systemd::{Cleaner, Kind, Place, Private};
 use crate::watcher::{Burst, Watched, Watcher};
 use output::{Output, Said};
@@ -117,6 +118,7 @@ impl Planes {
         let proxy = proxy::Options {
             link: proxy::Link::Stream(theirs),
             inherited: Vec::new(),
+            tickets: None,
             remembered: None,
             store: None,
             serving: None,
@@ -344,18 +346,10 @@ pub fn journal(kind: Kind, runtime_directory: &Path) -> anyhow::Result<Journal> 
 
 /// Tells where the workers are found: all of them at first, then those that were not there `before`.
 fn announce(
-    listening: &[SocketAddr],
+    listening: &[Listen],
     routes: &BTreeMap<WorkerName, String>,
     before: Option<&BTreeMap<WorkerName, String>>,
 ) {
-    let url = |address: &SocketAddr, path: &str| {
-        let host = match address.ip() {
-            ip if ip.is_unspecified() => "localhost".to_owned(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-            IpAddr::V4(ip) => ip.to_string(),
-        };
-        format!("http://{host}:{}{path}", address.port())
-    };
     let Some(first) = listening.first() else {
         return;
     };
@@ -370,11 +364,25 @@ fn announce(
         tracing::info!("{:<width$}  {url}", worker.as_str());
     }
     if before.is_none() {
-        for address in listening {
-            let url = url(address, "/");
+        for listen in listening {
+            let url = url(listen, "/");
             tracing::info!("TQServer listens on {url} (Ctrl-C ends it)");
         }
     }
+}
+
+/// `path` as a browser on this machine finds it.
+fn url(listen: &Listen, path: &str) -> String {
+    let Some(address) = listen.address() else {
+        return format!("{} {path}", listen.place);
+    };
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "localhost".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    };
+    let scheme = if listen.tls { "https" } else { "http" };
+    format!("{scheme}://{host}:{}{path}", address.port())
 }
 
 /// What a signal asks for.

@@ -33,6 +33,7 @@ pub mod systemd;
 // 2: what lies on disk; the link between the planes; builds; file events
 pub mod builder;
 pub mod inventory;
+pub mod tls;
 pub mod watcher;
 pub mod wire;
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Generation, Instance, WorkerName};
@@ -150,8 +151,22 @@ pub struct Development {
 /// The proxy's side towards clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Front {
-    /// Where to listen; a port of 0 lets the kernel choose.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// How to speak TLS, for those of `listen` that do.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Whether a client may begin with HTTP/2 where there is no TLS ("prior knowledge", RFC 9113, 3.3).
+    #[serde(default)]
+    pub http2_cleartext: bool,
+    /// Where proxies stand whose word on a client's address, protocol and host is believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Most clients' connections at a time.
+    pub max_connections: usize,
+    /// Most connections of one address at a time (of one network of 64 bits in IPv6); 0: no such limit.
+    #[serde(default)]
+    pub max_connections_per_address: usize,
     /// Longest time a client may take for its request head, and between two pieces of its body.
     pub read_timeout: Duration,
     /// Longest time a client may take to accept a piece of the response.
@@ -168,12 +183,155 @@ pub struct Front {
     pub grace: Duration,
 }
 
+impl Default for Front {
+    /// Listens nowhere; the limits are those of a server.yaml that says nothing.
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            tls: None,
+            http2_cleartext: false,
+            trusted_proxies: Vec::new(),
+            max_connections: 16_384,
+            max_connections_per_address: 0,
+            read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
+            health_path: RoutePath("/health".to_owned()),
+            max_header_bytes: 64 << 10,
+            max_headers: 100,
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
 impl Front {
-    /// Listens on `port` at every address.
+    /// Listens on `port` at every address, without TLS.
     pub fn listen_on(&mut self, port: u16) {
-        self.listen
-            .iter_mut()
-            .for_each(|address| address.set_port(port));
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for listen in &self.listen {
+            if let Place::Tcp(address) = listen.place
+                && !addresses.contains(&address.ip())
+            {
+                addresses.push(address.ip());
+            }
+        }
+        let plain = |ip| Listen::from(SocketAddr::new(ip, port));
+        self.listen = addresses.into_iter().map(plain).collect();
+    }
+
+    /// Whether `address` is one whose word about a client is believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies
+            .iter()
+            .any(|net| net.contains(&address))
+    }
+}
+
+/// A socket that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Listen {
+    /// Where.
+    pub place: Place,
+    /// Whether clients speak TLS there.
+    #[serde(default)]
+    pub tls: bool,
+    /// Whether each connection begins with a header of the PROXY protocol, version 2, from one of
+    /// [`Front::trusted_proxies`].
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// Requests that come without TLS are sent to this port with it; `None`: they are answered.
+    #[serde(default)]
+    pub redirect: Option<u16>,
+}
+
+/// Where a socket is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// An address and port; a port of 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A unix stream socket.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            place: Place::Tcp(address),
+            tls: false,
+            proxy_protocol: false,
+            redirect: None,
+        }
+    }
+}
+
+impl Listen {
+    /// The address, if it is one of TCP.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.place {
+            Place::Tcp(address) => Some(address),
+            Place::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.place.fmt(f)?;
+        if self.tls {
+            f.write_str(" (TLS)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How the proxy speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// Certificates with their keys; the first is for clients that name no host, or one that none is for.
+    pub pairs: Vec<Pair>,
+    /// Whether TLS 1.2 is refused.
+    #[serde(default)]
+    pub only_tls13: bool,
+}
+
+/// A certificate with its chain, and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Where the certificate comes from, for messages.
+    pub name: String,
+    /// The certificate first, then those that vouch for it.
+    pub certificate: Pem,
+    /// The private key.
+    pub key: Pem,
+}
+
+/// PEM text (RFC 7468), or where the proxy finds it. It is not shown when the rest of a table is.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pem {
+    /// The text.
+    Text(String),
+    /// A credential of the proxy's unit by this name (`LoadCredential=` in systemd.exec(5)).
+    Credential(String),
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(..)"),
+            Self::Credential(name) => f.debug_tuple("Credential").field(name).finish(),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::{Encoder, FramedRead, LengthDelimitedCodec};
 
 use crate::names::Instance;
-use crate::route::{Address, Protocol, RouteTable};
+use crate::route::{Address, Listen, Protocol, RouteTable};
 
 /// Longest message, in bytes: a table of some ten thousand routes.
 pub const FRAME_MAX: usize = 16 << 20;
@@ -75,7 +75,7 @@ pub enum ToManager {
         /// What could not be had.
         problem: Option<String>,
         /// Where the proxy listens, with the ports the kernel chose.
-        listening: Vec<std::net::SocketAddr>,
+        listening: Vec<Listen>,
     },
     /// No request is in flight in this generation, and none will be.
     Drained(Instance),

@@ -18,12 +18,16 @@ mod fastcgi;
 mod files;
 #[path = "http/headers.rs"]
 mod headers;
+#[path = "http/http2.rs"]
+mod http2;
 #[path = "http/leaving.rs"]
 mod leaving;
 #[path = "http/messages.rs"]
 mod messages;
 #[path = "http/retry.rs"]
 mod retry;
+#[path = "http/secure.rs"]
+mod secure;
 #[path = "http/streams.rs"]
 mod streams;
 #[path = "http/table.rs"]

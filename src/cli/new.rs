@@ -8,7 +8,6 @@ mod tests;
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +19,7 @@ use crate::builder;
 use crate::config::{Mode, Problems, Settings};
 use crate::inventory::{self, Status};
 use crate::names::{WorkerName, WorkerNameError};
-use crate::route::RoutePath;
+use crate::route::{Listen, RoutePath};
 use templates::{TEMPLATES, Template, Words};
 
 #[derive(Debug, clap::Args)]
@@ -102,7 +101,13 @@ impl New {
             }
             Some(Status::Disabled) | None => (RoutePath::of_worker(&self.name), None),
         };
-        let port = match settings.front.listen.first().map(SocketAddr::port) {
+        let port = match settings
+            .front
+            .listen
+            .iter()
+            .find_map(Listen::address)
+            .map(|a| a.port())
+        {
             // Any free one, which `tqserver dev` will tell.
             None | Some(0) => "PORT".to_owned(),
             Some(port) => port.to_string(),

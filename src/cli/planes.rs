@@ -1,6 +1,6 @@
 //! `tqserver manager` and `tqserver proxy`: the two planes as two processes.
 
-use std::net::{SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::dev::{self, Asked, Signals};
 use crate::manager::{self, Door, Ending, Nudge, Options, Progress};
 use crate::messages;
 use crate::proxy;
+use crate::route::Place;
 use crate::systemd::fd_store::FdStore;
 use crate::systemd::{Kind, is_going_down, notify, own_job, stop_unit};
 
@@ -242,14 +243,17 @@ pub(super) struct Proxy {
 const STOP_EXTRA: Duration = Duration::from_secs(5);
 
 impl proxy::Store for FdStore {
-    fn keep_listener(&self, listener: &TcpListener) {
-        self.keep_listener(listener);
+    fn keep_listener(&self, place: &Place, listener: BorrowedFd<'_>) {
+        self.keep_listener(place, listener);
     }
-    fn drop_listener(&self, address: SocketAddr) {
-        self.drop_listener(address);
+    fn drop_listener(&self, place: &Place) {
+        self.drop_listener(place);
     }
     fn keep_table(&self, table: &[u8]) {
         self.keep_table(table);
+    }
+    fn keep_tickets(&self, keys: &[u8]) {
+        self.keep_tickets(keys);
     }
 }
 
@@ -267,6 +271,7 @@ impl Proxy {
                 link: proxy::Link::Path(link),
                 inherited: inherited.listeners,
                 remembered: inherited.table,
+                tickets: inherited.tickets,
                 store: Some(Box::new(store)),
                 serving: Some(serving),
                 threads: self.threads.unwrap_or_else(dev::threads),

@@ -56,8 +56,10 @@ impl fmt::Display for Mode {
 pub struct Settings {
     /// The file it came from.
     pub file: PathBuf,
-    /// The proxy's side towards clients.
+    /// The proxy's side towards clients. Certificates are not in it until they are read.
     pub front: Front,
+    /// Where the certificates of `front` are.
+    pub certificates: Vec<CertificateFiles>,
     /// Absolute paths of the directories of workers, at least one, none inside another. A worker in an earlier one hides one of the
     /// same name in a later one.
     pub workers_directories: Vec<PathBuf>,
@@ -85,6 +87,26 @@ pub struct Settings {
     pub max: Caps,
     /// Above which exposure `check` fails.
     pub max_exposure: Exposure,
+}
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate and those that vouch for it.
+    pub certificate: PemFile,
+    /// Its key.
+    pub key: PemFile,
+    /// Where it says so.
+    pub place: Place,
+}
+
+/// Where PEM text is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PemFile {
+    /// In a file that the manager reads.
+    File(PathBuf),
+    /// In a credential of the proxy's unit (systemd.exec(5)).
+    Credential(String),
 }
 
 /// What one build may use.

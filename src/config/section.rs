@@ -24,6 +24,14 @@ pub(super) struct Item<'d> {
     node: &'d Node,
 }
 
+/// A member of a list.
+pub(super) enum Part<'d> {
+    /// One value.
+    Plain(&'d Node),
+    /// A mapping, and where it stands.
+    Keys(&'d Node, Section<'d>),
+}
+
 impl<'d> Section<'d> {
     /// The whole file.
     pub(super) fn root(document: &'d Document) -> Self {
@@ -65,6 +73,31 @@ impl<'d> Section<'d> {
         let document = self.document;
         let entries = self.section(key).entries.iter();
         entries.map(|entry| Item::of(document, entry)).collect()
+    }
+
+    /// The members of the list below `key`; what is no list is the only member of one. An empty list is a problem.
+    pub(super) fn list(&mut self, key: &'static str) -> Option<(Item<'d>, Vec<Part<'d>>)> {
+        let (document, path) = (self.document, self.path_of(key));
+        let item = self.item(key)?;
+        let part = |(number, node): (usize, &'d Node)| match &node.content {
+            Content::Map(entries) => {
+                let path = format!("{path}[{number}]");
+                Part::Keys(node, Self::of(document, path, entries))
+            }
+            _ => Part::Plain(node),
+        };
+        let parts: Vec<Part<'d>> = match &item.node.content {
+            Content::List(nodes) => nodes.iter().enumerate().map(part).collect(),
+            _ => vec![part((0, item.node))],
+        };
+        if parts.is_empty() {
+            item.problem(
+                format!("'{path}' is an empty list"),
+                "write at least one member, or remove the key",
+            );
+            return None;
+        }
+        Some((item, parts))
     }
 
     /// The value of `key`. A key without a value is a problem: was it meant to be unset, or forgotten?

@@ -1,9 +1,10 @@
 //! `server.yaml`, the administrator's file: read, laid over the defaults, checked.
 
 mod directories;
+mod front;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,11 +12,11 @@ use std::time::Duration;
 use super::document::{Content, Document, Node};
 use super::patch::TIMEOUT;
 use super::problem::{Place, Problem, Problems};
-use super::section::{Item, Section};
+use super::section::Section;
 use super::source::{self, Owner};
 use super::{BuildLimits, Caps, Exposure, Limits, LimitsPatch, Settings};
 use crate::limits::ByteSize;
-use crate::route::{Front, RoutePath};
+use crate::route::{Front, Listen, RoutePath};
 use directories::directories;
 
 /// Port for clients unless set.
@@ -65,7 +66,7 @@ impl Settings {
         let project = project_directory(file);
         let mut settings = Self::defaults(file, &project);
         let mut root = Section::root(&document);
-        settings.read_server(root.section("server"));
+        settings.read_server(root.section("server"), &project);
         let directories = settings.read_workers(root.section("workers"), &project);
         settings.read_watcher(root.section("file_watcher"));
         let mut dev = root.section("dev");
@@ -107,7 +108,12 @@ impl Settings {
         let Ok(Some(text)) = source::read(&self.file, Owner::Root) else {
             return Ok(());
         };
-        if Self::parse(&self.file, &text).is_ok_and(|settings| settings == *self) {
+        let mut own = self.clone();
+        if let Some(tls) = &mut own.front.tls {
+            // They come from other files.
+            tls.pairs.clear();
+        }
+        if Self::parse(&self.file, &text).is_ok_and(|settings| settings == own) {
             let new = copy.with_extension("new");
             std::fs::write(&new, text)?;
             std::fs::rename(&new, copy)?;
@@ -131,15 +137,10 @@ impl Settings {
         Self {
             file: file.to_owned(),
             front: Front {
-                listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))],
-                read_timeout: Duration::from_secs(30),
-                write_timeout: Duration::from_secs(30),
-                idle_timeout: Duration::from_secs(120),
-                health_path: RoutePath::parse("/health").expect("a route"),
-                max_header_bytes: 64 << 10,
-                max_headers: 100,
-                grace: Duration::from_secs(30),
+                listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)).into()],
+                ..Front::default()
             },
+            certificates: Vec::new(),
             workers_directories: vec![project.join("workers")],
             ports: WORKER_PORTS,
             startup_delay: Duration::ZERO,
@@ -159,18 +160,9 @@ impl Settings {
         }
     }
 
-    fn read_server(&mut self, mut server: Section<'_>) {
+    fn read_server(&mut self, mut server: Section<'_>, project: &Path) {
         let front = &mut self.front;
-        let port = server.number("port", 0..=65535, "; 0 lets the kernel choose");
-        let port = port
-            .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(PORT);
-        let addresses = server.item("address").map(|item| addresses(&item));
-        let addresses = addresses.unwrap_or_else(|| vec![Ipv4Addr::UNSPECIFIED.into()]);
-        front.listen = addresses
-            .into_iter()
-            .map(|address| SocketAddr::new(address, port))
-            .collect();
+        front::read(&mut server, front, &mut self.certificates, project);
         let set = |key: &mut Duration, value: Option<Duration>| *key = value.unwrap_or(*key);
         set(
             &mut front.read_timeout,
@@ -300,6 +292,7 @@ impl Settings {
             .front
             .listen
             .iter()
+            .filter_map(Listen::address)
             .find(|own| self.ports.contains(&own.port()))
         {
             item.problem(
@@ -405,57 +398,6 @@ fn check_memory(section: &Section<'_>, limits: &Limits) {
             format!("'{key}', {high}, is above '{other}', {most}, and would never be reached"),
             format!("set it to at most {most}, or \"\" for none"),
         );
-    }
-}
-
-fn addresses(item: &Item<'_>) -> Vec<IpAddr> {
-    let parse = |node: &Node| -> Option<IpAddr> {
-        let text: Option<String> = node.typed();
-        let text = text.as_deref().unwrap_or_default();
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'))
-            .unwrap_or(text);
-        let address = bare.parse().ok();
-        if address.is_none() {
-            item.part_problem(
-                node,
-                format!("'server.address': {} is not an IP address", describe(node)),
-                "write one without a port, as in \"127.0.0.1\" or \"::\", or a list of them",
-            );
-        }
-        address
-    };
-    let Content::List(nodes) = &item.node().content else {
-        return parse(item.node()).into_iter().collect();
-    };
-    let mut addresses = Vec::new();
-    for node in nodes {
-        match parse(node) {
-            Some(address) if addresses.contains(&address) => {
-                item.part_problem(
-                    node,
-                    format!("'{address}' is here a second time"),
-                    "keep one",
-                );
-            }
-            Some(address) => addresses.push(address),
-            None => {}
-        }
-    }
-    if nodes.is_empty() {
-        item.problem(
-            "'server.address' is an empty list",
-            "write at least one address",
-        );
-    }
-    addresses
-}
-
-fn describe(node: &Node) -> String {
-    match &node.content {
-        Content::Scalar(text, _) => format!("'{}'", text.chars().take(60).collect::<String>()),
-        _ => node.description().to_owned(),
     }
 }
 

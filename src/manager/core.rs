@@ -362,7 +362,7 @@ impl Core {
         &mut self,
         serial: u64,
         problem: Option<String>,
-        listening: Vec<std::net::SocketAddr>,
+        listening: Vec<crate::route::Listen>,
     ) {
         self.applied = serial;
         self.step(Event::Applied(serial));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::pair;
+use super::{certificates, pair};
 use crate::builder;
 use crate::config::{Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Manifest, Store};
@@ -69,6 +69,7 @@ impl Sight {
         let absolute = std::path::absolute(&settings.file);
         let mut files = vec![absolute.unwrap_or_else(|_| settings.file.clone())];
         files.extend(secrets);
+        files.extend(certificates::files(settings).map(Path::to_owned));
         // What lies above the workers can say which of their files count.
         let workers = settings.workers_directories.iter();
         files.extend(workers.flat_map(|workers| ignored::above(workers)));
@@ -93,31 +94,46 @@ pub enum LookError {
     Workers(String),
 }
 
-/// Reads server.yaml (or keeps the defaults where there is none) and the workers' directories; `port` goes over the file's, and `held`
+/// Reads server.yaml (or keeps the settings of `before` where there is none) and the workers' directories; `port` goes over the file's, and `held`
 /// are the routes that are served. What nobody has asked for goes on with the settings there are when server.yaml is wrong: `strict` is
 /// for the others. Blocks on the disk.
 pub(super) fn look(
-    settings: &Settings,
+    before: &Settings,
     mode: Mode,
     port: Option<u16>,
     held: &BTreeMap<String, WorkerName>,
     strict: bool,
 ) -> Result<Sight, LookError> {
     let mut wrong = None;
-    let mut settings = if settings.file.exists() {
-        match Settings::load(&settings.file) {
+    let mut settings = if before.file.exists() {
+        match Settings::load(&before.file) {
             Ok(settings) => settings,
             Err(problems) if strict => return Err(LookError::Settings(problems)),
             Err(problems) => {
                 wrong = Some(problems);
-                settings.clone()
+                before.clone()
             }
         }
     } else {
-        settings.clone()
+        before.clone()
     };
     if let Some(port) = port {
         settings.front.listen_on(port);
+    }
+    let before = before.front.tls.as_ref();
+    match certificates::load(&mut settings) {
+        Ok(()) => {}
+        Err(problems) if strict => return Err(LookError::Settings(problems)),
+        Err(problems) => {
+            // Those there are serve on.
+            if let (Some(tls), Some(before)) = (&mut settings.front.tls, before) {
+                tls.pairs.clone_from(&before.pairs);
+            }
+            wrong
+                .get_or_insert_with(Problems::default)
+                .0
+                .extend(problems.0);
+        }
     }
     let inventory = inventory::scan_beside(&settings, mode, held)
         .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;

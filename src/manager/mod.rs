@@ -3,6 +3,7 @@
 //! One loop waits for whatever comes first (a unit changed, the proxy said something, an action ended, somebody asked, a deadline),
 //! hands it to [`Fleet`], and gives each action that comes back to the one place that acts.
 
+pub mod certificates;
 pub mod control;
 mod core;
 mod journal;
@@ -109,7 +110,7 @@ pub struct Progress {
     /// Every worker has been tried once and the proxy serves what came of it.
     pub settled: bool,
     /// Where the proxy listens.
-    pub listening: Vec<std::net::SocketAddr>,
+    pub listening: Vec<crate::route::Listen>,
     /// What the proxy could not have.
     pub problem: Option<String>,
     /// How long the last requests may take at a stop.

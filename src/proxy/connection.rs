@@ -2,11 +2,14 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
@@ -15,55 +18,176 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::access::Entry;
 use super::body::Body;
+use super::crowd::Seat;
 use super::development;
 use super::files::{self, Lookup};
 use super::forward::{Errand, Fields, forward};
-use super::headers;
+use super::headers::{self, Origin};
+use super::http2;
+use super::inbound::Inbound;
 use super::lane::Lane;
+use super::listener::Listener;
 use super::pages::{Form, Refusal};
 use super::patience::Patience;
+use super::preamble;
 use super::report;
 use super::socket::{Signals, Socket};
+use super::stream::{Raw, Stream};
 use super::table::{Route, Table, Target};
+use crate::tls;
+
+/// Below it who gives out certificates looks whether a host is whose it is said to be, without TLS (RFC 8555, 8.3).
+const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
+
+/// A client at the door.
+pub(super) struct Arrival {
+    pub(super) stream: Raw,
+    /// Where it came in.
+    pub(super) listener: Arc<Listener>,
+    /// Where it comes from; `None` behind a unix socket.
+    pub(super) address: Option<IpAddr>,
+    pub(super) signals: Arc<Signals>,
+    /// Its place among all.
+    pub(super) seat: Seat,
+}
 
 /// A client and what its requests have in common.
 pub(super) struct Client {
     lane: Rc<Lane>,
-    /// The value of `X-Forwarded-For`.
-    peer: HeaderValue,
+    /// Where its requests come from, as long as no proxy says otherwise.
+    origin: Origin,
+    /// It is a proxy whose word is believed.
+    trusted: bool,
+    /// Where its requests are sent that are to come with TLS: a port.
+    redirect: Option<u16>,
+    /// How long it may take for a piece of an answer.
+    write_limit: Duration,
     signals: Arc<Signals>,
     /// A clock that requests hand on, one to the next.
     spare: Rc<Cell<Option<Patience>>>,
     /// Room for a copy of a request, handed on likewise.
     fields: Cell<Fields>,
+    _seat: Seat,
 }
 
 /// Serves a client until it leaves, or `lane` stops.
-pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
-    let address = peer.ip().to_canonical().to_string();
+pub(super) async fn serve(lane: Rc<Lane>, arrival: Arrival) {
+    let address = arrival.address;
+    if let Err(error) = meet(lane, arrival).await {
+        match address {
+            Some(address) => debug!("connection of {address} ended: {error}"),
+            None => debug!("connection of a client behind a socket ended: {error}"),
+        }
+    }
+}
+
+/// Finds out who it is and what it speaks.
+async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
+    let Arrival {
+        stream: mut raw,
+        listener,
+        address: peer,
+        signals,
+        mut seat,
+    } = arrival;
+    let table = lane.table();
+    let front = table.front();
+    let how = &listener.listen;
+    let mut address = peer;
+    let mut trusted = peer.is_none_or(|peer| front.trusts(peer));
+    if how.proxy_protocol {
+        if !trusted {
+            return Err(
+                "it is not a trusted proxy, and only those may speak the PROXY protocol there"
+                    .into(),
+            );
+        }
+        if let Some(client) = within(front.read_timeout, preamble::proxied(&mut raw)).await? {
+            address = Some(client);
+            trusted = front.trusts(client);
+        }
+    }
+    if let Some(address) = address.filter(|_| !trusted)
+        && let Err(full) = seat.is(address, front)
+    {
+        lane.complain(full, front);
+        return Err("there are too many of its address".into());
+    }
+    let mut is_http2 = false;
+    let stream = match table.published.tls.as_ref().filter(|_| how.tls) {
+        Some(acceptor) => {
+            let stream = within(front.read_timeout, acceptor.accept(raw)).await?;
+            is_http2 = tls::is_http2(&stream);
+            Stream::Tls(Box::new(stream))
+        }
+        None if how.tls => return Err("there is no certificate".into()),
+        None => Stream::Plain(raw),
+    };
+    let proto = if how.tls { "https" } else { "http" };
+    let address = match address {
+        Some(address) => HeaderValue::from_str(&address.to_string())?,
+        None => HeaderValue::from_static("unknown"),
+    };
     let client = Rc::new(Client {
-        peer: HeaderValue::from_str(&address).unwrap_or(HeaderValue::from_static("unknown")),
-        signals: Arc::new(Signals::new()),
+        origin: Origin {
+            way: address.clone(),
+            client: address,
+            proto: HeaderValue::from_static(proto),
+        },
+        trusted,
+        redirect: how.redirect,
+        write_limit: front.write_timeout,
+        signals,
         spare: Rc::default(),
         fields: Cell::default(),
+        _seat: seat,
         lane,
     });
+    let mut socket = Socket::new(stream, client.signals.clone(), front);
+    if front.http2_cleartext && !how.tls {
+        let (has_preface, read) = preamble::has_preface(&mut socket).await?;
+        socket.unread(read);
+        is_http2 = has_preface;
+    }
+    if is_http2 {
+        let builder = table.server2.clone();
+        drop(table);
+        socket.multiplex();
+        let lane = client.lane.clone();
+        return Ok(http2::serve(client, socket, builder, lane.stopping()).await?);
+    }
+    serve_http1(client, socket, table).await
+}
+
+/// Ends a step of the beginning that takes too long.
+async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    if limit.is_zero() {
+        return step.await;
+    }
+    match tokio::time::timeout(limit, step).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn serve_http1(
+    client: Rc<Client>,
+    socket: Socket,
+    table: Rc<Table>,
+) -> Result<(), Box<dyn Error>> {
     let lane = client.lane.clone();
     if lane.is_stopping() {
         client.signals.part();
     }
-    let table = lane.table();
-    let socket = Socket::new(stream, client.signals.clone(), table.front());
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let answering = client.signals.answering();
         let client = client.clone();
         async move {
-            let mut response = client.answer(request).await;
+            let mut response = client.answer(request.map(Inbound::Http1)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 answering.for_ever();
             } else {
@@ -88,15 +212,13 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
             connection.await
         }
     };
-    if let Err(error) = outcome {
-        debug!("connection of {address} ended: {error}");
-    }
+    Ok(outcome?)
 }
 
 impl Client {
-    /// The value of `X-Forwarded-For`.
-    pub(super) fn peer(&self) -> &HeaderValue {
-        &self.peer
+    /// How long it may take for a piece of an answer.
+    pub(super) fn write_limit(&self) -> Duration {
+        self.write_limit
     }
 
     /// The client's socket.
@@ -135,7 +257,8 @@ impl Client {
         self.lane.tunnel(tunnel);
     }
 
-    async fn answer(self: &Rc<Self>, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one request.
+    pub(super) async fn answer(self: &Rc<Self>, request: Request<Inbound>) -> Response<Body> {
         let id = match headers::request_id(request.headers()) {
             Some(id) => id.clone(),
             None => self.lane.request_id(),
@@ -163,7 +286,7 @@ impl Client {
 
     async fn dispatch(
         self: &Rc<Self>,
-        mut request: Request<Incoming>,
+        mut request: Request<Inbound>,
         id: &HeaderValue,
         entry: &mut Option<Rc<Entry>>,
         tag: &mut Option<Bytes>,
@@ -176,7 +299,13 @@ impl Client {
             )
             .closing());
         }
-        let host = host(&request)?;
+        let mut host = host(&request)?;
+        let mut origin = self.origin.clone();
+        if self.trusted {
+            let trusts = |address| table.front().trusts(address);
+            origin = origin.behind(request.headers(), trusts);
+            host = headers::forwarded_host(request.headers()).unwrap_or(host);
+        }
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         let path = match request.uri().path() {
             "*" if request.method() == Method::OPTIONS => return Ok(no_content()),
@@ -191,6 +320,12 @@ impl Client {
                 true => Ok(health(&table)),
                 false => Err(Refusal::read_only()),
             };
+        }
+        if let Some(port) = self.redirect
+            && origin.proto == "http"
+            && !path.starts_with(ACME_CHALLENGE)
+        {
+            return Ok(to_https(&request, &host, port));
         }
         let mut is_page = false;
         if table.development().is_some() {
@@ -216,7 +351,7 @@ impl Client {
                 .as_ref()
                 .map(|t| t.generation().instance.generation.0);
             let journal = self.lane.journal();
-            *entry = Some(journal.enter(&request, &route, generation, id, &self.peer));
+            *entry = Some(journal.enter(&request, &route, generation, id, &origin.client));
         }
         if reading && let Some(response) = public(&route, &path, &request) {
             return Ok(response);
@@ -228,6 +363,7 @@ impl Client {
                 upstream: upstream.clone(),
                 ticket,
                 host,
+                origin,
                 id: id.clone(),
                 entry: entry.clone(),
                 client_limit: front.read_timeout,
@@ -261,7 +397,7 @@ impl Client {
 }
 
 /// The host the client asks for; a request without one, or with two, may mean another to the worker than to us.
-fn host(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> {
+fn host<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
     if request.method() == Method::CONNECT {
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -279,16 +415,16 @@ fn host(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> {
     if request.version() < Version::HTTP_11 && !has_field && request.uri().authority().is_none() {
         return Ok(HeaderValue::from_static(""));
     }
-    // An absolute target names the host, and the field must still be there.
+    // An absolute target names the host, and in HTTP/1.1 the field must still be there.
     let host = headers::host(request.headers(), request.uri().authority());
-    host.filter(|_| has_field || request.version() < Version::HTTP_11)
+    host.filter(|_| has_field || request.version() != Version::HTTP_11)
         .ok_or_else(|| {
             Refusal::bad_request("the request needs exactly one valid Host header field")
         })
 }
 
 /// The file that answers, if the path names one.
-fn public(route: &Route, path: &str, request: &Request<Incoming>) -> Option<Response<Body>> {
+fn public<B>(route: &Route, path: &str, request: &Request<B>) -> Option<Response<Body>> {
     let public = route.public.as_deref()?;
     let rest = &path[route.path.prefix().len()..];
     match files::find(public, rest, route.assets) {
@@ -315,6 +451,30 @@ fn health(table: &Table) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The same with TLS.
+fn to_https<B>(request: &Request<B>, host: &HeaderValue, port: u16) -> Response<Body> {
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        // Not the end of an address in brackets.
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let port = match port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
+    let mut response = no_content();
+    if let Ok(location) = HeaderValue::from_str(&format!("https://{name}{port}{target}")) {
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(LOCATION, location);
+    }
     response
 }
 

@@ -20,12 +20,13 @@ use super::access::Entry;
 use super::body::{Body, Relay, source};
 use super::connection::Client;
 use super::generation::Ticket;
-use super::headers::{self, Forwarded};
+use super::headers::{self, Forwarded, Origin};
+use super::inbound::Inbound;
 use super::pages::Refusal;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
 use super::table::Route;
-use super::tunnel;
+use super::tunnel::{self, Switch};
 use super::upload::{Gate, RequestBody, Upload, UploadError};
 
 /// A request with its place in the count of the generation it goes to.
@@ -34,6 +35,7 @@ pub(super) struct Errand {
     pub(super) upstream: Rc<Upstream>,
     pub(super) ticket: Ticket,
     pub(super) host: HeaderValue,
+    pub(super) origin: Origin,
     pub(super) id: HeaderValue,
     /// Where the request is noted, on a route with an access log.
     pub(super) entry: Option<Rc<Entry>>,
@@ -74,11 +76,11 @@ pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
 pub(super) async fn forward(
     client: &Rc<Client>,
     errand: Errand,
-    mut request: Request<Incoming>,
+    mut request: Request<Inbound>,
 ) -> Result<Response<Body>, Refusal> {
-    let upgrade = (request.version() == Version::HTTP_11
+    let upgrade = (request.version() >= Version::HTTP_11
         && headers::wants_upgrade(request.headers()))
-    .then(|| hyper::upgrade::on(&mut request));
+    .then(|| Switch::of(&mut request));
     let old = request.version() < Version::HTTP_11;
     let (request, upload) = outbound(client, &errand, request, upgrade.is_some());
     let mut patience = client.patience();
@@ -150,12 +152,12 @@ pub(super) async fn forward(
 fn outbound(
     client: &Client,
     errand: &Errand,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     upgrading: bool,
 ) -> (Request<RequestBody>, Option<Rc<Upload>>) {
     let (mut parts, incoming) = request.into_parts();
     let forwarded = Forwarded {
-        peer: client.peer(),
+        origin: &errand.origin,
         host: errand.host.clone(),
         prefix: &errand.route.prefix,
         id: &errand.id,

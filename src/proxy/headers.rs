@@ -1,5 +1,7 @@
 //! Header fields on their way through: what is meant for the next hop only goes, what the worker needs to know comes.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     UPGRADE,
@@ -20,13 +22,88 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest request id of a client that is kept.
 const REQUEST_ID_MAX: usize = 128;
 
+/// Longest way through proxies that is passed on.
+const WAY_MAX: usize = 1024;
+
 /// What the proxy tells a worker about a request.
 #[derive(Debug)]
 pub(super) struct Forwarded<'a> {
-    pub(super) peer: &'a HeaderValue,
+    pub(super) origin: &'a Origin,
     pub(super) host: HeaderValue,
     pub(super) prefix: &'a HeaderValue,
     pub(super) id: &'a HeaderValue,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// The client's address: our peer's own, or what a trusted proxy says.
+    pub(super) client: HeaderValue,
+    /// The value of `X-Forwarded-For`: the client's address, or with trusted proxies in between the whole way.
+    pub(super) way: HeaderValue,
+    /// The value of `X-Forwarded-Proto`.
+    pub(super) proto: HeaderValue,
+}
+
+impl Origin {
+    /// What a trusted proxy at `self` says in `headers` of who is behind it. `trusts` tells which addresses are such proxies.
+    pub(super) fn behind(&self, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> Self {
+        let way: Vec<&str> = headers
+            .get_all(FORWARDED_FOR)
+            .iter()
+            .flat_map(tokens)
+            .collect();
+        let mut client = self.client.clone();
+        // From right to left: each says who came to it, and the first that is not trusted may have said anything.
+        for step in way.iter().rev() {
+            let Some(address) = address_of(step) else {
+                break;
+            };
+            client = HeaderValue::from_str(&address.to_string()).unwrap_or(client);
+            if !trusts(address) {
+                break;
+            }
+        }
+        let mut whole = way.join(", ");
+        if !whole.is_empty() && whole.len() <= WAY_MAX {
+            whole.push_str(", ");
+        } else {
+            whole.clear();
+        }
+        whole.push_str(self.client.to_str().unwrap_or("unknown"));
+        let proto = one(headers, &FORWARDED_PROTO);
+        let proto = proto.and_then(|proto| match proto.as_bytes() {
+            b"http" => Some(HeaderValue::from_static("http")),
+            b"https" => Some(HeaderValue::from_static("https")),
+            _ => None,
+        });
+        Self {
+            client,
+            way: HeaderValue::from_str(&whole).unwrap_or_else(|_| self.way.clone()),
+            proto: proto.unwrap_or_else(|| self.proto.clone()),
+        }
+    }
+}
+
+/// The host that a trusted proxy says the client has asked for.
+pub(super) fn forwarded_host(headers: &HeaderMap) -> Option<HeaderValue> {
+    let host = one(headers, &FORWARDED_HOST)?;
+    host.as_bytes().iter().all(is_plain).then(|| host.clone())
+}
+
+/// A member of `X-Forwarded-For`: an address, perhaps with a port.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let text = text.trim_matches('"');
+    let address: Option<IpAddr> = text.parse().ok();
+    let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    Some(address.or_else(bare)?.to_canonical())
+}
+
+/// The only value of a field.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Whether `name` speaks about one hop only (RFC 9110, 7.6.1, and what old programs send). `Connection` itself is dealt with apart.
@@ -82,8 +159,8 @@ pub(super) fn to_worker(headers: &mut HeaderMap, forwarded: Forwarded<'_>, upgra
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    headers.insert(FORWARDED_FOR, forwarded.peer.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_FOR, forwarded.origin.way.clone());
+    headers.insert(FORWARDED_PROTO, forwarded.origin.proto.clone());
     headers.insert(FORWARDED_HOST, forwarded.host.clone());
     headers.insert(FORWARDED_PREFIX, forwarded.prefix.clone());
     headers.insert(REQUEST_ID, forwarded.id.clone());
@@ -161,8 +238,12 @@ pub(super) fn host(headers: &HeaderMap, authority: Option<&Authority>) -> Option
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok()?,
         None => field?.clone(),
     };
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte);
-    host.as_bytes().iter().all(plain).then_some(host)
+    host.as_bytes().iter().all(is_plain).then_some(host)
+}
+
+/// Whether it can be a part of a host and its port.
+fn is_plain(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte)
 }
 
 /// The client's own name for the request, if it is one that can stand in a log.
@@ -187,11 +268,74 @@ mod tests {
         headers
     }
 
+    fn origin(address: &str) -> Origin {
+        let address = HeaderValue::from_str(address).unwrap();
+        Origin {
+            client: address.clone(),
+            way: address,
+            proto: HeaderValue::from_static("http"),
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_up_to_the_first_that_is_not() {
+        let trusts = |address: IpAddr| address.to_string().starts_with("10.");
+        let behind = |way: &[&str]| {
+            let lines: Vec<_> = way.iter().map(|w| ("x-forwarded-for", *w)).collect();
+            origin("10.0.0.1").behind(&fields(&lines), trusts)
+        };
+        for (way, client, whole) in [
+            (
+                &["192.0.2.1"] as &[&str],
+                "192.0.2.1",
+                "192.0.2.1, 10.0.0.1",
+            ),
+            (
+                &["6.6.6.6, 192.0.2.1"],
+                "192.0.2.1",
+                "6.6.6.6, 192.0.2.1, 10.0.0.1",
+            ),
+            (
+                &["6.6.6.6", "192.0.2.1, 10.0.0.2"],
+                "192.0.2.1",
+                "6.6.6.6, 192.0.2.1, 10.0.0.2, 10.0.0.1",
+            ),
+            (
+                &["[2001:db8::1]:4711"],
+                "2001:db8::1",
+                "[2001:db8::1]:4711, 10.0.0.1",
+            ),
+            (&["192.0.2.1:80"], "192.0.2.1", "192.0.2.1:80, 10.0.0.1"),
+            (
+                &["nonsense, 10.0.0.2"],
+                "10.0.0.2",
+                "nonsense, 10.0.0.2, 10.0.0.1",
+            ),
+            (&[], "10.0.0.1", "10.0.0.1"),
+        ] {
+            let origin = behind(way);
+            assert_eq!(
+                (&origin.client, &origin.way),
+                (&client.parse().unwrap(), &whole.parse().unwrap())
+            );
+        }
+        assert_eq!(behind(&[&"1.1.1.1, ".repeat(1000)]).way, "10.0.0.1");
+        let proto = |value| {
+            origin("10.0.0.1")
+                .behind(&fields(&[("x-forwarded-proto", value)]), trusts)
+                .proto
+        };
+        assert_eq!(
+            (proto("https"), proto("gopher")),
+            ("https".parse().unwrap(), "http".parse().unwrap())
+        );
+    }
+
     fn passed(lines: &[(&str, &str)], upgrading: bool) -> HeaderMap {
         let mut headers = fields(lines);
         let value = HeaderValue::from_static;
         let forwarded = Forwarded {
-            peer: &value("192.0.2.1"),
+            origin: &origin("192.0.2.1"),
             host: value("example.org"),
             prefix: &value("/api"),
             id: &value("id"),

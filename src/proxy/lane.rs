@@ -6,24 +6,29 @@ use std::collections::hash_map::RandomState;
 use std::future::Future;
 use std::hash::BuildHasher;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::access::Journal;
-use super::connection;
+use super::connection::{self, Arrival};
+use super::crowd::{Crowd, Full};
 use super::generation::Ticket;
 use super::listener::Listener;
+use super::preamble;
+use super::socket::Signals;
+use super::stream::{Door, Raw};
 use super::table::{Board, Route, Table, Target};
+use crate::route::Front;
 
 /// Pause after an accept that failed for want of something: trying again at once would only burn what is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +45,15 @@ pub(super) struct Lane {
     stop: CancellationToken,
     journal: Journal,
     ids: Ids,
+    crowd: Arc<Crowd>,
+    clients: RefCell<Clients>,
+}
+
+/// The clients of this thread, to find those that can be sent away when there are too many.
+#[derive(Default)]
+struct Clients {
+    count: u64,
+    by_number: HashMap<u64, (Arc<Signals>, AbortHandle)>,
 }
 
 /// What is to end before the thread does.
@@ -58,6 +72,7 @@ pub(super) struct Context {
     pub(super) board: Arc<Board>,
     pub(super) stop: CancellationToken,
     pub(super) journal: Journal,
+    pub(super) crowd: Arc<Crowd>,
     /// Another proxy will accept from the same listeners when this one has ended.
     pub(super) successor: bool,
 }
@@ -121,6 +136,7 @@ impl Lane {
             board,
             stop,
             journal,
+            crowd,
             successor: _,
         } = context;
         Self {
@@ -130,6 +146,8 @@ impl Lane {
             tasks: RefCell::default(),
             stop,
             journal,
+            crowd,
+            clients: RefCell::default(),
             ids: Ids {
                 secrets: [RandomState::new(), RandomState::new()],
                 count: Cell::new(0),
@@ -184,14 +202,82 @@ impl Lane {
         self.stop.cancelled().await;
     }
 
+    /// Says that clients are turned away.
+    pub(super) fn complain(&self, full: Full, front: &Front) {
+        self.crowd.complain(full, front);
+    }
+
     /// Where the access log is written.
     pub(super) fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// Serves a connection, which the lane waits for when it stops.
-    fn serve(&self, connection: impl Future<Output = ()> + 'static) {
-        self.tasks.borrow().clients.spawn_local(connection);
+    /// How the table in force wants clients to be met that come by `listener`.
+    fn met(&self, listener: &Arc<Listener>) -> Arc<Listener> {
+        let table = self.table();
+        let mut all = table.published.listeners.iter();
+        let same = all.find(|other| other.id == listener.id);
+        same.unwrap_or(listener).clone()
+    }
+
+    /// Serves a client, whom the lane waits for when it stops.
+    fn admit(self: &Rc<Self>, listener: &Arc<Listener>, stream: Raw, peer: Option<SocketAddr>) {
+        let table = self.table();
+        let front = table.front();
+        let mut seat = match self.crowd.enter(front) {
+            Ok(seat) => seat,
+            Err(full) => {
+                // In a moment there is room for others; this one is turned away only if nobody is found who needs none.
+                if !self.send_idle_away() {
+                    return self.crowd.complain(full, front);
+                }
+                self.crowd.seat()
+            }
+        };
+        let address = preamble::client_of(peer);
+        if let Some(address) = address.filter(|address| !front.trusts(*address))
+            && let Err(full) = seat.is(address, front)
+        {
+            return self.crowd.complain(full, front);
+        }
+        let signals = Arc::new(Signals::new());
+        let number = {
+            let mut clients = self.clients.borrow_mut();
+            clients.count += 1;
+            clients.count
+        };
+        let arrival = Arrival {
+            stream,
+            listener: listener.clone(),
+            address,
+            signals: signals.clone(),
+            seat,
+        };
+        let lane = self.clone();
+        let task = self.tasks.borrow().clients.spawn_local(async move {
+            let _leaving = Leaving(&lane, number);
+            connection::serve(lane.clone(), arrival).await;
+        });
+        let client = (signals, task.abort_handle());
+        self.clients.borrow_mut().by_number.insert(number, client);
+    }
+
+    /// Closes the connections of this thread that have had nothing in flight for the longest time, so that not each new client needs a
+    /// look at all; says whether there were any.
+    fn send_idle_away(&self) -> bool {
+        let clients = self.clients.borrow();
+        let idle = clients.by_number.values();
+        let idle = idle.filter_map(|(signals, task)| Some((signals.idle_since()?, task)));
+        let mut idle: Vec<_> = idle.filter(|(_, task)| !task.is_finished()).collect();
+        let count = (idle.len() / 16).max(1).min(idle.len());
+        if count == 0 {
+            return false;
+        }
+        idle.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
+        for (_, task) in &idle[..count] {
+            task.abort();
+        }
+        true
     }
 
     /// Runs a connection that is HTTP no more. The lane waits for it too.
@@ -233,6 +319,15 @@ impl Ids {
     }
 }
 
+/// Notes that a client has left.
+struct Leaving<'a>(&'a Lane, u64);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.clients.borrow_mut().by_number.remove(&self.1);
+    }
+}
+
 /// The listeners this thread accepts from.
 #[derive(Default)]
 struct Accepting {
@@ -256,38 +351,35 @@ impl Accepting {
             if self.stops.contains_key(&listener.id) {
                 continue;
             }
-            match duplicate(listener) {
-                Ok(socket) => {
+            match Door::open(listener) {
+                Ok(door) => {
                     let stop = CancellationToken::new();
                     self.stops.insert(listener.id, stop.clone());
-                    self.tasks.spawn_local(accept(lane.clone(), socket, stop));
+                    let accepting = accept(lane.clone(), listener.clone(), door, stop);
+                    self.tasks.spawn_local(accepting);
                 }
                 Err(error) => error!(
                     "can not accept connections at {} on thread {}: {error}",
-                    listener.local, lane.shard
+                    listener.listen, lane.shard
                 ),
             }
         }
     }
 }
 
-fn duplicate(listener: &Listener) -> io::Result<TcpListener> {
-    TcpListener::from_std(listener.socket.try_clone()?)
-}
-
 /// Accepts until `stop`, and then what has already connected: it was promised an answer.
-async fn accept(lane: Rc<Lane>, socket: TcpListener, stop: CancellationToken) {
+async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: CancellationToken) {
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = socket.accept() => accepted,
+            accepted = door.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                lane.serve(connection::serve(lane.clone(), stream, peer));
+                lane.admit(&lane.met(&listener), stream, peer);
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -322,6 +414,7 @@ mod tests {
             board,
             stop: CancellationToken::new(),
             journal: access::start().unwrap().0,
+            crowd: Arc::new(Crowd::new()),
             successor: false,
         })
     }

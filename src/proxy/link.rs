@@ -1,7 +1,6 @@
 //! The proxy's end of the link: hears what the manager wants, tells what happened. Serving does not depend on it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use super::listener::Listeners;
 use super::table::{Board, Published};
 use super::{Link, Serving, Store, memory, probe};
 use crate::names::Instance;
-use crate::route::{RouteTable, Target};
+use crate::route::{Listen, RouteTable, Target};
 use crate::wire::{Duplex, Mouth, ProbeOutcome, ToManager, ToProxy, VERSION, WireError};
 
 /// Pauses between attempts to reach the manager; the last is repeated.
@@ -193,12 +192,10 @@ impl Steward {
 
     /// Puts a table in force.
     fn publish(&mut self, table: RouteTable) -> ToManager {
-        let followed = self
-            .listeners
-            .follow(&table.front.listen, self.store.as_deref());
+        let followed = self.listeners.follow(&table.front, self.store.as_deref());
         let problem = followed.err();
         let listeners = self.listeners.current().to_vec();
-        let listening: Vec<SocketAddr> = listeners.iter().map(|l| l.local).collect();
+        let listening: Vec<Listen> = listeners.iter().map(|l| l.listen.clone()).collect();
         let mut generations = std::collections::HashMap::new();
         self.unspent.clear();
         for route in &table.routes {
@@ -229,6 +226,7 @@ impl Steward {
             table,
             generations: generations.clone(),
             listeners,
+            tls: self.listeners.acceptor(),
         });
         self.generations.retain(|instance, generation| {
             generations.contains_key(instance)

@@ -12,7 +12,10 @@
 //! | `pulse` | whether every thread still does its work |
 //! | `table`, `path` | from a request's path to its route |
 //! | `generation` | the counters that all threads share |
-//! | `connection`, `socket` | one client: its requests, its deadlines |
+//! | `crowd` | how many clients there are, and how many too many |
+//! | `connection`, `socket`, `stream` | one client: its requests, its deadlines, its bytes |
+//! | `http2`, `inbound`, `piece` | a client with many requests at a time |
+//! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `pool` | a thread's connections to a generation |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
@@ -27,12 +30,15 @@ mod access;
 mod body;
 mod conditions;
 mod connection;
+mod crowd;
 mod development;
 mod fastcgi;
 mod files;
 mod forward;
 mod generation;
 mod headers;
+mod http2;
+mod inbound;
 mod lane;
 mod link;
 mod listener;
@@ -40,18 +46,21 @@ mod memory;
 mod pages;
 mod path;
 mod patience;
+mod piece;
 mod pool;
+mod preamble;
 mod probe;
 mod pulse;
 mod report;
 mod socket;
+mod stream;
 mod table;
 mod tunnel;
 mod upload;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,22 +71,26 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
+use self::crowd::Crowd;
 use self::link::Steward;
 use self::listener::Listeners;
 use self::pulse::Pulse;
 use self::table::{Board, Published};
+use crate::route::{Listen, Place};
 
 /// Longest wait for the journal to take the last lines of the access log.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a proxy leaves what the next one is to find.
 pub trait Store: Send {
-    /// Keeps a socket that was newly bound.
-    fn keep_listener(&self, listener: &TcpListener);
-    /// Keeps the socket of this address no longer.
-    fn drop_listener(&self, address: SocketAddr);
+    /// Keeps a socket that was newly bound at `place`.
+    fn keep_listener(&self, place: &Place, listener: BorrowedFd<'_>);
+    /// Keeps the socket of this place no longer.
+    fn drop_listener(&self, place: &Place);
     /// Keeps the route table in force, in place of the one before.
     fn keep_table(&self, table: &[u8]);
+    /// Keeps the keys of TLS sessions, in place of those before.
+    fn keep_tickets(&self, keys: &[u8]);
 }
 
 /// Who is told that the proxy is alive.
@@ -94,10 +107,12 @@ pub struct Options {
     pub link: Link,
     /// Sockets that an earlier proxy has left with systemd. They are used where the table wants to listen at their address; the others
     /// are closed with the first table.
-    pub inherited: Vec<TcpListener>,
+    pub inherited: Vec<OwnedFd>,
     /// The route table that an earlier proxy has left. It is served by while no manager can be reached.
     pub remembered: Option<Vec<u8>>,
-    /// Where to leave both for the next proxy.
+    /// Keys of TLS sessions that an earlier proxy has left.
+    pub tickets: Option<Vec<u8>>,
+    /// Where to leave all of that for the next proxy.
     pub store: Option<Box<dyn Store>>,
     /// Told of each table in force; `None` before the first.
     pub serving: Option<watch::Sender<Option<Serving>>>,
@@ -120,7 +135,7 @@ pub enum Link {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serving {
     /// Where it listens, with the ports the kernel chose.
-    pub listening: Vec<SocketAddr>,
+    pub listening: Vec<Listen>,
     /// What of the table's front could not be had.
     pub problem: Option<String>,
     /// How long requests in flight may take to end at shutdown.
@@ -161,6 +176,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     let _stop = stop.clone().drop_guard();
     let mut pulse = Pulse::default();
     let (journal, written) = access::start().map_err(|error| ProxyError::Start(threads, error))?;
+    let crowd = Arc::new(Crowd::new());
     let mut lanes = Vec::new();
     for shard in 0..threads {
         let context = lane::Context {
@@ -168,6 +184,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
             board: board.clone(),
             stop: stop.clone(),
             journal: journal.clone(),
+            crowd: crowd.clone(),
             successor: options.store.is_some(),
         };
         let lane =
@@ -175,7 +192,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
         lanes.push(async move { lane.await.map_err(|_| ProxyError::Panicked(shard)) });
     }
     drop(journal);
-    let listeners = Listeners::new(options.inherited);
+    let listeners = Listeners::new(options.inherited, options.tickets.as_deref());
     let steward = Steward::new(board, threads, listeners, options.store, options.serving);
     let ended = tokio::select! {
         () = steward.run(options.link, options.remembered) => Ok(()),

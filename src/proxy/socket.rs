@@ -6,15 +6,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::patience::Patience;
+use super::stream::Stream;
 use crate::route::Front;
 
 /// Sent to a client that did not finish its request's head in time.
@@ -37,7 +38,11 @@ const LINGER_BYTES: usize = 4 << 20;
 /// A client's socket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
+    /// What was read of the connection before it was known what is spoken on it.
+    unread: Bytes,
+    /// Many requests share the connection: what comes between them need not be the head of one.
+    multiplexed: bool,
     signals: Arc<Signals>,
     waiting: Waiting,
     /// The turn that `waiting` belongs to.
@@ -54,8 +59,11 @@ pub(super) struct Socket {
 /// What the one that answers tells the socket. Shared by reference count only because an upgraded connection must be `Send`.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// Grows when a request begins and when its answer has ended: odd means that silence is not the client's fault.
+    /// Grows when the first of the requests in flight begins and when the last answer has ended: odd means that silence is not the
+    /// client's fault.
     turns: AtomicU64,
+    /// Requests in flight; without HTTP/2 there is one at most.
+    in_flight: AtomicU32,
     /// When the last answer ended, in microseconds since `born`.
     ended: AtomicU64,
     born: Instant,
@@ -95,6 +103,7 @@ impl Signals {
     pub(super) fn new() -> Self {
         Self {
             turns: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
             ended: AtomicU64::new(0),
             born: Instant::now(),
             parting: AtomicU64::new(0),
@@ -130,8 +139,19 @@ impl Signals {
 
     /// A request has come and is being answered until the result is dropped.
     pub(super) fn answering(self: &Arc<Self>) -> Answering {
-        self.turns.fetch_add(1, Ordering::Relaxed);
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.turns.fetch_add(1, Ordering::Relaxed);
+        }
         Answering(Some(self.clone()))
+    }
+
+    /// Since when the client has nothing in flight, if that is so.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.turns.load(Ordering::Relaxed) {
+            0 => Some(self.born),
+            turn if turn % 2 == 0 => Some(self.ended()),
+            _ => None,
+        }
     }
 
     /// Whether the client is still sending a body.
@@ -155,17 +175,21 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         if let Some(signals) = &self.0 {
-            signals.ended.store(signals.now(), Ordering::Relaxed);
-            signals.turns.fetch_add(1, Ordering::Relaxed);
+            if signals.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+                signals.ended.store(signals.now(), Ordering::Relaxed);
+                signals.turns.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }
 
 impl Socket {
     /// A connection just accepted.
-    pub(super) fn new(stream: TcpStream, signals: Arc<Signals>, front: &Front) -> Self {
+    pub(super) fn new(stream: Stream, signals: Arc<Signals>, front: &Front) -> Self {
         let mut socket = Self {
             stream,
+            unread: Bytes::new(),
+            multiplexed: false,
             signals,
             waiting: Waiting::Request,
             turn: 0,
@@ -185,6 +209,17 @@ impl Socket {
             socket.reading.start(socket.limits.read);
         }
         socket
+    }
+
+    /// Gives back what was read to find out what is spoken.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Many requests share the connection.
+    pub(super) fn multiplex(&mut self) {
+        self.multiplexed = true;
+        self.waiting = Waiting::Request;
     }
 
     /// Learns what has happened above since the last look.
@@ -236,7 +271,8 @@ impl Socket {
                 (Waiting::Head, _) => {
                     ready!(self.reading.poll(cx, self.limits.read));
                     // The socket takes so little or the client is past caring.
-                    let _ = self.stream.try_write(HEAD_TIMEOUT);
+                    let _ = Pin::new(&mut self.stream).poll_write(cx, HEAD_TIMEOUT);
+                    let _ = Pin::new(&mut self.stream).poll_flush(cx);
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
             }
@@ -290,11 +326,17 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.unread.is_empty() {
+            let count = this.unread.len().min(buffer.remaining());
+            buffer.put_slice(&this.unread[..count]);
+            this.unread.advance(count);
+            return Poll::Ready(Ok(()));
+        }
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Pending => this.poll_reading(cx),
             outcome => {
                 this.take_turn();
-                if this.waiting == Waiting::Request {
+                if this.waiting == Waiting::Request && !this.multiplexed {
                     this.waiting = Waiting::Head;
                     this.reading.start(this.limits.read);
                 }
@@ -344,9 +386,10 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket has nothing to flush.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_flush(cx);
+        this.poll_writing(cx, outcome)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -363,7 +406,7 @@ impl AsyncWrite for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.signals.torn.load(Ordering::Relaxed) {
-            let _ = self.stream.set_zero_linger();
+            self.stream.set_zero_linger();
         }
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -15,10 +14,12 @@ use tokio::sync::watch;
 use super::development::State;
 use super::files::Assets;
 use super::generation::Generation;
+use super::http2;
 use super::listener::Listener;
 use super::pool::Upstream;
 use crate::names::{Instance, WorkerName};
 use crate::route::{Development, Front, RoutePath, RouteTable, Target as Asked, Timeouts};
+use crate::tls::Acceptor;
 
 /// Fewest bytes hyper reads a message's head into.
 const BUFFER_MIN: usize = 16 << 10;
@@ -32,6 +33,8 @@ pub(super) struct Published {
     pub(super) table: RouteTable,
     pub(super) generations: HashMap<Instance, Arc<Generation>>,
     pub(super) listeners: Vec<Arc<Listener>>,
+    /// How clients are met that speak TLS.
+    pub(super) tls: Option<Acceptor>,
 }
 
 /// The table in force and its edition, which grows with each.
@@ -49,6 +52,7 @@ pub(super) struct Table {
     pub(super) edition: u64,
     pub(super) published: Arc<Published>,
     pub(super) server: http1::Builder,
+    pub(super) server2: h2::server::Builder,
     /// By [`RoutePath::prefix`], so the root's is empty.
     routes: HashMap<Box<str>, Rc<Route>>,
     /// Most segments of any route: longer prefixes of a path need not be looked up.
@@ -91,14 +95,8 @@ impl Published {
             table: RouteTable {
                 serial: 0,
                 front: Front {
-                    listen: Vec::new(),
-                    read_timeout: Duration::ZERO,
-                    write_timeout: Duration::ZERO,
-                    idle_timeout: Duration::ZERO,
-                    health_path: RoutePath::root(),
                     max_header_bytes: BUFFER_MIN,
-                    max_headers: HEADERS_INLINE,
-                    grace: Duration::ZERO,
+                    ..Front::default()
                 },
                 routes: Vec::new(),
                 draining: Vec::new(),
@@ -106,6 +104,7 @@ impl Published {
             },
             generations: HashMap::new(),
             listeners: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -206,6 +205,7 @@ impl Table {
         let table = Self {
             edition,
             server: server(&published.table.front),
+            server2: http2::server(&published.table.front),
             depth: routes.keys().map(|p| slashes(p)).max().unwrap_or(0),
             published: published.clone(),
             routes,
@@ -268,6 +268,8 @@ fn server(front: &Front) -> http1::Builder {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::names::Generation as Number;
     use crate::route::{Address, Protocol, Route as Asked, Target as Answer, Upstream as Serving};

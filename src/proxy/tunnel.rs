@@ -4,46 +4,93 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Request;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::access::Entry;
 use super::generation::Ticket;
+use super::piece::Piece;
 use super::pool::Connection;
 
 /// Bytes under way in each direction.
 const BUFFER: usize = 16 << 10;
 
+/// The client's side, once it has heard that HTTP is over.
+#[derive(Debug)]
+pub(super) enum Switch {
+    Http1(OnUpgrade),
+    Http2(oneshot::Receiver<Piece>),
+}
+
+/// A [`Switch`] among a request's extensions, which have to be cloned.
+#[derive(Clone, Debug)]
+struct Held(Arc<Mutex<Option<Switch>>>);
+
+/// The bytes of one side.
+enum Bytes {
+    Upgraded(TokioIo<Upgraded>),
+    Piece(Piece),
+}
+
 /// One side, which notes when it last spoke.
 struct Side {
-    stream: TokioIo<Upgraded>,
+    stream: Bytes,
     spoke: Rc<Cell<Instant>>,
     /// Where what is sent to this side is noted.
     entry: Option<Rc<Entry>>,
 }
 
+impl Switch {
+    /// The extension of a request whose stream comes by `receiver` when it has been answered.
+    pub(super) fn http2(receiver: oneshot::Receiver<Piece>) -> impl Clone + Send + Sync + 'static {
+        Held(Arc::new(Mutex::new(Some(Self::Http2(receiver)))))
+    }
+
+    /// The client's side of `request`.
+    pub(super) fn of<B>(request: &mut Request<B>) -> Self {
+        let held = request.extensions_mut().remove::<Held>();
+        let held = held.and_then(|Held(held)| held.lock().ok()?.take());
+        held.unwrap_or_else(|| Self::Http1(hyper::upgrade::on(request)))
+    }
+
+    async fn bytes(self) -> io::Result<Bytes> {
+        match self {
+            Self::Http1(upgrade) => {
+                let upgraded = upgrade.await.map_err(io::Error::other)?;
+                Ok(Bytes::Upgraded(TokioIo::new(upgraded)))
+            }
+            Self::Http2(piece) => {
+                let piece = piece.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                Ok(Bytes::Piece(piece))
+            }
+        }
+    }
+}
+
 /// Joins the client and the worker. The request is in flight until this ends. The connection is held because dropping it would call
 /// off the exchange that the tunnel comes from.
 pub(super) async fn run(
-    client: OnUpgrade,
+    client: Switch,
     worker: OnUpgrade,
     (_connection, ticket): (Connection, Ticket),
     entry: Option<Rc<Entry>>,
     limit: Duration,
 ) {
     let outcome = async {
-        let (client, worker) = futures_util::future::try_join(client, worker)
-            .await
-            .map_err(io::Error::other)?;
+        let worker = Switch::Http1(worker).bytes();
+        let (client, worker) = futures_util::future::try_join(client.bytes(), worker).await?;
         let spoke = Rc::new(Cell::new(Instant::now()));
         let side = |stream, entry| Side {
-            stream: TokioIo::new(stream),
+            stream,
             spoke: spoke.clone(),
             entry,
         };
@@ -76,6 +123,16 @@ async fn silence(spoke: &Cell<Instant>, limit: Duration) {
     }
 }
 
+/// A call of whichever kind of bytes there is.
+macro_rules! on {
+    ($bytes:expr, $method:ident($($argument:expr),*)) => {
+        match $bytes {
+            Bytes::Upgraded(stream) => Pin::new(stream).$method($($argument),*),
+            Bytes::Piece(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
 impl AsyncRead for Side {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -83,7 +140,7 @@ impl AsyncRead for Side {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let outcome = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
+        let outcome = ready!(on!(&mut this.stream, poll_read(cx, buffer)));
         this.spoke.set(Instant::now());
         Poll::Ready(outcome)
     }
@@ -96,7 +153,7 @@ impl AsyncWrite for Side {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        let written = ready!(on!(&mut this.stream, poll_write(cx, bytes)))?;
         if let Some(entry) = &this.entry {
             entry.sent(written);
         }
@@ -104,10 +161,10 @@ impl AsyncWrite for Side {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        on!(&mut self.get_mut().stream, poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        on!(&mut self.get_mut().stream, poll_shutdown(cx))
     }
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::inbound::Inbound;
 use super::patience::Patience;
 use super::socket::Signals;
 
@@ -59,7 +59,7 @@ pub(super) enum RequestBody {
 
 #[derive(Debug)]
 pub(super) struct Streaming {
-    incoming: Incoming,
+    incoming: Inbound,
     upload: Rc<Upload>,
     patience: Patience,
     /// Longest pause of the client.
@@ -105,7 +105,7 @@ impl Gate {
 impl RequestBody {
     /// Passes `incoming` on as it comes, with pauses of at most `limit`, and not before `gate` is open.
     pub(super) fn streaming(
-        incoming: Incoming,
+        incoming: Inbound,
         limit: Duration,
         gate: Option<Arc<Gate>>,
         signals: &Arc<Signals>,

@@ -1,7 +1,8 @@
 //! A proxy in this process, the manager's end of its link, and both ends of the conversations it carries.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tqserver::names::{Generation, Instance, WorkerName};
 use tqserver::proxy::{self, Link, Options, ProxyError};
 use tqserver::route::{
-    Address, Front, Protocol, Route, RoutePath, RouteTable, Target, Timeouts, Upstream,
+    Address, Front, Listen, Place, Protocol, Route, RoutePath, RouteTable, Target, Timeouts,
+    Upstream,
 };
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
@@ -29,6 +31,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(150);
 pub(crate) struct House {
     pub(crate) directory: TempDir,
     pub(crate) table: RouteTable,
+    /// Where the proxy listens by TCP.
     pub(crate) listening: Vec<SocketAddr>,
     runtime: Runtime,
     manager: Duplex<ToManager, ToProxy>,
@@ -45,21 +48,22 @@ pub(crate) struct Talk<S> {
 /// A store that lives as long as the test.
 #[derive(Clone, Default)]
 pub(crate) struct Kept {
-    pub(crate) listeners: Arc<Mutex<Vec<SocketAddr>>>,
+    pub(crate) listeners: Arc<Mutex<Vec<Place>>>,
+    /// The keys of TLS sessions, as they were kept last.
+    pub(crate) tickets: Arc<Mutex<Option<Vec<u8>>>>,
     /// All tables, the last one last.
     pub(crate) tables: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl proxy::Store for Kept {
-    fn keep_listener(&self, listener: &TcpListener) {
-        let address = listener.local_addr().unwrap();
-        self.listeners.lock().unwrap().push(address);
+    fn keep_listener(&self, place: &Place, _: BorrowedFd<'_>) {
+        self.listeners.lock().unwrap().push(place.clone());
     }
-    fn drop_listener(&self, address: SocketAddr) {
-        self.listeners
-            .lock()
-            .unwrap()
-            .retain(|kept| *kept != address);
+    fn drop_listener(&self, place: &Place) {
+        self.listeners.lock().unwrap().retain(|kept| kept != place);
+    }
+    fn keep_tickets(&self, keys: &[u8]) {
+        *self.tickets.lock().unwrap() = Some(keys.to_vec());
     }
     fn keep_table(&self, table: &[u8]) {
         self.tables.lock().unwrap().push(table.to_vec());
@@ -147,7 +151,7 @@ impl House {
                 problem,
                 listening,
             } if serial == self.table.serial => {
-                self.listening = listening;
+                self.listening = listening.iter().filter_map(Listen::address).collect();
                 problem
             }
             other => panic!("expected Applied, heard {other:?}"),
@@ -259,6 +263,7 @@ pub(crate) fn options(threads: usize, link: Link) -> Options {
     Options {
         link,
         inherited: Vec::new(),
+        tickets: None,
         remembered: None,
         store: None,
         serving: None,
@@ -294,14 +299,12 @@ fn table(directory: &Path) -> RouteTable {
     RouteTable {
         serial: 0,
         front: Front {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            listen: vec![listen("127.0.0.1:0")],
             read_timeout: DEADLINE,
             write_timeout: DEADLINE,
             idle_timeout: DEADLINE,
-            health_path: RoutePath::parse("/health").unwrap(),
-            max_header_bytes: 64 << 10,
-            max_headers: 100,
             grace: DEADLINE,
+            ..Front::default()
         },
         routes: vec![Route {
             path: RoutePath::root(),
@@ -531,3 +534,8 @@ pub(crate) fn status(head: &str) -> u16 {
 
 /// A plain request for `/`.
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+
+/// A listener without TLS at an address as it is written.
+pub(crate) fn listen(address: &str) -> Listen {
+    Listen::from(address.parse::<SocketAddr>().unwrap())
+}

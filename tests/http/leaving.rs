@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use crate::house::{DEADLINE, GET, House, Kept, Talk, field, options, status};
+use crate::house::{DEADLINE, GET, House, Kept, Talk, field, listen, options, status};
 use tqserver::proxy::Link;
 use tqserver::route::Target;
 
@@ -122,7 +122,7 @@ fn the_grace_of_the_table_bounds_it_all() {
 
 /// What a proxy leaves that had a table with a route to generation 1 of `w`, reached at the socket of a house that goes on.
 fn left_behind(house: &mut House, store: &Kept) -> Vec<u8> {
-    house.publish(|table| table.front.listen = vec!["127.0.0.3:0".parse().unwrap()]);
+    house.publish(|table| table.front.listen = vec![listen("127.0.0.3:0")]);
     store.tables.lock().unwrap().last().unwrap().clone()
 }
 
@@ -161,7 +161,9 @@ fn the_last_table_is_served_by_while_the_manager_is_away_and_not_longer() {
             .unwrap();
         let served = async { tokio::time::timeout(DEADLINE, watched.changed()).await };
         runtime.block_on(served).unwrap().unwrap();
-        let address = watched.borrow().as_ref().unwrap().listening[0];
+        let address = watched.borrow().as_ref().unwrap().listening[0]
+            .address()
+            .unwrap();
         let mut client = Talk::new(TcpStream::connect(address).unwrap());
         client.send(GET);
         let head = client.head();

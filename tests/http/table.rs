@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::house::{DEADLINE, GET, House, Kept, SHORT, Talk, instance, options, status};
+use crate::house::{DEADLINE, GET, House, Kept, SHORT, Talk, instance, listen, options, status};
 use tqserver::proxy::Link;
-use tqserver::route::{Address, Protocol, Target};
+use tqserver::route::{Address, Listen, Place, Protocol, Target};
 use tqserver::wire::{ProbeOutcome, ToManager, ToProxy};
 
 /// Switches `house` from generation `from` to the next.
@@ -181,7 +181,10 @@ fn a_changed_address_is_listened_at_and_the_old_one_left() {
     let head = client.head();
     client.content(&head);
     let v6: SocketAddr = "[::1]:0".parse().unwrap();
-    assert_eq!(house.publish(|table| table.front.listen = vec![v6]), None);
+    assert_eq!(
+        house.publish(|table| table.front.listen = vec![Listen::from(v6)]),
+        None
+    );
     assert!(house.listening[0].is_ipv6());
     assert_eq!(house.get("/", "").1, b"x");
     // Who was connected goes on.
@@ -209,7 +212,7 @@ fn an_address_in_use_is_a_problem_with_a_name_and_the_old_ones_stay() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
     let problem = house
-        .publish(|table| table.front.listen = vec![taken.1])
+        .publish(|table| table.front.listen = vec![Listen::from(taken.1)])
         .unwrap();
     assert!(
         problem.starts_with(&format!("address {} is in use by another process", taken.1)),
@@ -323,18 +326,26 @@ fn a_socket_left_by_an_earlier_proxy_is_used_and_new_ones_are_left_for_the_next(
     let (serving, watched) = tokio::sync::watch::channel(None);
     let store = Kept::default();
     let mut options = options(2, Link::Stream(theirs));
-    options.inherited = vec![inherited];
+    options.inherited = vec![inherited.into()];
     options.serving = Some(serving);
     options.store = Some(Box::new(store.clone()));
     let mut house = House::optioned(options, move || ours);
     house.worker(1).echo("x");
     assert_eq!(*watched.borrow(), None);
-    house.publish(|table| table.front.listen = vec![address, "127.0.0.2:0".parse().unwrap()]);
+    house.publish(|table| table.front.listen = vec![Listen::from(address), listen("127.0.0.2:0")]);
     assert_eq!(status(&early.head()), 200);
     assert_eq!(house.listening[0], address);
-    assert_eq!(*store.listeners.lock().unwrap(), [house.listening[1]]);
+    assert_eq!(
+        *store.listeners.lock().unwrap(),
+        [Place::Tcp(house.listening[1])]
+    );
     assert_eq!(
         watched.borrow().as_ref().unwrap().listening,
-        house.listening
+        house
+            .listening
+            .iter()
+            .copied()
+            .map(Listen::from)
+            .collect::<Vec<_>>()
     );
 }

@@ -1,6 +1,12 @@
 //! Claims about server.yaml; how problems look is in tests/golden.
 
 use super::*;
+use crate::config::PemFile;
+use crate::route::{Listen, Place};
+
+fn plain(address: &str) -> Listen {
+    Listen::from(address.parse::<SocketAddr>().unwrap())
+}
 
 fn settings(text: &str) -> Result<Settings, Problems> {
     Settings::parse(Path::new("/srv/site/config/server.yaml"), text)
@@ -11,7 +17,7 @@ fn an_empty_file_gives_the_defaults() {
     let empty = settings("").unwrap();
     assert_eq!(empty, Settings::defaults_at(Path::new("/srv/site")));
     assert_eq!(empty.workers_directories, [Path::new("/srv/site/workers")]);
-    assert_eq!(empty.front.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(empty.front.listen, [plain("0.0.0.0:8080")]);
 }
 
 #[test]
@@ -60,14 +66,11 @@ fn addresses_are_one_or_many() {
     let listen = |text: &str| settings(text).unwrap().front.listen;
     assert_eq!(
         listen("server: {address: '::1', port: 0}"),
-        ["[::1]:0".parse().unwrap()]
+        [plain("[::1]:0")]
     );
     assert_eq!(
         listen("server: {address: [127.0.0.1, '[::1]']}"),
-        [
-            "127.0.0.1:8080".parse().unwrap(),
-            "[::1]:8080".parse().unwrap()
-        ]
+        [plain("127.0.0.1:8080"), plain("[::1]:8080")]
     );
 }
 
@@ -147,4 +150,87 @@ fn memory_is_not_slowed_down_above_where_it_kills() {
     ] {
         assert!(settings(good).is_ok(), "{good}");
     }
+}
+
+#[test]
+fn listeners_are_addresses_and_sockets_with_what_is_spoken_there() {
+    let front = |text: &str| settings(text).unwrap().front;
+    let listen = "listen: [\"0.0.0.0:80\", {address: \"[::]:443\", tls: true}, {address: \"unix:/run/t/w.sock\", proxy_protocol: true}]";
+    let tls = "tls: {certificates: [{certificate: tls/a.crt, key: \"credential:a.key\"}], redirect_http: true, min_version: \"1.3\"}";
+    let front = front(&format!("server:\n  {listen}\n  {tls}\n"));
+    let with = |place, tls, proxy_protocol, redirect| Listen {
+        place,
+        tls,
+        proxy_protocol,
+        redirect,
+    };
+    let tcp = |address: &str| Place::Tcp(address.parse().unwrap());
+    assert_eq!(
+        front.listen,
+        [
+            with(tcp("0.0.0.0:80"), false, false, Some(443)),
+            with(tcp("[::]:443"), true, false, None),
+            with(Place::Unix("/run/t/w.sock".into()), false, true, Some(443)),
+        ]
+    );
+    assert!(front.tls.unwrap().only_tls13);
+}
+
+#[test]
+fn certificates_are_files_of_the_project_or_credentials() {
+    let text = "server: {listen: [{address: \"0.0.0.0:443\", tls: true}], tls: {certificates: [{certificate: tls/a.crt, key: \"credential:a.key\"}]}}";
+    let settings = settings(text).unwrap();
+    let [files] = settings.certificates.as_slice() else {
+        panic!("{:?}", settings.certificates);
+    };
+    assert_eq!(
+        files.certificate,
+        PemFile::File("/srv/site/tls/a.crt".into())
+    );
+    assert_eq!(files.key, PemFile::Credential("a.key".to_owned()));
+}
+
+#[test]
+fn listeners_that_can_not_be_are_told_with_what_to_write() {
+    for (bad, part) in [
+        ("listen: []", "empty list"),
+        ("listen: [80]", "0.0.0.0:80"),
+        ("listen: [127.0.0.1]", "127.0.0.1:80"),
+        ("listen: [\"unix:web.sock\"]", "absolute path"),
+        ("listen: [\"0.0.0.0:80\", \"0.0.0.0:80\"]", "second time"),
+        ("listen: [{tls: true}]", "address"),
+        ("listen: [{address: \"0.0.0.0:443\", tsl: true}]", "tls"),
+        (
+            "listen: [{address: \"0.0.0.0:443\", tls: true}]",
+            "no certificate",
+        ),
+        ("listen: [\"0.0.0.0:80\"]\n  port: 80", "'server.port'"),
+        (
+            "listen: [{address: \"0.0.0.0:80\", proxy_protocol: true}]",
+            "trusted_proxies",
+        ),
+        (
+            "tls: {certificates: [{certificate: a, key: b}]}",
+            "nothing listens",
+        ),
+        (
+            "tls: {certificates: [{certificate: a}]}",
+            "'server.tls.certificates[0].key' is missing",
+        ),
+        ("tls: {certificates: [a]}", "certificates: [{"),
+        ("trusted_proxies: [10.0.0.0/33]", "10.0.0.0/8"),
+        ("max_connections: 1", "16"),
+    ] {
+        let problems = settings(&format!("server:\n  {bad}\n")).unwrap_err();
+        assert!(problems.to_string().contains(part), "{bad}: {problems}");
+    }
+}
+
+#[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let front = |text: &str| settings(text).unwrap().front;
+    let front = front("server: {trusted_proxies: [10.1.2.3/8, \"2001:db8::1\"]}");
+    let trusts = |address: &str| front.trusts(address.parse().unwrap());
+    assert!(trusts("10.9.9.9") && trusts("::ffff:10.0.0.1") && trusts("2001:db8::1"));
+    assert!(!trusts("11.0.0.1") && !trusts("2001:db8::2"));
 }

@@ -217,17 +217,10 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
 
 /// What the fleet goes by; `build`: development.
 pub(in crate::plan) fn policy(build: bool) -> Policy {
-    let patience = Duration::from_secs(30);
     Policy {
         front: Front {
-            listen: Vec::new(),
-            read_timeout: patience,
-            write_timeout: patience,
-            idle_timeout: patience,
-            health_path: RoutePath::root(),
-            max_header_bytes: 1024,
-            max_headers: 10,
             grace: GRACE,
+            ..Front::default()
         },
         grace: GRACE,
         startup_delay: Duration::ZERO,

@@ -1,0 +1,183 @@
+//! How many clients there are: all, and from one address. Asked once a connection, never on the path of a request.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use crate::route::Front;
+
+/// Time between two lines that say that clients are turned away.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+
+/// All clients of all threads.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    all: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    born: Instant,
+    /// When it was last said that clients are turned away, in milliseconds since `born`, and one more; 0: never.
+    told: AtomicU64,
+}
+
+/// One client's place among all. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    crowd: Arc<Crowd>,
+    address: Option<IpAddr>,
+}
+
+/// Why there is no place for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// There are as many as there may be.
+    All,
+    /// From its address there are.
+    Address,
+}
+
+impl Crowd {
+    /// Nobody.
+    pub(super) fn new() -> Self {
+        Self {
+            all: AtomicUsize::new(0),
+            by_address: Mutex::default(),
+            born: Instant::now(),
+            told: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes in a client.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub(super) fn enter(self: &Arc<Self>, front: &Front) -> Result<Seat, Full> {
+        // Threads that enter at the same moment may be a few more: the bound is for memory, and not to the last byte.
+        match self.all.load(Ordering::Relaxed) < front.max_connections {
+            true => Ok(self.seat()),
+            false => Err(Full::All),
+        }
+    }
+
+    /// Takes in a client in place of others that are about to leave.
+    pub(super) fn seat(self: &Arc<Self>) -> Seat {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        Seat {
+            crowd: self.clone(),
+            address: None,
+        }
+    }
+
+    /// Says that clients are turned away, unless that was said a moment ago.
+    pub(super) fn complain(&self, full: Full, front: &Front) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX) + 1;
+        let told = self.told.load(Ordering::Relaxed);
+        let pause = u64::try_from(COMPLAINT_PAUSE.as_millis()).unwrap_or(u64::MAX);
+        if told != 0 && now.saturating_sub(told) < pause {
+            return;
+        }
+        let first = self
+            .told
+            .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_err() {
+            return;
+        }
+        match full {
+            Full::All => warn!(
+                "{} clients are connected and none of them is idle, turning new ones away; 'server.max_connections' allows more",
+                front.max_connections
+            ),
+            Full::Address => warn!(
+                "one address has {} connections, turning its new ones away; 'server.max_connections_per_address' allows more",
+                front.max_connections_per_address
+            ),
+        }
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// The client is at `address`.
+    ///
+    /// # Errors
+    /// When there are too many from there.
+    pub(super) fn is(&mut self, address: IpAddr, front: &Front) -> Result<(), Full> {
+        let most = front.max_connections_per_address;
+        if most == 0 || self.address.is_some() {
+            return Ok(());
+        }
+        let address = network(address);
+        let mut addresses = self.crowd.addresses();
+        let count = addresses.entry(address).or_default();
+        if *count >= most {
+            return Err(Full::Address);
+        }
+        *count += 1;
+        drop(addresses);
+        self.address = Some(address);
+        Ok(())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.crowd.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            let mut addresses = self.crowd.addresses();
+            if let Some(count) = addresses.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    addresses.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+/// What one client can choose its addresses from: of IPv6, a network.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::table::Published;
+
+    #[test]
+    fn a_place_is_free_again_when_a_client_leaves() {
+        let mut front = Published::nothing().table.front;
+        (front.max_connections, front.max_connections_per_address) = (3, 1);
+        let crowd = Arc::new(Crowd::new());
+        let enter = |address: &str| -> Result<Seat, Full> {
+            let mut seat = crowd.enter(&front)?;
+            seat.is(address.parse().unwrap(), &front)?;
+            Ok(seat)
+        };
+        let one = enter("192.0.2.1").unwrap();
+        assert_eq!(enter("::ffff:192.0.2.1").unwrap_err(), Full::Address);
+        let _two = enter("2001:db8::1").unwrap();
+        assert_eq!(enter("2001:db8::2").unwrap_err(), Full::Address);
+        let _three = enter("2001:db8:0:1::1").unwrap();
+        assert_eq!(enter("192.0.2.2").unwrap_err(), Full::All);
+        drop(one);
+        assert!(enter("192.0.2.1").is_ok());
+        assert!(
+            enter("192.0.2.1").is_ok(),
+            "who was turned away is not counted"
+        );
+    }
+}

@@ -1,0 +1,84 @@
+use super::choice::Choice;
+use super::*;
+
+fn pair(names: &[&str]) -> Pair {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    Pair {
+        name: "test.pem".to_owned(),
+        certificate: Pem::Text(made.cert.pem()),
+        key: Pem::Text(made.signing_key.serialize_pem()),
+    }
+}
+
+#[test]
+fn a_certificate_and_its_key_are_good() {
+    check(&pair(&["example.org"])).unwrap();
+}
+
+#[test]
+fn what_is_broken_or_does_not_belong_together_is_refused_with_its_reason() {
+    let good = pair(&["example.org"]);
+    let other = pair(&["example.org"]);
+    let text = |text: &str| Pem::Text(text.to_owned());
+    for (certificate, key, reason) in [
+        (good.certificate.clone(), other.key, "is not that of"),
+        (text(""), good.key.clone(), "no certificate"),
+        (good.key.clone(), good.key.clone(), "no certificate"),
+        (good.certificate.clone(), text(""), "no private key"),
+        (
+            good.certificate.clone(),
+            text(
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            ),
+            "passphrase",
+        ),
+        (
+            text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            good.key.clone(),
+            "test.pem",
+        ),
+        (
+            good.certificate.clone(),
+            Pem::Credential("tls.key".to_owned()),
+            "'tls.key' can not be read",
+        ),
+    ] {
+        let pair = Pair {
+            certificate,
+            key,
+            ..good.clone()
+        };
+        let error = check(&pair).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn the_certificate_of_the_very_name_goes_before_a_wildcard_and_the_first_is_for_all_else() {
+    let provider = aws_lc_rs::default_provider();
+    let sets: [&[&str]; 3] = [
+        &["first.example"],
+        &["*.example.org", "example.org"],
+        &["www.example.org"],
+    ];
+    let keys: Vec<_> = sets
+        .iter()
+        .map(|names| certified(&pair(names), &provider).unwrap())
+        .collect();
+    let choice = Choice::new(keys.clone());
+    for (name, expected) in [
+        (Some("www.example.org"), 2),
+        (Some("WWW.example.ORG"), 2),
+        (Some("a.example.org"), 1),
+        (Some("example.org"), 1),
+        (Some("a.b.example.org"), 0),
+        (Some("first.example"), 0),
+        (Some("other"), 0),
+        (None, 0),
+    ] {
+        let found = choice.find(name).unwrap();
+        assert!(Arc::ptr_eq(&found, &keys[expected]), "{name:?}");
+    }
+    assert!(Choice::new(Vec::new()).find(None).is_none());
+}
