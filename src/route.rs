@@ -418,6 +418,8 @@ pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http,
+    /// HTTP/2 without TLS, from the first byte on (RFC 9113, 3.3).
+    Http2,
     /// FastCGI, as php-fpm does; it is told which script is to answer.
     FastCgi(Scripts),
 }

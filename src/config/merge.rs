@@ -58,6 +58,7 @@ impl Settings {
             command: file.command.clone(),
             build: file.build.clone(),
             listen: file.listen,
+            h2c: file.h2c,
             health: file.health.clone(),
             env: file.env.clone(),
             network: file.network,

@@ -301,6 +301,8 @@ pub struct WorkerFile {
     pub build: Option<Vec<String>>,
     /// How it gets its connections.
     pub listen: Listen,
+    /// It is spoken to over HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+    pub h2c: bool,
     /// How its health is asked.
     pub health: Health,
     /// What is added to its environment.
@@ -342,6 +344,9 @@ pub struct WorkerSettings {
     pub build: Option<Vec<String>>,
     /// How it gets its connections.
     pub listen: Listen,
+    /// It is spoken to over HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+    #[serde(default)]
+    pub h2c: bool,
     /// How its health is asked.
     pub health: Health,
     /// What is added to its environment.

@@ -118,6 +118,7 @@ impl WorkerFile {
             ("development", Enabled::Development),
         ];
         let listen = [("socket", Listen::Socket), ("port", Listen::Port)];
+        let protocol = [("http", false), ("h2c", true)];
         let networks = [
             ("none", Network::None),
             ("loopback", Network::Loopback),
@@ -129,6 +130,7 @@ impl WorkerFile {
             command: root.item("command").and_then(|item| command(&item)),
             build: root.item("build").and_then(|item| build(&item)),
             listen: root.choice("listen", &listen).unwrap_or_default(),
+            h2c: root.choice("protocol", &protocol).unwrap_or_default(),
             health: health(root.section("health")),
             env: environment(&root.items("env")),
             enabled: root.choice("enabled", &enabled).unwrap_or_default(),

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -28,6 +30,7 @@ use super::pool::{Connection, Lease, Upstream};
 use super::table::Route;
 use super::tunnel::{self, Switch};
 use super::upload::{Gate, RequestBody, Upload, UploadError};
+use crate::route::Protocol;
 
 /// A request with its place in the count of the generation it goes to.
 pub(super) struct Errand {
@@ -78,7 +81,9 @@ pub(super) async fn forward(
     errand: Errand,
     mut request: Request<Inbound>,
 ) -> Result<Response<Body>, Refusal> {
+    let speaks_http2 = errand.upstream.protocol == Protocol::Http2;
     let upgrade = (request.version() >= Version::HTTP_11
+        && !speaks_http2
         && headers::wants_upgrade(request.headers()))
     .then(|| Switch::of(&mut request));
     let old = request.version() < Version::HTTP_11;
@@ -138,7 +143,7 @@ pub(super) async fn forward(
         upload,
         patience,
         spare: client.spare(),
-        limit: if is_event_stream(&parts.headers) {
+        limit: if is_stream(&parts.headers) {
             timeouts.idle
         } else {
             timeouts.read
@@ -168,7 +173,8 @@ fn outbound(
         parts.headers.remove(EXPECT);
         (RequestBody::Empty, None)
     } else {
-        if parts.version < Version::HTTP_11 {
+        // Over HTTP/2 the worker has room for the beginning of a body in any case.
+        if parts.version < Version::HTTP_11 || errand.upstream.protocol == Protocol::Http2 {
             parts.headers.remove(EXPECT);
         } else if parts.headers.contains_key(EXPECT) {
             gate = Some(Arc::new(Gate::default()));
@@ -185,6 +191,9 @@ fn outbound(
     *request.method_mut() = parts.method;
     *request.headers_mut() = parts.headers;
     *request.uri_mut() = origin_form(parts.uri);
+    if errand.upstream.protocol == Protocol::Http2 {
+        into_http2(&mut request, &errand.host);
+    }
     if let Some(gate) = gate {
         hyper::ext::on_informational(&mut request, move |response| {
             if response.status() == StatusCode::CONTINUE {
@@ -202,6 +211,20 @@ fn origin_form(uri: Uri) -> Uri {
     }
     let path = uri.into_parts().path_and_query;
     Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+}
+
+/// Makes a request one of HTTP/2, which has the host in its target and no fields about the connection.
+fn into_http2(request: &mut Request<RequestBody>, host: &HeaderValue) {
+    let headers = request.headers_mut();
+    headers.remove(CONNECTION);
+    headers.remove(HOST);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    // A client of HTTP/1.0 may have named none.
+    let host = Authority::try_from(host.as_bytes());
+    parts.authority = Some(host.unwrap_or(Authority::from_static("localhost")));
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// Sends the request until it is answered, has failed, or must not be sent again.
@@ -229,7 +252,7 @@ async fn exchange(
             None
         };
         let heard = connection.heard();
-        let sent = connection.sender.try_send_request(request);
+        let sent = connection.send(request);
         let Ok(answer) = within(sent, patience, timeouts.read, upload).await else {
             return Err(ForwardError::Silent(timeouts.read));
         };
@@ -350,11 +373,14 @@ fn is_unasked(response: &Response<Incoming>, asked: bool) -> bool {
     is_switch(response) && !asked
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Whether silence is a part of the answer: it is one of events, or of calls that go on for as long as both sides like.
+fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| {
-        kind.len() >= 17 && kind[..17].eq_ignore_ascii_case(b"text/event-stream")
-    })
+    let begins = |kind: &[u8], with: &[u8]| {
+        kind.get(..with.len())
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(with))
+    };
+    kind.is_some_and(|kind| begins(kind, b"text/event-stream") || begins(kind, b"application/grpc"))
 }
 
 fn is_timeout(error: &hyper::Error) -> bool {

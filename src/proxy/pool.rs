@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
+use futures_util::future::Either;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -45,10 +48,21 @@ pub(super) struct Upstream {
     pub(super) protocol: Protocol,
     shard: usize,
     idle: RefCell<Vec<Idle>>,
+    /// Of a worker that speaks HTTP/2: the connection that all requests share.
+    shared: RefCell<Option<Shared>>,
     /// How long an unused connection is kept.
     idle_limit: Cell<Duration>,
     /// No table leads here any more: connections are not kept.
     retired: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    heard: Arc<AtomicU64>,
+    task: Rc<Task>,
+    /// When a request on it has ended last.
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -57,14 +71,28 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection to a worker. Its task ends with it, so dropping it is how a request is called off.
+/// A connection to a worker, or a share in one. Its task ends with the last, so dropping it is how a request is called off.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<RequestBody>,
+    sender: Sender,
     /// Bytes the worker has sent, to tell a request it never saw from one it may have begun.
     heard: Arc<AtomicU64>,
-    task: AbortHandle,
+    _task: Rc<Task>,
 }
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// What drives a connection, until this is dropped.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+/// Runs what hyper needs besides: on this thread.
+#[derive(Clone, Copy, Debug)]
+struct Local;
 
 /// The stream to a worker.
 #[derive(Debug)]
@@ -97,6 +125,7 @@ impl Upstream {
             protocol,
             shard,
             idle: RefCell::default(),
+            shared: RefCell::default(),
             idle_limit: Cell::default(),
             retired: Cell::new(false),
         }
@@ -115,7 +144,7 @@ impl Upstream {
     /// Closes what is unused now, and later what comes back.
     pub(super) fn retire(&self) {
         self.retired.set(true);
-        let idle = self.idle.take();
+        let idle = (self.idle.take(), self.shared.take());
         drop(idle);
     }
 
@@ -126,9 +155,14 @@ impl Upstream {
 
     /// A connection that was used before and still stands.
     pub(super) fn take(&self) -> Option<Connection> {
+        if self.protocol == Protocol::Http2 {
+            let shared = self.shared.borrow();
+            let shared = shared.as_ref().filter(|shared| !shared.sender.is_closed());
+            return shared.map(Shared::share);
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { connection, .. }) = idle.pop() {
-            if !connection.sender.is_closed() {
+            if !connection.is_closed() {
                 return Some(connection);
             }
         }
@@ -137,12 +171,19 @@ impl Upstream {
 
     /// Gives back a connection whose last exchange has ended well.
     pub(super) fn put(&self, connection: Connection) {
-        if matches!(self.protocol, Protocol::FastCgi(_)) {
+        match self.protocol {
+            Protocol::Http => {}
             // It has had its one request.
-            return;
+            Protocol::FastCgi(_) => return,
+            Protocol::Http2 => {
+                if let Some(shared) = self.shared.borrow_mut().as_mut() {
+                    shared.since = Instant::now();
+                }
+                return;
+            }
         }
         let mut idle = self.idle.borrow_mut();
-        if !self.retired.get() && idle.len() < IDLE_MAX && !connection.sender.is_closed() {
+        if !self.retired.get() && idle.len() < IDLE_MAX && !connection.is_closed() {
             idle.push(Idle {
                 connection,
                 since: Instant::now(),
@@ -155,6 +196,13 @@ impl Upstream {
         let limit = self.idle_limit.get();
         if limit.is_zero() {
             return None;
+        }
+        let mut shared = self.shared.borrow_mut();
+        if shared
+            .as_ref()
+            .is_some_and(|shared| shared.is_unused_since(now - limit))
+        {
+            *shared = None;
         }
         let mut idle = self.idle.borrow_mut();
         let old = idle.partition_point(|idle| idle.since + limit <= now);
@@ -183,16 +231,37 @@ impl Upstream {
             patience: Patience::default(),
             write_limit: limit,
         };
+        if self.protocol == Protocol::Http2 {
+            return self.connect2(wire, heard).await;
+        }
         let (sender, connection) = http1::handshake(TokioIo::new(wire))
             .await
             .map_err(io::Error::other)?;
         // How it ends is told to whoever waits for an answer on it.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         Ok(Connection {
+            sender: Sender::Http1(sender),
+            heard,
+            _task: Rc::new(Task(task.abort_handle())),
+        })
+    }
+
+    async fn connect2(&self, wire: Wire, heard: Arc<AtomicU64>) -> io::Result<Connection> {
+        let (sender, connection) = http2::handshake(Local, TokioIo::new(wire))
+            .await
+            .map_err(io::Error::other)?;
+        let task = tokio::task::spawn_local(connection);
+        let shared = Shared {
             sender,
             heard,
-            task: task.abort_handle(),
-        })
+            task: Rc::new(Task(task.abort_handle())),
+            since: Instant::now(),
+        };
+        let connection = shared.share();
+        if !self.retired.get() {
+            *self.shared.borrow_mut() = Some(shared);
+        }
+        Ok(connection)
     }
 
     async fn dial(&self) -> io::Result<Stream> {
@@ -222,11 +291,51 @@ impl Connection {
     pub(super) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
+
+    /// Sends a request. The answer's connection is not used for another before it has ended.
+    pub(super) fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
+    {
+        match &mut self.sender {
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
 }
 
-impl Drop for Connection {
+impl Shared {
+    fn share(&self) -> Connection {
+        Connection {
+            sender: Sender::Http2(self.sender.clone()),
+            heard: self.heard.clone(),
+            _task: self.task.clone(),
+        }
+    }
+
+    /// Whether no request was on it since `then`, and none is.
+    fn is_unused_since(&self, then: Instant) -> bool {
+        self.since <= then && Rc::strong_count(&self.task) == 1
+    }
+}
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
     }
 }
 
@@ -237,7 +346,7 @@ impl Stream {
                 let gateway = fastcgi::connect(path, scripts, Some(&upstream.generation));
                 gateway.await.map(Self::FastCgi)
             }
-            (Address::Unix(path), Protocol::Http) => {
+            (Address::Unix(path), Protocol::Http | Protocol::Http2) => {
                 UnixStream::connect(path).await.map(Self::Unix)
             }
             // php-fpm is handed its socket.

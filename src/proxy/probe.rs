@@ -44,15 +44,46 @@ async fn ask(address: &Address, protocol: &Protocol, path: &str) -> Result<u16, 
             let gateway = fastcgi::connect(socket, scripts, None);
             exchange(gateway.await.map_err(refused)?, path).await
         }
-        (Address::Unix(socket), Protocol::Http) => {
+        (Address::Unix(socket), protocol) => {
             let stream = UnixStream::connect(socket).await.map_err(refused)?;
-            exchange(stream, path).await
+            speak(stream, protocol, path).await
         }
-        (Address::Tcp(socket), _) => {
+        (Address::Tcp(socket), protocol) => {
             let stream = TcpStream::connect(socket).await.map_err(refused)?;
-            exchange(stream, path).await
+            speak(stream, protocol, path).await
         }
     }
+}
+
+async fn speak<S>(stream: S, protocol: &Protocol, path: &str) -> Result<u16, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match protocol {
+        Protocol::Http2 => exchange2(stream, path).await,
+        Protocol::Http | Protocol::FastCgi(_) => exchange(stream, path).await,
+    }
+}
+
+/// The same over HTTP/2. The body is not waited for: who speaks HTTP/2 is used to streams that are not read to their end.
+async fn exchange2<S>(stream: S, path: &str) -> Result<u16, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let request = Request::get(format!("http://localhost{path}"))
+        .header(USER_AGENT, AGENT)
+        .body(())
+        .map_err(|error| format!("'{path}' can not be asked for: {error}"))?;
+    let broken = |error: h2::Error| format!("no HTTP/2 answer: {error}");
+    let (mut sender, connection) = h2::client::handshake(stream).await.map_err(broken)?;
+    let mut connection = std::pin::pin!(connection.fuse());
+    let (mut answer, _) = sender.send_request(request, true).map_err(broken)?;
+    let response = tokio::select! {
+        biased;
+        response = &mut answer => response,
+        _ = connection.as_mut() => answer.await,
+    };
+    Ok(response.map_err(broken)?.status().as_u16())
 }
 
 async fn exchange<S>(stream: S, path: &str) -> Result<u16, String>

@@ -99,7 +99,10 @@ impl Fleet {
     pub(super) fn protocol(&self, instance: &Instance, spec: &Spec) -> Protocol {
         let settings = &spec.settings;
         let Some(root) = &settings.document_root else {
-            return Protocol::Http;
+            return match settings.h2c {
+                true => Protocol::Http2,
+                false => Protocol::Http,
+            };
         };
         let files = match &self.policy.snapshots {
             Some(snapshots) => snapshots.join(instance.snapshot()),

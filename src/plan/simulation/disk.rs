@@ -191,6 +191,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         },
         env: BTreeMap::new(),
         network: crate::config::Network::Full,
+        h2c: false,
         jit: false,
         cache: false,
         credentials: Vec::new(),
