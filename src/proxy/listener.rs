@@ -76,7 +76,9 @@ impl Listeners {
         let wanted = &front.listen;
         let mut next: Vec<Arc<Listener>> = Vec::new();
         for asked in wanted {
-            if next.iter().any(|listener| listener.asked == asked.place) {
+            let taken = |id: u64| next.iter().any(|listener| listener.id == id);
+            let free = matches!(asked.place, Place::Tcp(address) if address.port() == 0);
+            if !free && next.iter().any(|listener| listener.asked == asked.place) {
                 continue;
             }
             if asked.tls && self.tls.is_none() {
@@ -85,7 +87,8 @@ impl Listeners {
                 ));
                 continue;
             }
-            let kept = self.current.iter().find(|l| l.asked == asked.place);
+            let mut kept = self.current.iter();
+            let kept = kept.find(|l| l.asked == asked.place && !taken(l.id));
             if let Some(kept) = kept {
                 next.push(kept.like(asked));
                 continue;

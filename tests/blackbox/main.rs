@@ -26,3 +26,4 @@ mod save;
 mod shipped;
 mod survival;
 mod terminal;
+mod tls;
