@@ -270,6 +270,7 @@ impl Settings {
                 "cpu_weight",
                 "io_weight",
                 "access_log",
+                "compression",
                 "log_file",
             ];
             limits.contains(&key).then(|| {

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::access::Entry;
 use super::body::Body;
+use super::compression::Offer;
 use super::development;
 use super::files::{self, Lookup};
 use super::forward::{Errand, Fields, forward};
@@ -27,6 +28,7 @@ use super::headers;
 use super::lane::Lane;
 use super::pages::{Form, Refusal};
 use super::patience::Patience;
+use super::precompressed;
 use super::report;
 use super::socket::{Signals, Socket};
 use super::table::{Route, Table, Target};
@@ -64,6 +66,9 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
         let client = client.clone();
         async move {
             let mut response = client.answer(request).await;
+            if client.signals.interims().is_waiting() {
+                client.signals.interims().empty().await;
+            }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 answering.for_ever();
             } else {
@@ -144,14 +149,19 @@ impl Client {
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
-        let (mut entry, mut tag) = (None, None);
-        let answered = self.dispatch(request, &id, &mut entry, &mut tag).await;
+        let (mut entry, mut tag, mut offer) = (None, None, None);
+        let answered = self
+            .dispatch(request, &id, &mut entry, &mut tag, &mut offer)
+            .await;
         let mut response = match answered {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(form, &id),
         };
         if let Some(tag) = tag {
             development::append(&mut response, tag);
+        }
+        if let Some(offer) = offer {
+            offer.apply(&mut response);
         }
         if let Some(entry) = entry {
             entry.answered(response.status());
@@ -167,6 +177,7 @@ impl Client {
         id: &HeaderValue,
         entry: &mut Option<Rc<Entry>>,
         tag: &mut Option<Bytes>,
+        offer: &mut Option<Offer>,
     ) -> Result<Response<Body>, Refusal> {
         let mut table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
@@ -207,6 +218,9 @@ impl Client {
             return Err(Refusal::not_found());
         };
         let path = path.into_owned();
+        if route.compression {
+            *offer = Offer::of(&request);
+        }
         if let Some(state) = route.state.as_ref().filter(|_| is_page) {
             *tag = Some(state.tag());
             development::ask_whole(request.headers_mut());
@@ -292,7 +306,10 @@ fn public(route: &Route, path: &str, request: &Request<Incoming>) -> Option<Resp
     let public = route.public.as_deref()?;
     let rest = &path[route.path.prefix().len()..];
     match files::find(public, rest, route.assets) {
-        Lookup::Found(found) => Some(found.respond(request.method(), request.headers())),
+        Lookup::Found(found) => {
+            let found = precompressed::chosen(public, found, request.headers());
+            Some(found.respond(request.method(), request.headers()))
+        }
         Lookup::Directory if !path.starts_with("//") => {
             let uri = request.uri();
             let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();

@@ -24,6 +24,7 @@ use super::headers::{self, Forwarded};
 use super::pages::Refusal;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
+use super::socket::Signals;
 use super::table::Route;
 use super::tunnel;
 use super::upload::{Gate, RequestBody, Upload, UploadError};
@@ -86,6 +87,7 @@ pub(super) async fn forward(
     let mut fields = client.fields();
     let outcome = exchange(
         &errand,
+        (!old).then(|| client.signals()),
         request,
         upload.as_deref(),
         &mut patience,
@@ -205,6 +207,7 @@ fn origin_form(uri: Uri) -> Uri {
 /// Sends the request until it is answered, has failed, or must not be sent again.
 async fn exchange(
     errand: &Errand,
+    audience: Option<&Arc<Signals>>,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
     patience: &mut Patience,
@@ -227,10 +230,17 @@ async fn exchange(
             None
         };
         let heard = connection.heard();
+        if let Some(client) = audience {
+            connection.audience.enter(client);
+        }
         let sent = connection.sender.try_send_request(request);
         let Ok(answer) = within(sent, patience, timeouts.read, upload).await else {
             return Err(ForwardError::Silent(timeouts.read));
         };
+        if connection.audience.is_there() {
+            // Whatever the ear has made of it, nothing comes before an answer that has come.
+            connection.audience.leave();
+        }
         let mut error = match answer {
             Ok(response) => return Ok((response, connection)),
             Err(error) => error,

@@ -14,9 +14,11 @@
 //! | `generation` | the counters that all threads share |
 //! | `connection`, `socket` | one client: its requests, its deadlines |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
+//! | `interim` | what a worker says before its answer |
 //! | `pool` | a thread's connections to a generation |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
-//! | `files`, `conditions` | `public/` |
+//! | `files`, `precompressed`, `conditions` | `public/` |
+//! | `compression/` | answers made smaller on their way to the client |
 //! | `development` | what developers are shown besides |
 //! | `pages`, `report` | what the proxy says in its own name |
 //! | `access` | the access log |
@@ -25,6 +27,7 @@
 
 mod access;
 mod body;
+mod compression;
 mod conditions;
 mod connection;
 mod development;
@@ -33,6 +36,7 @@ mod files;
 mod forward;
 mod generation;
 mod headers;
+mod interim;
 mod lane;
 mod link;
 mod listener;
@@ -41,6 +45,7 @@ mod pages;
 mod path;
 mod patience;
 mod pool;
+mod precompressed;
 mod probe;
 mod pulse;
 mod report;

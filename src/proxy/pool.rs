@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::fastcgi::{self, Gateway};
 use super::generation::{Generation, Ticket};
+use super::interim::{Audience, Ear};
 use super::patience::Patience;
 use super::upload::RequestBody;
 use crate::route::{Address, Protocol};
@@ -63,6 +64,8 @@ pub(super) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
     /// Bytes the worker has sent, to tell a request it never saw from one it may have begun.
     heard: Arc<AtomicU64>,
+    /// Who is to hear of interim answers.
+    pub(super) audience: Arc<Audience>,
     task: AbortHandle,
 }
 
@@ -79,6 +82,8 @@ enum Stream {
 struct Wire {
     stream: Stream,
     heard: Arc<AtomicU64>,
+    audience: Arc<Audience>,
+    ear: Ear,
     patience: Patience,
     write_limit: Duration,
 }
@@ -177,9 +182,12 @@ impl Upstream {
             }
         };
         let heard = Arc::<AtomicU64>::default();
+        let audience = Arc::<Audience>::default();
         let wire = Wire {
             stream,
             heard: heard.clone(),
+            audience: audience.clone(),
+            ear: Ear::default(),
             patience: Patience::default(),
             write_limit: limit,
         };
@@ -191,6 +199,7 @@ impl Upstream {
         Ok(Connection {
             sender,
             heard,
+            audience,
             task: task.abort_handle(),
         })
     }
@@ -265,6 +274,9 @@ impl AsyncRead for Wire {
         });
         let read = buffer.filled().len() - before;
         this.heard.fetch_add(read as u64, Ordering::Relaxed);
+        if this.audience.is_there() {
+            this.ear.hear(&buffer.filled()[before..], &this.audience);
+        }
         Poll::Ready(outcome)
     }
 }

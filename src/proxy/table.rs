@@ -66,6 +66,8 @@ pub(super) struct Route {
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
     pub(super) access_log: bool,
+    /// Whether answers are compressed.
+    pub(super) compression: bool,
     /// Which files of `public` are served.
     pub(super) assets: Assets,
     /// In development: how far the worker is.
@@ -197,6 +199,7 @@ impl Table {
                 target,
                 timeouts: route.timeouts,
                 access_log: route.access_log,
+                compression: route.compression,
                 assets: Assets::of(route),
                 state: development.map(|development| State::of(&development.server, route)),
             };
@@ -287,6 +290,7 @@ pub(super) mod tests {
             timeouts,
             access_log: false,
             scripts: false,
+            compression: false,
             work: None,
         };
         let mut published = Published::nothing();
