@@ -6,6 +6,8 @@ mod house;
 
 #[path = "http/access.rs"]
 mod access;
+#[path = "http/compression.rs"]
+mod compression;
 #[path = "http/deadlines.rs"]
 mod deadlines;
 #[path = "http/development.rs"]
@@ -18,6 +20,8 @@ mod fastcgi;
 mod files;
 #[path = "http/headers.rs"]
 mod headers;
+#[path = "http/interim.rs"]
+mod interim;
 #[path = "http/leaving.rs"]
 mod leaving;
 #[path = "http/messages.rs"]

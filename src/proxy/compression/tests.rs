@@ -257,7 +257,7 @@ fn prose(length: usize) -> Bytes {
 #[tokio::test]
 async fn what_goes_in_comes_out_in_pieces_of_any_size() {
     for coding in CODINGS {
-        for size in [0, 1, 1000, 300_000, 3_000_000] {
+        for size in [0, 1, 1000, 400_000] {
             let plain = prose(size);
             let pieces: Vec<Bytes> = plain.chunks(60_000).map(Bytes::copy_from_slice).collect();
             for length in [None, Some(size as u64)] {
