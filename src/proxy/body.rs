@@ -99,11 +99,6 @@ impl Body {
         Self::of(Kind::File(file))
     }
 
-    /// Whether it comes from a file.
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self.kind, Kind::File(_))
-    }
-
     /// Marks the end of the answer for the client's socket.
     pub(super) fn answering(&mut self, answering: Answering) {
         self.answering = Some(answering);

@@ -233,6 +233,9 @@ impl Client {
             *entry = Some(journal.enter(&request, &route, generation, id, &self.peer));
         }
         if reading && let Some(response) = public(&route, &path, &request) {
+            if let Some(offer) = offer {
+                offer.for_file();
+            }
             return Ok(response);
         }
         drop(path);

@@ -253,6 +253,15 @@ fn a_file_is_compressed_unless_a_part_is_wanted() {
     let (part, bytes) = house.get("/app.js", "accept-encoding: zstd\r\nrange: bytes=3-6\r\n");
     assert_eq!((status(&part), &*bytes), (206, b"line".as_slice()));
     assert_eq!(field(&part, "content-encoding"), None);
+    let large = std::fs::File::create(house.public().join("large.txt")).unwrap();
+    large.set_len((8 << 20) + 1).unwrap();
+    for method in ["HEAD", "GET"] {
+        let head = house
+            .ask(&ASKING.replace("GET / HTTP", &format!("{method} /large.txt HTTP")))
+            .head();
+        assert_eq!(field(&head, "content-encoding"), None);
+        assert_eq!(field(&head, "content-length"), Some("8388609"));
+    }
     let (image, bytes) = house.get("/photo.png", "accept-encoding: zstd\r\n");
     assert_eq!((bytes.len(), field(&image, "vary")), (4000, None));
 }

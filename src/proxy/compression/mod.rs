@@ -65,6 +65,8 @@ pub(super) struct Offer {
     /// The tags of what it has.
     has: Option<HeaderValue>,
     head: bool,
+    /// Most bytes of an answer that is worth it.
+    most: u64,
 }
 
 impl Offer {
@@ -79,7 +81,13 @@ impl Offer {
             accept,
             has: headers.get(IF_NONE_MATCH).cloned(),
             head: request.method() == Method::HEAD,
+            most: u64::MAX,
         })
+    }
+
+    /// The answer comes from a file.
+    pub(super) fn for_file(&mut self) {
+        self.most = FILE_MOST;
     }
 
     /// Compresses `response`, if it may be, and the client wants it.
@@ -91,21 +99,22 @@ impl Offer {
             return;
         }
         let headers = response.headers();
-        if forbids(headers) || CLAIMS.iter().any(|claim| headers.contains_key(claim)) {
-            return;
-        }
         let length = match headers.get(CONTENT_LENGTH) {
             Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()),
             None if self.head => None,
             None => response.body().size_hint().exact(),
         };
+        // Most short answers end here: without a weight nothing is refused.
+        let is_short = length.is_some_and(|length| length < LEAST);
+        if is_short && !self.accept.as_bytes().contains(&b';') {
+            return;
+        }
+        if forbids(headers) || CLAIMS.iter().any(|claim| headers.contains_key(claim)) {
+            return;
+        }
         let accepted = Accepted::read(&self.accept);
         let least = if accepted.no_identity { 1 } else { LEAST };
-        let most = match response.body().is_file() {
-            true => FILE_MOST,
-            false => u64::MAX,
-        };
-        if length.is_some_and(|length| length < least || length > most) {
+        if length.is_some_and(|length| length < least || length > self.most) {
             return;
         }
         vary(response.headers_mut());
