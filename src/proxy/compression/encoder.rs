@@ -13,17 +13,19 @@ use zstd::stream::raw::CParameter;
 
 use super::accept::Coding;
 
-/// Levels at which a page costs a few milliseconds for each megabyte, where more effort gains little (figures: docs/PERFORMANCE.md).
+/// Levels beyond which more effort gains little (figures: docs/PERFORMANCE.md). Below 5 Brotli does no better than gzip does at 5.
 const ZSTD_LEVEL: i32 = 3;
-const BROTLI_QUALITY: i32 = 4;
+const BROTLI_QUALITY: i32 = 5;
 const GZIP_LEVEL: u32 = 5;
 
-/// How far a compressor looks back, as a power of two in bytes. Of a page little is gained beyond, and each body under way needs
-/// two to four times as much memory.
+/// How far a compressor looks back, as a power of two in bytes. Of a page nothing is gained beyond, and memory grows with it.
 const WINDOW: u32 = 18;
 
-/// Most bodies a thread compresses at once; further ones are sent as they are. So many slow readers can make it take so much memory.
-const MOST: usize = 256;
+/// Most KiB that a thread's compressors take; bodies beyond are sent as they are. Slow readers can make it take so much, and no more.
+const MEMORY: usize = 64 << 10;
+
+/// Bytes of a body that is small enough for smaller tables.
+const SMALL: u64 = 128 << 10;
 
 /// Bytes that are sent on without waiting for more.
 const PIECE: usize = 16 << 10;
@@ -32,7 +34,8 @@ const PIECE: usize = 16 << 10;
 const TURN: usize = 64 << 10;
 
 thread_local! {
-    static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
+    /// KiB of [`MEMORY`] that are taken.
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A body that is being compressed.
@@ -46,7 +49,7 @@ pub(in crate::proxy) struct Encoding {
     progress: Progress,
     /// What follows when all that was compressed is sent: trailers, or why there is no more.
     last: Option<io::Result<Frame<Bytes>>>,
-    _place: Place,
+    _share: Share,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +64,9 @@ enum Progress {
     Ended,
 }
 
-/// A place among the bodies that are compressed at once.
+/// A share of the memory, in KiB.
 #[derive(Debug)]
-struct Place(());
+struct Share(usize);
 
 enum Encoder {
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
@@ -71,25 +74,35 @@ enum Encoder {
     Gzip(GzEncoder<Vec<u8>>),
 }
 
-impl Place {
-    fn take() -> Option<Self> {
-        UNDER_WAY.with(|count| {
-            (count.get() < MOST).then(|| {
-                count.set(count.get() + 1);
-                Self(())
+impl Share {
+    /// What a compressor was measured to take at most.
+    fn take(coding: Coding, length: Option<u64>) -> Option<Self> {
+        let small = length.is_some_and(|length| length <= SMALL);
+        let share = match (coding, small) {
+            (Coding::Zstd, true) => 500,
+            (Coding::Zstd, false) => 1400,
+            (Coding::Brotli, true) => 2600,
+            (Coding::Brotli, false) => 3600,
+            (Coding::Gzip, _) => 400,
+        };
+        TAKEN.with(|taken| {
+            let with = taken.get() + share;
+            (with <= MEMORY).then(|| {
+                taken.set(with);
+                Self(share)
             })
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for Share {
     fn drop(&mut self) {
-        UNDER_WAY.with(|count| count.set(count.get().saturating_sub(1)));
+        TAKEN.with(|taken| taken.set(taken.get().saturating_sub(self.0)));
     }
 }
 
 impl Encoding {
-    /// For a body of `length` bytes; `None` when so many are compressed already that it should be sent as it is.
+    /// For a body of `length` bytes; `None` when compressors take so much memory already that it should be sent as it is.
     pub(super) fn new(coding: Coding, length: Option<u64>) -> Option<Self> {
         Some(Self {
             coding,
@@ -97,7 +110,7 @@ impl Encoding {
             encoder: None,
             progress: Progress::Even,
             last: None,
-            _place: Place::take()?,
+            _share: Share::take(coding, length)?,
         })
     }
 

@@ -377,9 +377,9 @@ async fn trailers_follow_the_end() {
 #[test]
 fn only_so_many_are_compressed_at_once() {
     let mut under_way = Vec::new();
-    while let Some(encoding) = Encoding::new(Coding::Zstd, None) {
+    while let Some(encoding) = Encoding::new(Coding::Gzip, None) {
         under_way.push(encoding);
-        assert!(under_way.len() < 10_000);
+        assert!(under_way.len() < 1000);
     }
     let plain = gzipped(200, &[("content-type", "text/html"), ("etag", "\"x\"")]);
     assert_eq!(text(&plain, "content-encoding"), None);
