@@ -124,3 +124,25 @@ fn a_body_that_looks_like_hints_is_a_body() {
     assert_eq!(status(&client.head()), 200);
     client.expect("next");
 }
+
+#[test]
+fn hints_wait_for_the_end_of_the_answer_before() {
+    const LARGE: usize = 4 << 20;
+    let house = House::new();
+    house.worker(1).serve(|talk| {
+        for _ in 0..2 {
+            talk.head();
+            let body = "x".repeat(LARGE);
+            talk.send(&format!(
+                "{HINTS}HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n{body}"
+            ));
+        }
+    });
+    // Nothing is read before both are asked for, so that the first answer fills all buffers on its way.
+    let mut client = house.ask(&GET.repeat(2));
+    for _ in 0..2 {
+        client.expect(HINTS);
+        assert_eq!(status(&client.head()), 200);
+        assert!(client.bytes(LARGE).iter().all(|&byte| byte == b'x'));
+    }
+}
