@@ -353,6 +353,9 @@ pub struct Route {
     /// Whether there may be PHP scripts among the files of `public`: no such file is sent as it is.
     #[serde(default)]
     pub scripts: bool,
+    /// Whether the proxy compresses answers that came as they are, for clients that take it.
+    #[serde(default)]
+    pub compression: bool,
     /// How far the worker is with what its developer has saved; `None` in production.
     #[serde(default)]
     pub work: Option<Work>,

@@ -6,6 +6,8 @@ mod house;
 
 #[path = "http/access.rs"]
 mod access;
+#[path = "http/compression.rs"]
+mod compression;
 #[path = "http/deadlines.rs"]
 mod deadlines;
 #[path = "http/development.rs"]
@@ -20,6 +22,8 @@ mod files;
 mod headers;
 #[path = "http/http2.rs"]
 mod http2;
+#[path = "http/interim.rs"]
+mod interim;
 #[path = "http/leaving.rs"]
 mod leaving;
 #[path = "http/messages.rs"]

@@ -374,6 +374,19 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_compressed_unless_somebody_does_not_want_it() {
+        let compression = |text: &str, file: &str| {
+            let merged = merged(&server(text), "a", file);
+            merged.unwrap().limits.compression
+        };
+        assert!(compression("", ""));
+        assert!(!compression("", "compression: false"));
+        assert!(!compression("workers: {default: {compression: false}}", ""));
+        let forced = "workers: {default: {compression: false}, paths: {/a: {compression: true}}}";
+        assert!(compression(forced, "compression: false"));
+    }
+
+    #[test]
     fn the_servers_own_health_path_is_no_route() {
         assert!(merged(&server(""), "health", "").is_err());
         assert!(merged(&server("server: {health_path: /up}"), "health", "").is_ok());

@@ -156,6 +156,9 @@ pub struct Limits {
     /// Whether the proxy writes a line for each of its requests.
     #[serde(default)]
     pub access_log: bool,
+    /// Whether the proxy compresses its answers for clients that take it.
+    #[serde(default = "yes")]
+    pub compression: bool,
     /// Requests after which a generation is replaced; 0: never.
     pub max_requests: u64,
     /// The proxy's patience with the worker.
@@ -163,6 +166,11 @@ pub struct Limits {
     /// Where the worker's output goes instead of the journal: an absolute path with `{path}`, `{name}`, `{date}` to be filled in;
     /// empty: the journal.
     pub log_file: String,
+}
+
+/// What of [`Limits`] was so before it could be set.
+fn yes() -> bool {
+    true
 }
 
 /// Limits of which only some are set.
@@ -182,6 +190,8 @@ pub struct LimitsPatch {
     pub io_weight: Option<u64>,
     /// See [`Limits::access_log`].
     pub access_log: Option<bool>,
+    /// See [`Limits::compression`].
+    pub compression: Option<bool>,
     /// Requests after which a generation is replaced.
     pub max_requests: Option<u64>,
     /// See [`Timeouts::read`].

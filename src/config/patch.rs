@@ -34,6 +34,7 @@ impl LimitsPatch {
             cpu_weight: section.number("cpu_weight", WEIGHT, "; 100 is systemd's default"),
             io_weight: section.number("io_weight", WEIGHT, "; 100 is systemd's default"),
             access_log: section.flag("access_log"),
+            compression: section.flag("compression"),
             max_requests: section.number("max_requests", 0..=MAX_REQUESTS, "; 0 is no limit"),
             read_timeout: section.seconds("read_timeout_seconds", TIMEOUT),
             write_timeout: section.seconds("write_timeout_seconds", TIMEOUT),
@@ -74,6 +75,7 @@ impl Default for Limits {
             cpu_weight: None,
             io_weight: None,
             access_log: false,
+            compression: true,
             max_requests: 0,
             timeouts: Timeouts {
                 read: Duration::from_secs(30),
@@ -98,6 +100,7 @@ impl Limits {
             cpu_weight: patch.cpu_weight.or(self.cpu_weight),
             io_weight: patch.io_weight.or(self.io_weight),
             access_log: patch.access_log.unwrap_or(self.access_log),
+            compression: patch.compression.unwrap_or(self.compression),
             max_requests: patch.max_requests.unwrap_or(self.max_requests),
             timeouts: Timeouts {
                 read: patch.read_timeout.unwrap_or(self.timeouts.read),

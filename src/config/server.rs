@@ -262,6 +262,7 @@ impl Settings {
                 "cpu_weight",
                 "io_weight",
                 "access_log",
+                "compression",
                 "log_file",
             ];
             limits.contains(&key).then(|| {

@@ -190,6 +190,7 @@ impl Worker {
                 },
                 access_log: settings.is_some_and(|settings| settings.limits.access_log),
                 scripts: false,
+                compression: false,
                 work: None,
             });
         };
@@ -212,6 +213,7 @@ impl Worker {
             timeouts: settings.limits.timeouts,
             access_log: settings.limits.access_log,
             scripts: settings.kind == WorkerType::Php,
+            compression: settings.limits.compression,
             work: None,
         })
     }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tracing::warn;
 
 use super::access::Entry;
+use super::compression::Encoding;
 use super::files::FileBody;
 use super::generation::Ticket;
 use super::patience::Patience;
@@ -31,6 +32,8 @@ pub(super) struct Body {
     entry: Option<Rc<Entry>>,
     /// What comes after the end of all else.
     tail: Option<Bytes>,
+    /// What all of it goes through.
+    encoding: Option<Box<Encoding>>,
 }
 
 /// What is sent as it comes.
@@ -81,6 +84,11 @@ impl Body {
         self.tail = Some(tail);
     }
 
+    /// Compresses all of it.
+    pub(super) fn encode(&mut self, encoding: Encoding) {
+        self.encoding = Some(Box::new(encoding));
+    }
+
     /// A worker's body.
     pub(super) fn relay(relay: Relay) -> Self {
         Self::of(Kind::Relay(relay))
@@ -107,6 +115,7 @@ impl Body {
             answering: None,
             entry: None,
             tail: None,
+            encoding: None,
         }
     }
 }
@@ -120,25 +129,12 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
-        let polled = match &mut this.kind {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Relay(relay) => relay.poll_frame(cx),
-            Kind::File(file) => file.poll_frame(cx),
-            Kind::Pieces(pieces) => {
-                let piece = ready!(pieces.as_mut().poll_next(cx));
-                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        let polled = match &mut this.encoding {
+            None => poll_plain(&mut this.kind, &mut this.tail, cx),
+            Some(encoding) => {
+                let (kind, tail) = (&mut this.kind, &mut this.tail);
+                encoding.poll_frame(cx, |cx| poll_plain(kind, tail, cx))
             }
-        };
-        let polled = match (polled, this.tail.is_some()) {
-            (Poll::Ready(None), true) => {
-                Poll::Ready(this.tail.take().map(|tail| Ok(Frame::data(tail))))
-            }
-            // Nothing comes after trailers.
-            (Poll::Ready(Some(Ok(frame))), true) if frame.is_trailers() => {
-                Poll::Ready(this.tail.take().map(|tail| Ok(Frame::data(tail))))
-            }
-            (polled, _) => polled,
         };
         if let Some(entry) = &this.entry {
             match &polled {
@@ -151,10 +147,16 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.tail.is_none() && self.is_spent()
+        match &self.encoding {
+            None => self.tail.is_none() && self.is_spent(),
+            Some(encoding) => encoding.is_end(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.encoding.is_some() {
+            return SizeHint::new();
+        }
         let mut hint = self.hint();
         let tail = self.tail.as_ref().map_or(0, Bytes::len) as u64;
         if tail > 0 {
@@ -189,6 +191,32 @@ impl Body {
             Kind::File(file) => SizeHint::with_exact(file.remaining()),
             Kind::Pieces(_) => SizeHint::new(),
         }
+    }
+}
+
+/// The next piece as it comes.
+fn poll_plain(
+    kind: &mut Kind,
+    tail: &mut Option<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    let polled = match kind {
+        Kind::Empty => Poll::Ready(None),
+        Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        Kind::Relay(relay) => relay.poll_frame(cx),
+        Kind::File(file) => file.poll_frame(cx),
+        Kind::Pieces(pieces) => {
+            let piece = ready!(pieces.as_mut().poll_next(cx));
+            Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        }
+    };
+    match (polled, tail.is_some()) {
+        (Poll::Ready(None), true) => Poll::Ready(tail.take().map(|tail| Ok(Frame::data(tail)))),
+        // Nothing comes after trailers.
+        (Poll::Ready(Some(Ok(frame))), true) if frame.is_trailers() => {
+            Poll::Ready(tail.take().map(|tail| Ok(Frame::data(tail))))
+        }
+        (polled, _) => polled,
     }
 }
 

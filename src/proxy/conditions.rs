@@ -71,7 +71,7 @@ impl Validators {
     }
 
     /// The date as a client was told it.
-    fn stamp(&self) -> SystemTime {
+    pub(super) fn stamp(&self) -> SystemTime {
         let since = self.modified.duration_since(SystemTime::UNIX_EPOCH);
         SystemTime::UNIX_EPOCH + Duration::from_secs(since.map_or(0, |since| since.as_secs()))
     }

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::access::Entry;
 use super::body::Body;
+use super::compression::Offer;
 use super::crowd::Seat;
 use super::development;
 use super::files::{self, Lookup};
@@ -34,6 +35,7 @@ use super::listener::Listener;
 use super::pages::{Form, Refusal};
 use super::patience::Patience;
 use super::preamble;
+use super::precompressed;
 use super::report;
 use super::socket::{Signals, Socket};
 use super::stream::{Raw, Stream};
@@ -188,6 +190,9 @@ async fn serve_http1(
         let client = client.clone();
         async move {
             let mut response = client.answer(request.map(Inbound::Http1)).await;
+            if client.signals.interims().is_waiting() {
+                client.signals.interims().empty().await;
+            }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 answering.for_ever();
             } else {
@@ -267,14 +272,19 @@ impl Client {
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
-        let (mut entry, mut tag) = (None, None);
-        let answered = self.dispatch(request, &id, &mut entry, &mut tag).await;
+        let (mut entry, mut tag, mut offer) = (None, None, None);
+        let answered = self
+            .dispatch(request, &id, &mut entry, &mut tag, &mut offer)
+            .await;
         let mut response = match answered {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(form, &id),
         };
         if let Some(tag) = tag {
             development::append(&mut response, tag);
+        }
+        if let Some(offer) = offer {
+            offer.apply(&mut response);
         }
         if let Some(entry) = entry {
             entry.answered(response.status());
@@ -290,6 +300,7 @@ impl Client {
         id: &HeaderValue,
         entry: &mut Option<Rc<Entry>>,
         tag: &mut Option<Bytes>,
+        offer: &mut Option<Offer>,
     ) -> Result<Response<Body>, Refusal> {
         let mut table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
@@ -342,6 +353,9 @@ impl Client {
             return Err(Refusal::not_found());
         };
         let path = path.into_owned();
+        if route.compression {
+            *offer = Offer::of(&request);
+        }
         if let Some(state) = route.state.as_ref().filter(|_| is_page) {
             *tag = Some(state.tag());
             development::ask_whole(request.headers_mut());
@@ -354,6 +368,9 @@ impl Client {
             *entry = Some(journal.enter(&request, &route, generation, id, &origin.client));
         }
         if reading && let Some(response) = public(&route, &path, &request) {
+            if let Some(offer) = offer {
+                offer.for_file();
+            }
             return Ok(response);
         }
         drop(path);
@@ -428,7 +445,10 @@ fn public<B>(route: &Route, path: &str, request: &Request<B>) -> Option<Response
     let public = route.public.as_deref()?;
     let rest = &path[route.path.prefix().len()..];
     match files::find(public, rest, route.assets) {
-        Lookup::Found(found) => Some(found.respond(request.method(), request.headers())),
+        Lookup::Found(found) => {
+            let found = precompressed::chosen(public, found, request.headers());
+            Some(found.respond(request.method(), request.headers()))
+        }
         Lookup::Directory if !path.starts_with("//") => {
             let uri = request.uri();
             let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();

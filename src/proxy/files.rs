@@ -14,8 +14,8 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderValue, LAST_MODIFIED,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, HeaderMap, HeaderValue, LAST_MODIFIED,
 };
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
@@ -24,6 +24,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
 use super::body::Body;
+use super::compression::{self, Coding};
 use super::conditions::{Condition, Validators, part};
 use crate::route::{Protocol, Route, Target, Upstream};
 
@@ -33,10 +34,14 @@ const CHUNK: usize = 64 << 10;
 /// A file that is there and may be served.
 #[derive(Debug)]
 pub(super) struct Found {
+    /// Below the public directory.
+    pub(super) name: String,
     file: File,
-    size: u64,
-    validators: Validators,
-    content_type: HeaderValue,
+    pub(super) size: u64,
+    pub(super) validators: Validators,
+    pub(super) content_type: HeaderValue,
+    /// How its content is coded, if it is.
+    pub(super) coding: Option<Coding>,
 }
 
 /// A part of a file on its way to the client.
@@ -142,25 +147,27 @@ pub(super) fn find(public: &Path, rest: &str, assets: Assets) -> Lookup {
         }
         _ => return Lookup::Missing,
     }
-    match open(public, &name) {
+    match open(public, name) {
         Ok(found) => Lookup::Found(found),
         Err(_) => Lookup::Missing,
     }
 }
 
-fn open(public: &Path, name: &str) -> io::Result<Found> {
-    let file = File::from(open_beneath(public, name)?);
+/// Opens a file below `public` that is not hidden.
+pub(super) fn open(public: &Path, name: String) -> io::Result<Found> {
+    let file = File::from(open_beneath(public, &name)?);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let kind = mime_guess::from_path(name).first_or_octet_stream();
+    let kind = mime_guess::from_path(&name).first_or_octet_stream();
     let kind = if kind.type_() == "text" {
         format!("{kind}; charset=utf-8")
     } else {
         kind.to_string()
     };
     Ok(Found {
+        name,
         size: metadata.len(),
         validators: Validators {
             // The kernel's own stamp with all its digits: two versions within a second are two.
@@ -176,6 +183,7 @@ fn open(public: &Path, name: &str) -> io::Result<Found> {
         content_type: HeaderValue::from_str(&kind)
             .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream")),
         file,
+        coding: None,
     })
 }
 
@@ -229,7 +237,11 @@ impl Found {
                 }
             },
         };
+        if self.coding.is_some() {
+            compression::vary(headers);
+        }
         if let Some((at, length)) = part {
+            headers.extend(self.coding.map(|coding| (CONTENT_ENCODING, coding.name())));
             headers.insert(CONTENT_TYPE, self.content_type);
             headers.insert(CONTENT_LENGTH, length.into());
             if method != Method::HEAD {

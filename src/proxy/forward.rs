@@ -23,7 +23,9 @@ use super::body::{Body, Relay, source};
 use super::connection::Client;
 use super::generation::Ticket;
 use super::headers::{self, Forwarded, Origin};
+use super::http2::Hints;
 use super::inbound::Inbound;
+use super::interim::Hearer;
 use super::pages::Refusal;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
@@ -87,12 +89,17 @@ pub(super) async fn forward(
         && headers::wants_upgrade(request.headers()))
     .then(|| Switch::of(&mut request));
     let old = request.version() < Version::HTTP_11;
+    let hearer = match request.extensions_mut().remove::<Hints>() {
+        Some(hints) => Some(Hearer::Http2(hints)),
+        None => (!old).then(|| Hearer::Http1(client.signals().clone())),
+    };
     let (request, upload) = outbound(client, &errand, request, upgrade.is_some());
     let mut patience = client.patience();
     let timeouts = errand.route.timeouts;
     let mut fields = client.fields();
     let outcome = exchange(
         &errand,
+        hearer.as_ref(),
         request,
         upload.as_deref(),
         &mut patience,
@@ -230,6 +237,7 @@ fn into_http2(request: &mut Request<RequestBody>, host: &HeaderValue) {
 /// Sends the request until it is answered, has failed, or must not be sent again.
 async fn exchange(
     errand: &Errand,
+    audience: Option<&Hearer>,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
     patience: &mut Patience,
@@ -252,10 +260,17 @@ async fn exchange(
             None
         };
         let heard = connection.heard();
+        if let Some(hearer) = audience {
+            connection.audience.enter(hearer);
+        }
         let sent = connection.send(request);
         let Ok(answer) = within(sent, patience, timeouts.read, upload).await else {
             return Err(ForwardError::Silent(timeouts.read));
         };
+        if connection.audience.is_there() {
+            // Whatever the ear has made of it, nothing comes before an answer that has come.
+            connection.audience.leave();
+        }
         let mut error = match answer {
             Ok(response) => return Ok((response, connection)),
             Err(error) => error,

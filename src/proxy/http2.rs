@@ -3,6 +3,7 @@
 //! Over h2 itself and not hyper: interim answers, a deadline for each stream that the client does not read, and a count of requests
 //! that it takes back are not to be had there.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -55,7 +56,13 @@ const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
 /// What can be sent to the client before the answer: 103 and its like. It is found among the request's extensions.
 #[derive(Clone)]
-pub(super) struct Interim(Arc<Mutex<SendResponse<Bytes>>>);
+pub(super) struct Hints(Arc<Mutex<SendResponse<Bytes>>>);
+
+impl fmt::Debug for Hints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hints")
+    }
+}
 
 /// How often a client may still take a request back.
 struct Resets {
@@ -144,7 +151,7 @@ impl Resets {
     }
 }
 
-impl Interim {
+impl Hints {
     /// Sends an interim answer. One that comes too late, or can not be, is left out: it is a hint.
     pub(super) fn send(&self, status: StatusCode, headers: HeaderMap) {
         let mut interim = Response::new(());
@@ -164,10 +171,10 @@ async fn answer(
     respond: SendResponse<Bytes>,
 ) -> End {
     let answering = client.signals().answering();
-    let interim = Interim(Arc::new(Mutex::new(respond)));
+    let hints = Hints(Arc::new(Mutex::new(respond)));
     let (mut request, mut tunnel) = into_http1(request);
-    request.extensions_mut().insert(interim.clone());
-    let Interim(respond) = interim;
+    request.extensions_mut().insert(hints.clone());
+    let Hints(respond) = hints;
     let answered = {
         let mut answered = pin!(client.answer(request));
         poll_fn(|cx| {

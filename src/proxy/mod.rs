@@ -17,9 +17,11 @@
 //! | `http2`, `inbound`, `piece` | a client with many requests at a time |
 //! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
+//! | `interim` | what a worker says before its answer |
 //! | `pool` | a thread's connections to a generation |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
-//! | `files`, `conditions` | `public/` |
+//! | `files`, `precompressed`, `conditions` | `public/` |
+//! | `compression/` | answers made smaller on their way to the client |
 //! | `development` | what developers are shown besides |
 //! | `pages`, `report` | what the proxy says in its own name |
 //! | `access` | the access log |
@@ -28,6 +30,7 @@
 
 mod access;
 mod body;
+mod compression;
 mod conditions;
 mod connection;
 mod crowd;
@@ -39,6 +42,7 @@ mod generation;
 mod headers;
 mod http2;
 mod inbound;
+mod interim;
 mod lane;
 mod link;
 mod listener;
@@ -49,6 +53,7 @@ mod patience;
 mod piece;
 mod pool;
 mod preamble;
+mod precompressed;
 mod probe;
 mod pulse;
 mod report;

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::fastcgi::{self, Gateway};
 use super::generation::{Generation, Ticket};
+use super::interim::{Audience, Ear};
 use super::patience::Patience;
 use super::upload::RequestBody;
 use crate::route::{Address, Protocol};
@@ -77,6 +78,8 @@ pub(super) struct Connection {
     sender: Sender,
     /// Bytes the worker has sent, to tell a request it never saw from one it may have begun.
     heard: Arc<AtomicU64>,
+    /// Who is to hear of interim answers.
+    pub(super) audience: Arc<Audience>,
     _task: Rc<Task>,
 }
 
@@ -107,6 +110,8 @@ enum Stream {
 struct Wire {
     stream: Stream,
     heard: Arc<AtomicU64>,
+    audience: Arc<Audience>,
+    ear: Ear,
     patience: Patience,
     write_limit: Duration,
 }
@@ -225,9 +230,12 @@ impl Upstream {
             }
         };
         let heard = Arc::<AtomicU64>::default();
+        let audience = Arc::<Audience>::default();
         let wire = Wire {
             stream,
             heard: heard.clone(),
+            audience: audience.clone(),
+            ear: Ear::default(),
             patience: Patience::default(),
             write_limit: limit,
         };
@@ -242,6 +250,7 @@ impl Upstream {
         Ok(Connection {
             sender: Sender::Http1(sender),
             heard,
+            audience,
             _task: Rc::new(Task(task.abort_handle())),
         })
     }
@@ -317,6 +326,7 @@ impl Shared {
         Connection {
             sender: Sender::Http2(self.sender.clone()),
             heard: self.heard.clone(),
+            audience: Arc::default(),
             _task: self.task.clone(),
         }
     }
@@ -374,6 +384,9 @@ impl AsyncRead for Wire {
         });
         let read = buffer.filled().len() - before;
         this.heard.fetch_add(read as u64, Ordering::Relaxed);
+        if this.audience.is_there() {
+            this.ear.hear(&buffer.filled()[before..], &this.audience);
+        }
         Poll::Ready(outcome)
     }
 }

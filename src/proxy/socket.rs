@@ -7,13 +7,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::interim::Outbox;
 use super::patience::Patience;
 use super::stream::Stream;
 use crate::route::Front;
@@ -54,6 +55,10 @@ pub(super) struct Socket {
     parting: bool,
     /// Bytes taken after our last word, once that is said.
     lingered: Option<usize>,
+    /// Interim answers of which the client may have a part.
+    interims: Bytes,
+    /// Who is known to write.
+    task: Option<Waker>,
 }
 
 /// What the one that answers tells the socket. Shared by reference count only because an upgraded connection must be `Send`.
@@ -73,6 +78,8 @@ pub(super) struct Signals {
     unread: AtomicBool,
     /// What was sent is not whole, and only a reset can say so.
     torn: AtomicBool,
+    /// What a worker says before its answer.
+    interims: Outbox,
 }
 
 /// While it lives the connection waits for us and not for the client.
@@ -109,6 +116,7 @@ impl Signals {
             parting: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
+            interims: Outbox::default(),
         }
     }
 
@@ -159,6 +167,11 @@ impl Signals {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
+    /// What is to be written before the answer. The answer must wait until that is written ([`Outbox::empty`]).
+    pub(super) fn interims(&self) -> &Outbox {
+        &self.interims
+    }
+
     /// Ends the connection with a reset: the only way to tell a client that reads until the end that this is not the end.
     pub(super) fn tear(&self) {
         self.torn.store(true, Ordering::Relaxed);
@@ -202,6 +215,8 @@ impl Socket {
             },
             parting: false,
             lingered: None,
+            interims: Bytes::new(),
+            task: None,
         };
         // Who connects is about to ask, so it gets less time than between two requests. Browsers connect and then do not: one that
         // has not said a word is not told that it was late.
@@ -359,6 +374,41 @@ impl Socket {
         ready!(self.writing.poll(cx, self.limits.write));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+
+    /// Writes interim answers. hyper flushes when it has nothing left to write itself, so what it wrote before has ended; and it has no
+    /// answer to write yet, because that waits for these.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.interims.is_empty() {
+                self.interims = self.signals.interims.take();
+            }
+            if self.interims.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let outcome = Pin::new(&mut self.stream).poll_write(cx, &self.interims);
+            match ready!(self.poll_writing(cx, outcome))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.interims.advance(written),
+            }
+            if self.interims.is_empty() {
+                self.signals.interims.written();
+                // The answer may go on.
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// Sees to it that interim answers are written when there are any.
+    fn poll_flush_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.task.as_ref().is_some_and(|t| t.will_wake(cx.waker())) {
+            self.signals.interims.written_by(cx.waker());
+            self.task = Some(cx.waker().clone());
+        }
+        match self.signals.interims.is_waiting() {
+            true => self.poll_interims(cx),
+            false => Poll::Ready(Ok(())),
+        }
+    }
 }
 
 impl AsyncWrite for Socket {
@@ -368,6 +418,10 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if !this.interims.is_empty() {
+            // Not "100 Continue" into the middle of one.
+            ready!(this.poll_interims(cx))?;
+        }
         let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.poll_writing(cx, outcome)
     }
@@ -378,6 +432,9 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if !this.interims.is_empty() {
+            ready!(this.poll_interims(cx))?;
+        }
         let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.poll_writing(cx, outcome)
     }
@@ -388,6 +445,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_flush_interims(cx))?;
         let outcome = Pin::new(&mut this.stream).poll_flush(cx);
         this.poll_writing(cx, outcome)
     }

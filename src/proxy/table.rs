@@ -70,6 +70,8 @@ pub(super) struct Route {
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
     pub(super) access_log: bool,
+    /// Whether answers are compressed.
+    pub(super) compression: bool,
     /// Which files of `public` are served.
     pub(super) assets: Assets,
     /// In development: how far the worker is.
@@ -196,6 +198,7 @@ impl Table {
                 target,
                 timeouts: route.timeouts,
                 access_log: route.access_log,
+                compression: route.compression,
                 assets: Assets::of(route),
                 state: development.map(|development| State::of(&development.server, route)),
             };
@@ -289,6 +292,7 @@ pub(super) mod tests {
             timeouts,
             access_log: false,
             scripts: false,
+            compression: false,
             work: None,
         };
         let mut published = Published::nothing();

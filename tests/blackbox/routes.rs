@@ -1,7 +1,9 @@
 //! What lies below workers/ is what has a URL.
 
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 
+use crate::house::http::read_all;
 use crate::house::worker::{only_files, says};
 use crate::house::{House, until};
 
@@ -202,4 +204,24 @@ fn a_reload_fails_when_the_new_port_is_taken_and_the_old_one_serves_on() {
     house.reload().succeeds();
     let mut client = crate::house::http::Client::new(([127, 0, 0, 1], port).into());
     client.get("/").expect("an answer").is("one");
+}
+
+#[test]
+fn answers_are_compressed_unless_the_worker_does_not_want_it() {
+    let files = || only_files().file("public/index.html", &"<p>page</p>".repeat(500));
+    let house = House::new()
+        .worker("index", files())
+        .worker("plain", files().config("compression: false"))
+        .open();
+    for (path, expected) in [("/", true), ("/plain/", false)] {
+        let mut stream = TcpStream::connect(house.address()).expect("connect");
+        let asked = format!(
+            "HEAD {path} HTTP/1.1\r\nhost: h\r\naccept-encoding: gzip\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(asked.as_bytes()).expect("ask");
+        let head = read_all(stream);
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let coded = head.contains("\r\ncontent-encoding: gzip\r\n");
+        assert_eq!(coded, expected, "{path}: {head}");
+    }
 }

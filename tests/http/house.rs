@@ -318,6 +318,7 @@ fn table(directory: &Path) -> RouteTable {
             },
             access_log: false,
             scripts: false,
+            compression: false,
             work: None,
         }],
         draining: Vec::new(),

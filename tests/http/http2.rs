@@ -585,3 +585,21 @@ fn a_worker_that_speaks_http2_is_asked_for_its_health_so() {
     let outcome = ProbeOutcome::Status(200);
     assert_eq!(house.hear(), ToManager::Probed { id: 1, outcome });
 }
+
+#[test]
+fn hints_reach_the_client_before_the_answer() {
+    let house = house();
+    let worker = house.worker(1);
+    let client = Client::new(&house);
+    let (mut response, _) = client.send(get("/"), true);
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nconnection: x\r\n\r\n");
+    let hint = client.block_on(std::future::poll_fn(|cx| response.poll_informational(cx)));
+    let hint = hint.unwrap().unwrap();
+    assert_eq!(hint.status(), 103);
+    assert_eq!(hint.headers()["link"], "</a.css>");
+    assert_eq!(hint.headers().len(), 1);
+    upstream.answer("x");
+    assert_eq!(client.block_on(heard(response)).unwrap().body, b"x");
+}

@@ -9,7 +9,7 @@ const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and wi
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 15] = [
+const ROWS: [(&[&str], &str, &str); 16] = [
     (
         &[
             "logfile",
@@ -86,6 +86,11 @@ const ROWS: [(&[&str], &str, &str); 15] = [
         &["exec", "execstart", "start", "run"],
         OWN,
         "the key for what runs is 'command'",
+    ),
+    (
+        &["gzip*", "brotli*", "zstd*", "compress", "encode", "deflate"],
+        "how answers are compressed follows from what a client takes",
+        "the key for whether they are is 'compression': true or false",
     ),
     (
         &["wantedby", "requiredby", "onboot"],

@@ -134,6 +134,8 @@ fn what_systemd_has_a_word_for_is_led_to_our_key() {
         ("bind_read_only_paths", "remove it"),
         ("capability_bounding_set", "remove it"),
         ("limit_nofile", "remove it"),
+        ("gzip", "'compression': true or false"),
+        ("brotli_level", "'compression': true or false"),
     ] {
         let text = refused(&format!("{key}: x"));
         assert!(text.contains("a worker can not set"), "{text}");

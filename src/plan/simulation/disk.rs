@@ -205,6 +205,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
             cpu_weight: None,
             io_weight: None,
             access_log: false,
+            compression: true,
             max_requests: 0,
             timeouts: Timeouts {
                 read: patience,

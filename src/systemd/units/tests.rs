@@ -25,6 +25,7 @@ fn pair(address: Address) -> UnitPair {
             cpu_weight: None,
             io_weight: None,
             access_log: false,
+            compression: true,
             max_requests: 0,
             timeouts: Timeouts {
                 read: second,
