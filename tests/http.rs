@@ -24,6 +24,8 @@ mod leaving;
 mod messages;
 #[path = "http/retry.rs"]
 mod retry;
+#[path = "http/routing.rs"]
+mod routing;
 #[path = "http/streams.rs"]
 mod streams;
 #[path = "http/table.rs"]

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::access::Entry;
+use super::answers;
 use super::body::Body;
 use super::development;
 use super::files::{self, Lookup};
@@ -144,11 +145,13 @@ impl Client {
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
-        let (mut entry, mut tag) = (None, None);
-        let answered = self.dispatch(request, &id, &mut entry, &mut tag).await;
+        let (mut entry, mut tag, mut own) = (None, None, None);
+        let answered = self
+            .dispatch(request, &id, &mut entry, &mut tag, &mut own)
+            .await;
         let mut response = match answered {
             Ok(response) => response,
-            Err(refusal) => refusal.into_response(form, &id),
+            Err(refusal) => answers::refusal(refusal, own.as_deref(), form, &id),
         };
         if let Some(tag) = tag {
             development::append(&mut response, tag);
@@ -167,6 +170,7 @@ impl Client {
         id: &HeaderValue,
         entry: &mut Option<Rc<Entry>>,
         tag: &mut Option<Bytes>,
+        own: &mut Option<Rc<Route>>,
     ) -> Result<Response<Body>, Refusal> {
         let mut table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
@@ -199,14 +203,17 @@ impl Client {
             }
             is_page = development::is_wanted(&request);
             if is_page {
-                table = development::hold(&self.lane, &path).await;
+                table = development::hold(&self.lane, &host, &path).await;
             }
         }
-        let (route, ticket) = self.lane.pick(&table, &path);
+        let (route, ticket) = self.lane.pick(&table, &host, &path);
         let Some(route) = route else {
             return Err(Refusal::not_found());
         };
         let path = path.into_owned();
+        if !route.error_pages.is_empty() {
+            *own = Some(route.clone());
+        }
         if let Some(state) = route.state.as_ref().filter(|_| is_page) {
             *tag = Some(state.tag());
             development::ask_whole(request.headers_mut());
@@ -216,7 +223,12 @@ impl Client {
                 .as_ref()
                 .map(|t| t.generation().instance.generation.0);
             let journal = self.lane.journal();
-            *entry = Some(journal.enter(&request, &route, generation, id, &self.peer));
+            *entry = Some(journal.enter(&request, &route, generation, id, &self.peer, &host));
+        }
+        if !route.redirects.is_empty()
+            && let Some(response) = answers::redirect(&route, &path, request.uri())
+        {
+            return Ok(response);
         }
         if reading && let Some(response) = public(&route, &path, &request) {
             return Ok(response);

@@ -22,6 +22,7 @@ use super::connection::Client;
 use super::generation::Ticket;
 use super::headers::{self, Forwarded};
 use super::pages::Refusal;
+use super::path;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
 use super::table::Route;
@@ -182,7 +183,11 @@ fn outbound(
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.headers_mut() = parts.headers;
-    *request.uri_mut() = origin_form(parts.uri);
+    let uri = origin_form(parts.uri);
+    *request.uri_mut() = match errand.route.stripped {
+        0 => uri,
+        segments => path::without(uri, segments),
+    };
     if let Some(gate) = gate {
         hyper::ext::on_informational(&mut request, move |response| {
             if response.status() == StatusCode::CONTINUE {

@@ -10,7 +10,7 @@
 //! | `lane` | one thread: accepts, follows the table |
 //! | `memory` | the last table, for the next proxy |
 //! | `pulse` | whether every thread still does its work |
-//! | `table`, `path` | from a request's path to its route |
+//! | `table`, `hosts`, `path` | from a request's host and path to its route |
 //! | `generation` | the counters that all threads share |
 //! | `connection`, `socket` | one client: its requests, its deadlines |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
@@ -19,11 +19,13 @@
 //! | `files`, `conditions` | `public/` |
 //! | `development` | what developers are shown besides |
 //! | `pages`, `report` | what the proxy says in its own name |
+//! | `answers` | and on a worker's route as the worker's settings say |
 //! | `access` | the access log |
 //! | `probe` | a health request for the manager |
 //! | `patience` | a clock that is cheap to start and stop |
 
 mod access;
+mod answers;
 mod body;
 mod conditions;
 mod connection;
@@ -33,6 +35,7 @@ mod files;
 mod forward;
 mod generation;
 mod headers;
+mod hosts;
 mod lane;
 mod link;
 mod listener;

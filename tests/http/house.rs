@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tqserver::names::{Generation, Instance, WorkerName};
 use tqserver::proxy::{self, Link, Options, ProxyError};
 use tqserver::route::{
-    Address, Front, Protocol, Route, RoutePath, RouteTable, Target, Timeouts, Upstream,
+    Address, ErrorPages, Front, Protocol, Route, RoutePath, RouteTable, Target, Timeouts, Upstream,
 };
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
@@ -305,6 +305,10 @@ fn table(directory: &Path) -> RouteTable {
         },
         routes: vec![Route {
             path: RoutePath::root(),
+            hosts: Vec::new(),
+            strip_prefix: false,
+            redirects: Vec::new(),
+            error_pages: ErrorPages::new(),
             worker: WorkerName::parse("w").unwrap(),
             public: None,
             target: serving(directory, 1),

@@ -4,12 +4,14 @@
 const OURS: &str = "systemd's properties are written by TQServer";
 /// Why a worker does not set what would let who deploys it reach beyond it.
 const OWN: &str = "it runs as its own user, in its own sandbox";
+/// Why a key that means something elsewhere is none here.
+const NAMED: &str = "it has another name here";
 /// What to do where no key comes near.
 const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and within which limits";
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 15] = [
+const ROWS: [(&[&str], &str, &str); 18] = [
     (
         &[
             "logfile",
@@ -86,6 +88,27 @@ const ROWS: [(&[&str], &str, &str); 15] = [
         &["exec", "execstart", "start", "run"],
         OWN,
         "the key for what runs is 'command'",
+    ),
+    (
+        &[
+            "domain*",
+            "servername*",
+            "serveralias*",
+            "virtualhost*",
+            "vhost*",
+        ],
+        NAMED,
+        "the key for it is 'hosts', as in [example.org, \"*.example.org\"]",
+    ),
+    (
+        &["rewrite*"],
+        NAMED,
+        "the key for it is 'redirects', or 'strip_prefix: true' for a worker that does not know its route",
+    ),
+    (
+        &["errordocument*"],
+        NAMED,
+        "the key for it is 'error_pages', as in {404: errors/404.html}",
     ),
     (
         &["wantedby", "requiredby", "onboot"],
