@@ -54,7 +54,11 @@ fn a_request_goes_to_the_worker_of_its_host() {
     }
     let mut client = house.ask("GET http://b.a.example/ HTTP/1.1\r\nhost: a.example\r\n\r\n");
     let head = client.head();
-    assert_eq!(client.content(&head), b"below", "the target's own host counts");
+    assert_eq!(
+        client.content(&head),
+        b"below",
+        "the target's own host counts"
+    );
     let mut client = house.ask("GET / HTTP/1.0\r\n\r\n");
     client.head();
     assert_eq!(client.rest().unwrap(), b"any");
@@ -104,7 +108,10 @@ fn a_worker_without_its_prefix_sees_what_the_client_wrote_behind_it() {
         client.send(&format!("GET {asked} HTTP/1.1\r\nhost: h\r\n\r\n"));
         let talk = inside.get_or_insert_with(|| worker.accept());
         let head = talk.head();
-        assert!(head.starts_with(&format!("GET {seen} HTTP/1.1\r\n")), "{asked}: {head}");
+        assert!(
+            head.starts_with(&format!("GET {seen} HTTP/1.1\r\n")),
+            "{asked}: {head}"
+        );
         assert_eq!(field(&head, "x-forwarded-prefix"), Some("/api/v1"));
         talk.answer("");
         client.head();
@@ -155,7 +162,8 @@ fn a_redirect_is_answered_without_the_worker() {
         ("/flat/*", "/*", 302),
     ];
     house.publish(|table| {
-        let redirects = redirects.map(|(from, to, status)| Redirect::new(from, to, status).unwrap());
+        let redirects =
+            redirects.map(|(from, to, status)| Redirect::new(from, to, status).unwrap());
         table.routes[0].redirects = redirects.to_vec();
     });
     for (path, code, location) in [
@@ -205,7 +213,10 @@ fn a_worker_has_its_own_pages_for_the_proxys_errors() {
     // Nobody listens.
     let (head, body) = house.get("/x", "");
     assert_eq!((status(&head), &*body), (503, &b"errors/any.html"[..]));
-    assert_eq!(field(&head, "content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(
+        field(&head, "content-type"),
+        Some("text/html; charset=utf-8")
+    );
     assert_eq!(field(&head, "cache-control"), Some("no-store"));
     assert_eq!(field(&head, "retry-after"), Some("1"));
     assert!(field(&head, "x-request-id").is_some());
@@ -222,7 +233,10 @@ fn a_worker_has_its_own_pages_for_the_proxys_errors() {
     assert_eq!(status(&client.head()), 404, "nothing of the page was sent");
     let mut client = house.ask("POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n");
     let head = client.head();
-    assert_eq!((status(&head), field(&head, "allow")), (405, Some("GET, HEAD")));
+    assert_eq!(
+        (status(&head), field(&head, "allow")),
+        (405, Some("GET, HEAD"))
+    );
     let ours = client.content(&head);
     assert!(String::from_utf8_lossy(&ours).contains("can only be read"));
 }
