@@ -311,4 +311,39 @@ mod tests {
         assert!(pattern("example.org").covers(&pattern("example.org")));
         assert!(!pattern("example.org").covers(&all));
     }
+
+    #[test]
+    fn of_two_routes_with_a_common_host_the_later_keeps_what_the_first_leaves() {
+        let route = |hosts: &[&str]| {
+            // As an older manager writes one, but for the hosts.
+            let route: Route = serde_json::from_value(serde_json::json!({
+                "path": "/", "worker": "w", "public": null, "target": "files", "access_log": false,
+                "timeouts": {"read": {"secs": 1, "nanos": 0}, "write": {"secs": 1, "nanos": 0}, "idle": {"secs": 1, "nanos": 0}},
+            }))
+            .unwrap();
+            assert!(route.hosts.is_empty() && !route.strip_prefix);
+            Route {
+                hosts: hosts.iter().map(|host| pattern(host)).collect(),
+                ..route
+            }
+        };
+        let mut taken = std::collections::BTreeSet::new();
+        let mut claim = |hosts: &[&str]| {
+            let mut route = route(hosts);
+            let left = route.claim(&mut taken);
+            (
+                left,
+                route
+                    .hosts
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert!(claim(&["a", "b"]).0);
+        assert_eq!(claim(&["b", "c"]), (true, vec!["c".to_owned()]));
+        assert!(!claim(&["a", "c"]).0);
+        assert!(claim(&[]).0, "a route for all hosts is another place");
+        assert!(!claim(&[]).0);
+    }
 }
