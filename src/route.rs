@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{Generation, Instance, WorkerName};
 
 pub use error_page::{ErrorPages, Errors, error_page};
-pub use host::{Claim, HostError, HostPattern, host_name};
+pub use host::{Claim, HostError, HostPattern, host_name, places};
 pub use redirect::{Redirect, RedirectError, endless, redirected, rest_of_path};
 
 /// A place in the URL space: `/`, or `/` and segments without a trailing slash (`/api/users`).

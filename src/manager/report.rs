@@ -12,7 +12,7 @@ use crate::ansi;
 use crate::messages;
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Kind, Note, Outcome, Severity, WorkerView};
-use crate::route::Claim;
+use crate::route::{Claim, places};
 use crate::systemd::Usage;
 use crate::wire::Count;
 
@@ -216,12 +216,6 @@ fn log(note: &Note) {
         Severity::Warning => log!(warn),
         Severity::Error => log!(error),
     }
-}
-
-/// Where a worker is, as people read it.
-fn places(claims: &[Claim]) -> String {
-    let places: Vec<String> = claims.iter().map(Claim::to_string).collect();
-    places.join(", ")
 }
 
 /// The workers that answer, and where.

@@ -193,6 +193,12 @@ impl Claim {
     }
 }
 
+/// Claims as people read them: `example.org/api, www.example.org/api`.
+pub fn places(claims: &[Claim]) -> String {
+    let places: Vec<String> = claims.iter().map(Claim::to_string).collect();
+    places.join(", ")
+}
+
 impl fmt::Display for Claim {
     /// `/api` or `example.org/api`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -184,9 +184,10 @@ fn a_redirect_is_answered_without_the_worker() {
         );
         assert_eq!(client.content(&head), b"");
     }
-    // The next request on the same connection is not taken for the body of the one that was sent away.
     let mut client = house.ask("POST /old HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nbody");
     assert_eq!(status(&client.head()), 308);
+    client.send("GET /flat/x HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert_eq!(status(&client.head()), 302, "the body is no request");
     assert!(worker.is_alone());
 }
 
