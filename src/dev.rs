@@ -20,7 +20,7 @@ use crate::config::{Mode, Settings};
 use crate::manager::{self, Door, Ending, Journal, ManagerError, Nudge, Options, Progress};
 use crate::names::WorkerName;
 use crate::proxy::{self, ProxyError};
-use crate::route::Listen;
+use crate::route::{Claim, Listen};
 use crate::systemd::{Cleaner, Kind, Place, Private};
 use crate::watcher::{Burst, Watched, Watcher};
 use output::{Output, Said};
@@ -143,7 +143,7 @@ impl Planes {
 
     /// Until a signal says so; anything else that ends it is an error.
     async fn until_told(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let mut announced: Option<BTreeMap<WorkerName, String>> = None;
+        let mut announced: Option<BTreeMap<WorkerName, Vec<Claim>>> = None;
         loop {
             tokio::select! {
                 ended = &mut self.manager => {
@@ -347,8 +347,8 @@ pub fn journal(kind: Kind, runtime_directory: &Path) -> anyhow::Result<Journal> 
 /// Tells where the workers are found: all of them at first, then those that were not there `before`.
 fn announce(
     listening: &[Listen],
-    routes: &BTreeMap<WorkerName, String>,
-    before: Option<&BTreeMap<WorkerName, String>>,
+    routes: &BTreeMap<WorkerName, Vec<Claim>>,
+    before: Option<&BTreeMap<WorkerName, Vec<Claim>>>,
 ) {
     let Some(first) = listening.first() else {
         return;
@@ -358,10 +358,15 @@ fn announce(
         .filter(|(worker, route)| before.is_none_or(|known| known.get(worker) != Some(route)));
     let new: Vec<_> = new.collect();
     let widest = new.iter().map(|(worker, _)| worker.as_str().len()).max();
-    for (worker, route) in new {
+    for (worker, claims) in new {
         let width = widest.unwrap_or(0);
-        let url = url(first, route);
-        tracing::info!("{:<width$}  {url}", worker.as_str());
+        for claim in claims {
+            let url = match &claim.host {
+                Some(host) => format!("http://{host}:{}{}", first.port(), claim.path),
+                None => url(first, claim.path.as_str()),
+            };
+            tracing::info!("{:<width$}  {url}", worker.as_str());
+        }
     }
     if before.is_none() {
         for listen in listening {

@@ -23,7 +23,7 @@ use crate::config::{
 };
 use crate::ignored::{Developed, GitFiles};
 use crate::names::WorkerName;
-use crate::route::RoutePath;
+use crate::route::Claim;
 use kind::Listing;
 use roots::roots;
 use search::Search;
@@ -112,7 +112,7 @@ pub fn scan(settings: &Settings, mode: Mode) -> Result<Inventory, ScanError> {
 pub fn scan_beside(
     settings: &Settings,
     mode: Mode,
-    held: &BTreeMap<String, WorkerName>,
+    held: &BTreeMap<Claim, WorkerName>,
 ) -> Result<Inventory, ScanError> {
     let mut inventory = Inventory::default();
     let mut taken = BTreeSet::new();
@@ -340,27 +340,46 @@ fn public(directory: &Path, listing: &Listing) -> Result<Option<PathBuf>, Proble
     }
 }
 
+/// The places that a worker wants to have.
+fn claims(found: &Found) -> Vec<Claim> {
+    let settings = found.settings();
+    settings.map_or_else(Vec::new, |settings| {
+        Claim::all(&settings.hosts, &settings.route)
+    })
+}
+
 /// Of workers that would have the same route the one that serves there keeps it, else the first by name.
-fn refuse_second_on_a_route(inventory: &mut Inventory, held: &BTreeMap<String, WorkerName>) {
-    let wanted = inventory
-        .workers
-        .values()
-        .filter_map(|found| Some((found.settings()?.route.clone(), found.name.clone())));
-    let mut taken: BTreeMap<RoutePath, WorkerName> = wanted
-        .filter(|(route, name)| held.get(&route.to_string()) == Some(name))
+fn refuse_second_on_a_route(inventory: &mut Inventory, held: &BTreeMap<Claim, WorkerName>) {
+    let wanted = inventory.workers.values().flat_map(|found| {
+        claims(found)
+            .into_iter()
+            .map(|claim| (claim, found.name.clone()))
+    });
+    let mut taken: BTreeMap<Claim, WorkerName> = wanted
+        .filter(|(claim, name)| held.get(claim) == Some(name))
         .collect();
     for found in inventory.workers.values_mut() {
-        let Some(route) = found.settings().map(|settings| settings.route.clone()) else {
-            continue;
-        };
-        if let Some(first) = taken.get(&route).filter(|first| **first != found.name) {
-            let message = format!("the route {route} is that of the worker '{first}' already");
-            let help = "give one of the two another 'path' in its config/worker.yaml";
+        let claims = claims(found);
+        let second = claims.iter().find_map(|claim| {
+            let first = taken.get(claim).filter(|first| **first != found.name)?;
+            Some((claim, first))
+        });
+        if let Some((claim, first)) = second {
+            let message = format!("the route {claim} is that of the worker '{first}' already");
+            let help = match claim.host {
+                Some(_) => {
+                    "give one of the two another 'path', or other 'hosts', in its config/worker.yaml"
+                }
+                None => {
+                    "give one of the two another 'path', or 'hosts' of its own, in its config/worker.yaml"
+                }
+            };
             let problem = Problem::new(Place::file(&found.directory), message).help(help);
             found.status = Status::Refused(problem.into());
             found.fingerprint.config.clear();
         } else {
-            taken.insert(route, found.name.clone());
+            let name = &found.name;
+            taken.extend(claims.into_iter().map(|claim| (claim, name.clone())));
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The route table: all the proxy knows. The manager makes it, the proxy serves by it; neither looks behind it.
 
+mod error_page;
+mod host;
+mod redirect;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +14,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Generation, Instance, WorkerName};
+
+pub use error_page::{ErrorPages, Errors, error_page};
+pub use host::{Claim, HostError, HostPattern, host_name, places};
+pub use redirect::{Redirect, RedirectError, endless, redirected, rest_of_path};
 
 /// A place in the URL space: `/`, or `/` and segments without a trailing slash (`/api/users`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,7 +137,8 @@ pub struct RouteTable {
     pub serial: u64,
     /// How the proxy meets its clients.
     pub front: Front,
-    /// One entry for each route, in no particular order; the longest covering route answers.
+    /// One entry for each route, in no particular order. Of those for a request's host the longest covering one answers: first those
+    /// that name the host, then those that name all below a name of it, the longest first, then those without hosts.
     pub routes: Vec<Route>,
     /// Generations that get no new requests any more and of which the manager wants to hear "drained". One that the proxy has
     /// never heard of is drained.
@@ -340,6 +349,18 @@ impl fmt::Debug for Pem {
 pub struct Route {
     /// The place.
     pub path: RoutePath,
+    /// The hosts it is for; none: all.
+    #[serde(default)]
+    pub hosts: Vec<HostPattern>,
+    /// Whether the worker is asked without `path` at the beginning of each request's own.
+    #[serde(default)]
+    pub strip_prefix: bool,
+    /// Where requests are sent instead, the first that fits.
+    #[serde(default)]
+    pub redirects: Vec<Redirect>,
+    /// Files in `public` that are sent with the proxy's own errors here.
+    #[serde(default)]
+    pub error_pages: ErrorPages,
     /// The worker it belongs to.
     pub worker: WorkerName,
     /// Directory whose files are served below `path` without asking the worker.

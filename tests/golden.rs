@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tqserver::config::{Limits, LimitsPatch, Mode, Settings, WorkerSettings};
 use tqserver::inventory::{Found, Status, scan};
+use tqserver::route::Claim;
 
 #[test]
 fn every_tree_gives_what_is_expected_of_it() {
@@ -146,6 +147,30 @@ fn worker(found: &Found) -> String {
 }
 
 fn effective(settings: &WorkerSettings) -> String {
+    told_of(settings) + &routing(settings)
+}
+
+/// What is seldom set: nothing where it is not.
+fn routing(settings: &WorkerSettings) -> String {
+    let mut text = String::new();
+    for claim in Claim::all(&settings.hosts, &settings.route) {
+        if claim.host.is_some() {
+            let _ = writeln!(text, "  on {claim}");
+        }
+    }
+    if settings.strip_prefix {
+        text += "  without its prefix\n";
+    }
+    for redirect in &settings.redirects {
+        let _ = writeln!(text, "  {redirect:?}");
+    }
+    for (errors, file) in &settings.error_pages {
+        let _ = writeln!(text, "  error {errors}: {file}");
+    }
+    text
+}
+
+fn told_of(settings: &WorkerSettings) -> String {
     let health = &settings.health;
     format!(
         "  route {} type {} listen {:?} network {:?} jit {} cache {} autostart {}\n  \

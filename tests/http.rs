@@ -30,6 +30,8 @@ mod leaving;
 mod messages;
 #[path = "http/retry.rs"]
 mod retry;
+#[path = "http/routing.rs"]
+mod routing;
 #[path = "http/secure.rs"]
 mod secure;
 #[path = "http/streams.rs"]

@@ -19,6 +19,7 @@ use crate::config::{Mode, WorkerSettings, WorkerType};
 use crate::deploy::snapshot::{CopyError, SnapshotError, Store};
 use crate::inventory::{self, Found, Inventory, Status};
 use crate::names::{Generation, Instance, WorkerName};
+use crate::route::{Claim, places};
 use control::Control;
 use tree::Tree;
 
@@ -126,7 +127,7 @@ impl Package {
             maintainer: maintainer.unwrap_or_else(control::maintainer),
             depends,
             worker: self.worker.clone(),
-            route: worker.route.to_string(),
+            route: places(&Claim::all(&worker.hosts, &worker.route)),
         })
     }
 }

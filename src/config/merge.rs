@@ -6,7 +6,7 @@ use super::problem::{Place, Problem, Problems};
 use super::{LimitsPatch, Listen, Settings, WorkerFile, WorkerSettings, WorkerType};
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
-use crate::route::{RoutePath, longest_match};
+use crate::route::{HostPattern, Redirect, RoutePath, endless, longest_match};
 
 impl Settings {
     /// The settings of the worker `name` in `directory`, whose file is `file` and whose type is `kind`.
@@ -42,6 +42,8 @@ impl Settings {
             let help = "give the worker another 'path', or change 'server.health_path'";
             problems.0.push(Problem::new(place, message).help(help));
         }
+        problems.0.extend(self.foreign_hosts(file));
+        problems.0.extend(useless_redirects(file, &route));
         let mut limits = self.default.with(&file.limits);
         let last = longest_match(&self.paths, route.as_str());
         if let Some((_, patch)) = last {
@@ -54,6 +56,10 @@ impl Settings {
         problems.or(WorkerSettings {
             name: name.clone(),
             route,
+            hosts: file.hosts.clone(),
+            strip_prefix: file.strip_prefix,
+            redirects: redirects(file),
+            error_pages: file.error_pages.clone(),
             kind,
             command: file.command.clone(),
             build: file.build.clone(),
@@ -121,6 +127,27 @@ impl Settings {
         Problems(problems)
     }
 
+    /// Hosts that the administrator does not leave to workers.
+    fn foreign_hosts(&self, file: &WorkerFile) -> Vec<Problem> {
+        let Some(allowed) = &self.hosts else {
+            return Vec::new();
+        };
+        let is_foreign = |host: &&HostPattern| !allowed.iter().any(|one| one.covers(host));
+        let problem = |host: &HostPattern| {
+            let place = file.places.get("hosts").cloned().unwrap_or_default();
+            let names: Vec<&str> = allowed.iter().map(HostPattern::as_str).collect();
+            let message =
+                format!("'hosts' names '{host}', which this server does not leave to workers");
+            let help = format!(
+                "name one of {}, or have it added to 'workers.hosts' in {}",
+                names.join(", "),
+                self.file.display()
+            );
+            Problem::new(place, message).help(help)
+        };
+        file.hosts.iter().filter(is_foreign).map(problem).collect()
+    }
+
     /// Absolute paths into a directory of workers. Another worker's files are not its own, and its own lie in a snapshot when it runs:
     /// by an absolute path it would run what was deployed and never accepted.
     fn among_workers(&self, file: &WorkerFile) -> Vec<Problem> {
@@ -182,6 +209,35 @@ impl Settings {
         let help = format!("set 'memory_high' to at most {most}, or raise 'gomemlimit'");
         Problem::new(place, message).help(help)
     }
+}
+
+fn redirects(file: &WorkerFile) -> Vec<Redirect> {
+    let redirects = file.redirects.iter();
+    redirects.map(|(redirect, _)| redirect.clone()).collect()
+}
+
+/// Redirects for what is not on the worker's route, and those that lead round in circles.
+fn useless_redirects(file: &WorkerFile, route: &RoutePath) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (redirect, place) in &file.redirects {
+        let start = redirect.start();
+        if !route.covers(start) {
+            let message =
+                format!("no request for {start} comes to this worker, whose route is {route}");
+            let help = format!("write the whole path, as in {}{start}", route.prefix());
+            problems.push(Problem::new(place.clone(), message).help(help));
+        }
+    }
+    if let Some(at) = endless(&redirects(file), &file.hosts) {
+        let (redirect, place) = &file.redirects[at];
+        let message = format!(
+            "a request for {} would be redirected by this worker again and again",
+            redirect.start()
+        );
+        let help = "let 'to' be a place that none of its redirects begins at";
+        problems.push(Problem::new(place.clone(), message).help(help));
+    }
+    problems
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Configuration in three stages, three types: what a file says, merged over the defaults, checked.
 //!
 //! This module holds the last stage, which the rest of the program sees. The rooms below it:
-//! `source` opens files, `document` parses them, `section` reads keys, `patch` limits; `server` and `worker` are the two files, `merge`
-//! lays one over the other, and `problem` is how all of them say what is wrong.
+//! `source` opens files, `document` parses them, `section` reads keys, `patch` limits; `server` and `worker` are the two files, `hosts` what both
+//! name, `merge` lays one over the other, and `problem` is how all of them say what is wrong.
 
 mod document;
+mod hosts;
 mod merge;
 mod mode;
 mod patch;
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::ignored::Pattern;
 use crate::limits::{ByteSize, CpuQuota};
 use crate::names::WorkerName;
-use crate::route::{Front, RoutePath, Timeouts};
+use crate::route::{ErrorPages, Front, HostPattern, Redirect, RoutePath, Timeouts};
 
 pub use mode::ModeError;
 pub use problem::{Place, Problem, Problems, printable};
@@ -85,6 +86,8 @@ pub struct Settings {
     pub paths: BTreeMap<RoutePath, LimitsPatch>,
     /// What no worker.yaml may pass.
     pub max: Caps,
+    /// The hosts that a worker.yaml may name; `None`: any.
+    pub hosts: Option<Vec<HostPattern>>,
     /// Above which exposure `check` fails.
     pub max_exposure: Exposure,
 }
@@ -303,6 +306,14 @@ pub struct Health {
 pub struct WorkerFile {
     /// Route instead of the one the directory gives.
     pub path: Option<RoutePath>,
+    /// See [`WorkerSettings::hosts`].
+    pub hosts: Vec<HostPattern>,
+    /// See [`WorkerSettings::strip_prefix`].
+    pub strip_prefix: bool,
+    /// See [`WorkerSettings::redirects`], each with its place.
+    pub redirects: Vec<(Redirect, Place)>,
+    /// See [`WorkerSettings::error_pages`].
+    pub error_pages: ErrorPages,
     /// Type instead of the one found.
     pub kind: Option<WorkerType>,
     /// Program and arguments instead of what the type runs. A relative program is taken from the worker's directory.
@@ -346,6 +357,19 @@ pub struct WorkerSettings {
     pub name: WorkerName,
     /// Its place in the URL space.
     pub route: RoutePath,
+    /// The hosts it is for; none: all.
+    // These four are left out where they are not set, so that what other workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPattern>,
+    /// Whether it is asked without its route at the beginning of paths.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_prefix: bool,
+    /// Where requests are sent instead, the first that fits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<Redirect>,
+    /// Files in `public/` that are sent with the proxy's own errors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub error_pages: ErrorPages,
     /// How it is built and run.
     pub kind: WorkerType,
     /// Program and arguments, if given.

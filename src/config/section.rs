@@ -68,6 +68,38 @@ impl<'d> Section<'d> {
         inner.collect()
     }
 
+    /// The mappings in the list at `key`, each with its node; `example` is how one is written.
+    pub(super) fn list(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Vec<(&'d Node, Section<'d>)> {
+        let (document, path) = (self.document, self.path_of(key));
+        let Some(item) = self.item(key) else {
+            return Vec::new();
+        };
+        let Content::List(nodes) = &item.node.content else {
+            let what = item.node.description();
+            let help = format!("write each below it after a dash, as in '- {example}'");
+            item.problem(format!("'{path}' is a list, not {what}"), help);
+            return Vec::new();
+        };
+        let read = |node: &'d Node| match &node.content {
+            Content::Map(entries) => Some((node, Self::of(document, path.clone(), entries))),
+            _ => {
+                let message = format!("'{path}' holds mappings, not {}", node.description());
+                document.problem(node.mark, message, format!("write it as {example}"));
+                None
+            }
+        };
+        nodes.iter().filter_map(read).collect()
+    }
+
+    /// Whether `key` is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     /// The keys below `key`, which are not fixed.
     pub(super) fn items(&mut self, key: &'static str) -> Vec<Item<'d>> {
         let document = self.document;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Content, Document, Node};
+use super::hosts::hosts;
 use super::patch::TIMEOUT;
 use super::problem::{Place, Problem, Problems};
 use super::section::Section;
@@ -86,6 +87,7 @@ impl Settings {
                 ("workers", "default"),
                 ("workers", "paths"),
                 ("workers", "max"),
+                ("workers", "hosts"),
                 ("file_watcher", "debounce_ms"),
                 ("file_watcher", "poll_ms"),
                 ("dev", "hold_seconds"),
@@ -156,6 +158,7 @@ impl Settings {
             default: Limits::default(),
             paths: BTreeMap::new(),
             max: Caps::default(),
+            hosts: None,
             max_exposure: Exposure(20),
         }
     }
@@ -231,6 +234,9 @@ impl Settings {
         let mut max = workers.section("max");
         self.max = Caps::read(&mut max);
         max.finish(|_| None);
+
+        let allowed = workers.item("hosts");
+        self.hosts = allowed.map(|item| hosts(&item, "workers.hosts"));
 
         for (item, mut section) in workers.sections("paths") {
             let patch = LimitsPatch::read_as_root(&mut section, project);

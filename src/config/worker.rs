@@ -2,12 +2,14 @@
 
 mod command;
 mod explain;
+mod routing;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use super::document::{Content, Document, Node};
+use super::hosts::hosts;
 use super::problem::Problems;
 use super::section::{Item, Section};
 use super::source::{self, Owner};
@@ -16,6 +18,7 @@ use crate::ignored::Pattern;
 use crate::route::RoutePath;
 use command::{build, command};
 use explain::explain;
+use routing::{error_pages, redirects};
 
 /// The types as a file spells them.
 pub(super) const TYPES: [(&str, WorkerType); 9] = [
@@ -60,7 +63,7 @@ const RESERVED: [&str; 23] = [
     "WATCHDOG_USEC",
 ];
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 9] = [
+const JUDGED_LATER: [&str; 10] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
@@ -70,6 +73,7 @@ const JUDGED_LATER: [&str; 9] = [
     "command",
     "build",
     "listen",
+    "hosts",
 ];
 /// Longest route and longest path of a health request in bytes: they stand in each request's log, a header and the environment.
 const LONGEST_PATH: usize = 1024;
@@ -126,6 +130,13 @@ impl WorkerFile {
         ];
         let worker = Self {
             path,
+            hosts: root
+                .item("hosts")
+                .map(|item| hosts(&item, "hosts"))
+                .unwrap_or_default(),
+            strip_prefix: root.flag("strip_prefix").unwrap_or_default(),
+            redirects: redirects(&mut root, &document),
+            error_pages: error_pages(&root.items("error_pages")),
             kind: root.choice("type", &TYPES),
             command: root.item("command").and_then(|item| command(&item)),
             build: root.item("build").and_then(|item| build(&item)),

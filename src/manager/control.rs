@@ -46,7 +46,7 @@ pub struct WorkerOutcome {
 pub struct WorkerStatus {
     /// Its name.
     pub name: String,
-    /// Its place in the URL space.
+    /// Its places in the URL space, as `/api` or `example.org/api`, with `, ` between them; empty: it has none.
     pub route: String,
     /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
     pub state: String,

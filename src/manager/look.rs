@@ -13,7 +13,7 @@ use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Found, Policy, Reason, Spec};
-use crate::route::{Address, Development};
+use crate::route::{Address, Claim, Development};
 use crate::systemd::Loaded;
 use crate::watcher::Watched;
 
@@ -101,7 +101,7 @@ pub(super) fn look(
     before: &Settings,
     mode: Mode,
     port: Option<u16>,
-    held: &BTreeMap<String, WorkerName>,
+    held: &BTreeMap<Claim, WorkerName>,
     strict: bool,
 ) -> Result<Sight, LookError> {
     let mut wrong = None;

@@ -26,6 +26,7 @@ use crate::config::{Mode, Settings, project_directory};
 use crate::deploy::snapshot::{SnapshotError, Store};
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Event, Fleet};
+use crate::route::Claim;
 use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 use crate::watcher::Watched;
 
@@ -118,7 +119,7 @@ pub struct Progress {
     /// Development: which files are to be watched, as of the last look at them.
     pub watched: Option<Arc<Watched>>,
     /// The workers that answer, and where.
-    pub routes: BTreeMap<WorkerName, String>,
+    pub routes: BTreeMap<WorkerName, Vec<Claim>>,
     /// Development: the builds under way.
     pub builds: BTreeMap<Instance, Building>,
 }

@@ -12,6 +12,7 @@ use crate::ansi;
 use crate::messages;
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Kind, Note, Outcome, Severity, WorkerView};
+use crate::route::{Claim, places};
 use crate::systemd::Usage;
 use crate::wire::Count;
 
@@ -47,7 +48,7 @@ impl Core {
                 };
                 report.push(WorkerStatus {
                     name: worker.name.to_string(),
-                    route: worker.route,
+                    route: places(&worker.claims),
                     state: worker.state.to_owned(),
                     generations,
                     last_failure: failure,
@@ -218,11 +219,11 @@ fn log(note: &Note) {
 }
 
 /// The workers that answer, and where.
-pub(super) fn answering(view: &[WorkerView]) -> BTreeMap<WorkerName, String> {
+pub(super) fn answering(view: &[WorkerView]) -> BTreeMap<WorkerName, Vec<Claim>> {
     let answer = |worker: &&WorkerView| matches!(worker.state, "serving" | "sleeping" | "files");
     view.iter()
         .filter(answer)
-        .map(|worker| (worker.name.clone(), worker.route.clone()))
+        .map(|worker| (worker.name.clone(), worker.claims.clone()))
         .collect()
 }
 

@@ -17,6 +17,7 @@ use crate::deploy::snapshot::Store;
 use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Event, Look, Reason, Spec, Stage, WorkerView};
+use crate::route::Claim;
 
 /// Wait before the workers' directory is looked for again that was not there at the start (a file system that is mounted late).
 const START_AGAIN: Duration = Duration::from_secs(2);
@@ -88,14 +89,18 @@ impl Core {
     }
 
     /// The routes that are served, and by whom.
-    fn held(&self) -> BTreeMap<String, WorkerName> {
+    fn held(&self) -> BTreeMap<Claim, WorkerName> {
         let serves = |worker: &WorkerView| {
             let mut stages = worker.generations.iter().map(|run| run.stage);
             stages.any(|stage| stage == Stage::Serving)
         };
         let view = self.fleet.view().into_iter();
         view.filter(serves)
-            .map(|worker| (worker.route, worker.name))
+            .flat_map(|worker| {
+                let name = worker.name;
+                let claims = worker.claims.into_iter();
+                claims.map(move |claim| (claim, name.clone()))
+            })
             .collect()
     }
 

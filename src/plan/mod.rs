@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::WorkerSettings;
 use crate::inventory::Fingerprint;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::route::{Address, Development, Front, Protocol, RouteTable};
+use crate::route::{Address, Claim, Development, Front, Protocol, RouteTable};
 use crate::systemd::{Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -476,8 +476,8 @@ pub enum Severity {
 pub struct WorkerView {
     /// Its name.
     pub name: WorkerName,
-    /// Its place in the URL space.
-    pub route: String,
+    /// Its places in the URL space.
+    pub claims: Vec<Claim>,
     /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
     pub state: &'static str,
     /// Its generations, newest first.

@@ -288,10 +288,14 @@ impl Run {
     /// The path its health is asked at.
     pub(super) fn health_path(&self) -> String {
         let settings = &self.spec.settings;
-        settings
-            .health
-            .path
-            .clone()
-            .unwrap_or_else(|| settings.route.as_str().to_owned())
+        // It is asked itself, and not by its route.
+        settings.health.path.clone().unwrap_or_else(|| {
+            let seen = if settings.strip_prefix {
+                "/"
+            } else {
+                settings.route.as_str()
+            };
+            seen.to_owned()
+        })
     }
 }

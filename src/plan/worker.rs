@@ -7,7 +7,7 @@ use super::run::{Run, Stage};
 use super::{Cause, Failure, Moment, Reason, Source, Spec};
 use crate::config::WorkerType;
 use crate::names::{Generation, WorkerName};
-use crate::route::{Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work};
+use crate::route::{ErrorPages, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work};
 
 /// First and longest wait before a worker that could not start is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -170,13 +170,18 @@ impl Worker {
         };
         let Some((generation, run)) = self.serving() else {
             // Nothing serves: the route is held by whatever is known of it, so that the answer can say why.
-            let settings = self.runs.values().next_back().map(|run| &run.spec.settings);
+            let spec = self.runs.values().next_back().map(|run| &run.spec);
+            let settings = spec.or(self.tried.as_ref()).map(|spec| &spec.settings);
             let patience = Duration::from_secs(30);
             return Some(Route {
                 path: settings.map_or_else(
                     || RoutePath::of_worker(&self.name),
                     |settings| settings.route.clone(),
                 ),
+                hosts: settings.map_or_else(Vec::new, |settings| settings.hosts.clone()),
+                strip_prefix: false,
+                redirects: settings.map_or_else(Vec::new, |settings| settings.redirects.clone()),
+                error_pages: ErrorPages::new(),
                 worker: self.name.clone(),
                 public: None,
                 target: unavailable(match &self.trouble {
@@ -207,6 +212,10 @@ impl Worker {
         };
         Some(Route {
             path: settings.route.clone(),
+            hosts: settings.hosts.clone(),
+            strip_prefix: settings.strip_prefix,
+            redirects: settings.redirects.clone(),
+            error_pages: settings.error_pages.clone(),
             worker: self.name.clone(),
             public: run.public.clone(),
             target,

@@ -61,6 +61,9 @@ struct Facts {
     uri: Uri,
     agent: Option<HeaderValue>,
     client: HeaderValue,
+    host: HeaderValue,
+    /// The route is for some hosts only: the path alone does not say where it is.
+    is_on_host: bool,
 }
 
 /// An entry as it is to be written.
@@ -112,6 +115,7 @@ impl Journal {
         generation: Option<u64>,
         id: &HeaderValue,
         client: &HeaderValue,
+        host: &HeaderValue,
     ) -> Rc<Entry> {
         let facts = Facts {
             worker: route.worker.clone(),
@@ -122,6 +126,8 @@ impl Journal {
             uri: request.uri().clone(),
             agent: request.headers().get(USER_AGENT).cloned(),
             client: client.clone(),
+            host: host.clone(),
+            is_on_host: !route.hosts.is_empty(),
         };
         Rc::new(Entry {
             journal: self.clone(),
@@ -175,6 +181,7 @@ impl Line {
         let facts = &self.facts;
         // Not the query, where some clients send what nobody else should read.
         let path = bounded(facts.uri.path().as_bytes());
+        let host = bounded(facts.host.as_bytes());
         let agent = facts.agent.as_ref().map(|agent| bounded(agent.as_bytes()));
         let (id, client) = (
             bounded(facts.id.as_bytes()),
@@ -187,6 +194,7 @@ impl Line {
             tq.route = facts.route.as_str(),
             tq.request_id = id,
             tq.method = facts.method.as_str(),
+            tq.host = host,
             tq.path = path,
             tq.status = self.status,
             tq.bytes = self.bytes,
@@ -194,11 +202,12 @@ impl Line {
             tq.client = client,
             tq.user_agent = agent,
             "{}",
-            self.message(&path, &client),
+            self.message(&host, &path, &client),
         );
     }
 
-    fn message(&self, path: &str, client: &str) -> String {
+    fn message(&self, host: &str, path: &str, client: &str) -> String {
+        let host = if self.facts.is_on_host { host } else { "" };
         let method = bounded(self.facts.method.as_str().as_bytes());
         let status = match self.status {
             0 => "-".to_owned(),
@@ -206,7 +215,7 @@ impl Line {
         };
         let how = if self.whole { "" } else { ", broken off" };
         let text = format!(
-            "{method} {path} {status} {} B {:.1} ms {client}{how}",
+            "{method} {host}{path} {status} {} B {:.1} ms {client}{how}",
             self.bytes,
             self.took.as_secs_f64() * 1e3,
         );
@@ -214,9 +223,11 @@ impl Line {
     }
 }
 
-/// The beginning of what a stranger has chosen, as text.
+/// The beginning of what a stranger has chosen, as text on which no terminal acts.
 fn bounded(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(TEXT_MAX)]).into_owned()
+    printable(&String::from_utf8_lossy(
+        &bytes[..bytes.len().min(TEXT_MAX)],
+    ))
 }
 
 #[cfg(test)]
@@ -234,6 +245,8 @@ mod tests {
                 uri: uri.parse().unwrap(),
                 agent: None,
                 client: HeaderValue::from_static("192.0.2.7"),
+                host: HeaderValue::from_static("a.example"),
+                is_on_host: false,
             },
             status,
             bytes: 1234,
@@ -243,7 +256,9 @@ mod tests {
     }
 
     fn message(line: &Line) -> String {
-        line.message(&bounded(line.facts.uri.path().as_bytes()), "192.0.2.7")
+        let path = bounded(line.facts.uri.path().as_bytes());
+        let host = bounded(line.facts.host.as_bytes());
+        line.message(&host, &path, "192.0.2.7")
     }
 
     #[test]
@@ -264,7 +279,10 @@ mod tests {
     fn what_strangers_send_is_bounded_and_moves_no_cursor() {
         let long = line(&format!("/{}", "a".repeat(9000)), 200, true);
         assert!(message(&long).len() < TEXT_MAX + 100);
-        let turned = line("/", 200, true).message("/\u{1b}[2J\n\u{202e}x", "c");
+        let mut turned = line("/", 200, true);
+        turned.facts.is_on_host = true;
+        let odd = "\u{1b}[2J\n\u{202e}x";
+        let turned = turned.message(odd, &format!("/{odd}"), "c");
         assert!(
             turned.chars().all(|c| !c.is_control() && c != '\u{202e}'),
             "{turned}"
@@ -286,8 +304,8 @@ mod tests {
         );
         let value = HeaderValue::from_static("x");
         for _ in 0..3 {
-            let route = table.find("/").unwrap();
-            drop(journal.enter(&request, route, None, &value, &value));
+            let route = table.find(&value, "/").unwrap();
+            drop(journal.enter(&request, route, None, &value, &value, &value));
         }
         assert_eq!(journal.lost.load(Ordering::Relaxed), 2);
         assert_eq!(lines.try_iter().count(), 1);

@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 use super::access::Entry;
+use super::answers;
 use super::body::Body;
 use super::compression::Offer;
 use super::crowd::Seat;
@@ -74,6 +75,19 @@ pub(super) struct Client {
     /// Room for a copy of a request, handed on likewise.
     fields: Cell<Fields>,
     _seat: Seat,
+}
+
+/// What is found out about a request on its way, for its answer.
+#[derive(Default)]
+struct Notes {
+    /// Where it is noted, on a route with an access log.
+    entry: Option<Rc<Entry>>,
+    /// What is appended to a page in development.
+    tag: Option<Bytes>,
+    /// How the answer may be compressed.
+    offer: Option<Offer>,
+    /// The route, if it has pages of its own for errors.
+    own: Option<Rc<Route>>,
 }
 
 /// Serves a client until it leaves, or `lane` stops.
@@ -272,21 +286,18 @@ impl Client {
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
-        let (mut entry, mut tag, mut offer) = (None, None, None);
-        let answered = self
-            .dispatch(request, &id, &mut entry, &mut tag, &mut offer)
-            .await;
-        let mut response = match answered {
+        let mut notes = Notes::default();
+        let mut response = match self.dispatch(request, &id, &mut notes).await {
             Ok(response) => response,
-            Err(refusal) => refusal.into_response(form, &id),
+            Err(refusal) => answers::refusal(refusal, notes.own.as_deref(), form, &id),
         };
-        if let Some(tag) = tag {
+        if let Some(tag) = notes.tag {
             development::append(&mut response, tag);
         }
-        if let Some(offer) = offer {
+        if let Some(offer) = notes.offer {
             offer.apply(&mut response);
         }
-        if let Some(entry) = entry {
+        if let Some(entry) = notes.entry {
             entry.answered(response.status());
             response.body_mut().note(entry);
         }
@@ -298,9 +309,7 @@ impl Client {
         self: &Rc<Self>,
         mut request: Request<Inbound>,
         id: &HeaderValue,
-        entry: &mut Option<Rc<Entry>>,
-        tag: &mut Option<Bytes>,
-        offer: &mut Option<Offer>,
+        notes: &mut Notes,
     ) -> Result<Response<Body>, Refusal> {
         let mut table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
@@ -345,19 +354,22 @@ impl Client {
             }
             is_page = development::is_wanted(&request);
             if is_page {
-                table = development::hold(&self.lane, &path).await;
+                table = development::hold(&self.lane, &host, &path).await;
             }
         }
-        let (route, ticket) = self.lane.pick(&table, &path);
+        let (route, ticket) = self.lane.pick(&table, &host, &path);
         let Some(route) = route else {
             return Err(Refusal::not_found());
         };
         let path = path.into_owned();
         if route.compression {
-            *offer = Offer::of(&request);
+            notes.offer = Offer::of(&request);
+        }
+        if !route.error_pages.is_empty() {
+            notes.own = Some(route.clone());
         }
         if let Some(state) = route.state.as_ref().filter(|_| is_page) {
-            *tag = Some(state.tag());
+            notes.tag = Some(state.tag());
             development::ask_whole(request.headers_mut());
         }
         if route.access_log {
@@ -365,10 +377,22 @@ impl Client {
                 .as_ref()
                 .map(|t| t.generation().instance.generation.0);
             let journal = self.lane.journal();
-            *entry = Some(journal.enter(&request, &route, generation, id, &origin.client));
+            notes.entry = Some(journal.enter(
+                &request,
+                &route,
+                generation,
+                id,
+                &origin.client,
+                &host,
+            ));
+        }
+        if !route.redirects.is_empty()
+            && let Some(response) = answers::redirect(&route, &path, request.uri())
+        {
+            return Ok(response);
         }
         if reading && let Some(response) = public(&route, &path, &request) {
-            if let Some(offer) = offer {
+            if let Some(offer) = &mut notes.offer {
                 offer.for_file();
             }
             return Ok(response);
@@ -382,7 +406,7 @@ impl Client {
                 host,
                 origin,
                 id: id.clone(),
-                entry: entry.clone(),
+                entry: notes.entry.clone(),
                 client_limit: front.read_timeout,
                 tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
                 route,
@@ -397,7 +421,7 @@ impl Client {
                 let worker = &route.worker;
                 if is_page && let Some(page) = development::trouble(&table, worker.as_str()) {
                     // The page brings the element itself.
-                    *tag = None;
+                    notes.tag = None;
                     return Ok(page);
                 }
                 let detail = format!("worker '{worker}' is not available: {reason}");

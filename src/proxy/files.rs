@@ -153,6 +153,28 @@ pub(super) fn find(public: &Path, rest: &str, assets: Assets) -> Lookup {
     }
 }
 
+/// The type and content of the file `name` in `public`, if it is there, may be served and has at most `most` bytes.
+pub(super) fn whole(
+    public: &Path,
+    name: &str,
+    assets: Assets,
+    most: u64,
+) -> Option<(HeaderValue, Body)> {
+    if assets.scripts && name.rsplit('/').next().is_some_and(is_script) {
+        return None;
+    }
+    let found = open(public, name.to_owned()).ok()?;
+    (found.size <= most).then(|| {
+        let body = FileBody {
+            file: Arc::new(found.file),
+            at: 0,
+            remaining: found.size,
+            reading: None,
+        };
+        (found.content_type, Body::file(body))
+    })
+}
+
 /// Opens a file below `public` that is not hidden.
 pub(super) fn open(public: &Path, name: String) -> io::Result<Found> {
     let file = File::from(open_beneath(public, &name)?);

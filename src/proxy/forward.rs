@@ -27,6 +27,7 @@ use super::http2::Hints;
 use super::inbound::Inbound;
 use super::interim::Hearer;
 use super::pages::Refusal;
+use super::path;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
 use super::table::Route;
@@ -197,7 +198,11 @@ fn outbound(
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.headers_mut() = parts.headers;
-    *request.uri_mut() = origin_form(parts.uri);
+    let uri = origin_form(parts.uri);
+    *request.uri_mut() = match errand.route.stripped {
+        0 => uri,
+        segments => path::without(uri, segments),
+    };
     if errand.upstream.protocol == Protocol::Http2 {
         into_http2(&mut request, &errand.host);
     }

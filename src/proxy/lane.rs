@@ -165,16 +165,17 @@ impl Lane {
         self.table.borrow().clone()
     }
 
-    /// The route for `path`, and a place in its generation's count. When this returns the table it was picked from was in force
+    /// The route for `path` on `host`, and a place in its generation's count. When this returns the table it was picked from was in force
     /// *after* it was counted, so "drained" can not have been said in between.
     pub(super) fn pick(
         &self,
         table: &Rc<Table>,
+        host: &HeaderValue,
         path: &str,
     ) -> (Option<Rc<Route>>, Option<Ticket>) {
         let mut table = table.clone();
         loop {
-            let route = table.find(path).cloned();
+            let route = table.find(host, path).cloned();
             let ticket = match route.as_deref().map(|route| &route.target) {
                 Some(Target::Serving(upstream)) => Some(upstream.enter()),
                 _ => None,
@@ -427,7 +428,7 @@ mod tests {
         let table = lane.table();
         let new = serve(&board, 2);
         // The manager may hear "drained" of the old one from here on.
-        let (_, ticket) = lane.pick(&table, "/");
+        let (_, ticket) = lane.pick(&table, &HeaderValue::from_static("h"), "/");
         assert_eq!((old.in_flight(), new.in_flight()), (0, 1));
         drop(ticket);
         assert_eq!(new.in_flight(), 0);

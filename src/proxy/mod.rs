@@ -10,7 +10,7 @@
 //! | `lane` | one thread: accepts, follows the table |
 //! | `memory` | the last table, for the next proxy |
 //! | `pulse` | whether every thread still does its work |
-//! | `table`, `path` | from a request's path to its route |
+//! | `table`, `hosts`, `path` | from a request's host and path to its route |
 //! | `generation` | the counters that all threads share |
 //! | `crowd` | how many clients there are, and how many too many |
 //! | `connection`, `socket`, `stream` | one client: its requests, its deadlines, its bytes |
@@ -24,11 +24,13 @@
 //! | `compression/` | answers made smaller on their way to the client |
 //! | `development` | what developers are shown besides |
 //! | `pages`, `report` | what the proxy says in its own name |
+//! | `answers` | and on a worker's route as the worker's settings say |
 //! | `access` | the access log |
 //! | `probe` | a health request for the manager |
 //! | `patience` | a clock that is cheap to start and stop |
 
 mod access;
+mod answers;
 mod body;
 mod compression;
 mod conditions;
@@ -40,6 +42,7 @@ mod files;
 mod forward;
 mod generation;
 mod headers;
+mod hosts;
 mod http2;
 mod inbound;
 mod interim;

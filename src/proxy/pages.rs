@@ -92,14 +92,19 @@ impl Refusal {
             }
         };
         let mut response = Response::new(Body::full(Bytes::from(text)));
-        *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.extra {
-            headers.insert(name, value);
-        }
+        self.mark(&mut response);
         response
+    }
+
+    /// Gives `response` the status, and the field that goes with it.
+    pub(super) fn mark(self, response: &mut Response<Body>) {
+        *response.status_mut() = self.status;
+        if let Some((name, value)) = self.extra {
+            response.headers_mut().insert(name, value);
+        }
     }
 }
 

@@ -2,6 +2,11 @@
 
 use std::borrow::Cow;
 
+use http::Uri;
+use http::uri::PathAndQuery;
+
+use crate::route::rest_of_path;
+
 /// Why a path is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PathError {
@@ -27,6 +32,19 @@ pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, PathError> {
         return Err(PathError::Dots);
     }
     Ok(decoded)
+}
+
+/// `uri` without the first `segments` segments of its path, as the client wrote the rest: decoding makes and takes away no slash, so that
+/// these are the segments the route was found by.
+pub(super) fn without(uri: Uri, segments: usize) -> Uri {
+    let rest = rest_of_path(uri.path(), segments);
+    let slash = if rest.is_empty() { "/" } else { "" };
+    let target = match uri.query() {
+        Some(query) => format!("{slash}{rest}?{query}"),
+        None => format!("{slash}{rest}"),
+    };
+    // What was a part of a target is one.
+    PathAndQuery::try_from(target).map_or(uri, Uri::from)
 }
 
 fn unescape(path: &str) -> Result<String, PathError> {
@@ -76,6 +94,23 @@ mod tests {
             ("/a..b/...", "/a..b/..."),
         ] {
             assert_eq!(decode(path).unwrap(), decoded, "{path}");
+        }
+    }
+
+    #[test]
+    fn segments_are_cut_from_what_the_client_wrote() {
+        for (target, segments, rest) in [
+            ("/api", 1, "/"),
+            ("/api?a=1&b", 1, "/?a=1&b"),
+            ("/api/", 1, "/"),
+            ("/%61pi/us%65rs?%41", 1, "/us%65rs?%41"),
+            ("/api/a%2Fb", 1, "/a%2Fb"),
+            ("/a/b/c/d", 2, "/c/d"),
+            ("/api//x", 1, "//x"),
+            ("/api?", 1, "/?"),
+        ] {
+            let uri = without(target.parse().unwrap(), segments);
+            assert_eq!(uri.to_string(), rest, "{target}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The route table as one thread serves by it: looked up by path, with the thread's own connections to the workers beneath.
+//! The route table as one thread serves by it: looked up by host and path, with the thread's own connections to the workers beneath.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,11 +14,15 @@ use tokio::sync::watch;
 use super::development::State;
 use super::files::Assets;
 use super::generation::Generation;
+use super::hosts::Routes;
 use super::http2;
 use super::listener::Listener;
 use super::pool::Upstream;
 use crate::names::{Instance, WorkerName};
-use crate::route::{Development, Front, RoutePath, RouteTable, Target as Asked, Timeouts};
+use crate::route::{
+    Development, ErrorPages, Front, HostPattern, Redirect, RoutePath, RouteTable, Target as Asked,
+    Timeouts,
+};
 use crate::tls::Acceptor;
 
 /// Fewest bytes hyper reads a message's head into.
@@ -53,16 +57,18 @@ pub(super) struct Table {
     pub(super) published: Arc<Published>,
     pub(super) server: http1::Builder,
     pub(super) server2: h2::server::Builder,
-    /// By [`RoutePath::prefix`], so the root's is empty.
-    routes: HashMap<Box<str>, Rc<Route>>,
-    /// Most segments of any route: longer prefixes of a path need not be looked up.
-    depth: usize,
+    routes: Routes,
 }
 
 /// A route and what is needed on it for each request.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) path: RoutePath,
+    pub(super) hosts: Vec<HostPattern>,
+    /// Segments that are cut off before the worker sees a path.
+    pub(super) stripped: usize,
+    pub(super) redirects: Vec<Redirect>,
+    pub(super) error_pages: ErrorPages,
     /// The value of `X-Forwarded-Prefix`.
     pub(super) prefix: HeaderValue,
     pub(super) worker: WorkerName,
@@ -154,7 +160,7 @@ impl Table {
         for upstream in previous.into_iter().flat_map(Self::upstreams) {
             kept.insert(&upstream.generation.instance, upstream.clone());
         }
-        let mut routes: HashMap<Box<str>, Rc<Route>> = HashMap::new();
+        let mut routes = Routes::default();
         let development = published.table.development.as_ref();
         for route in &published.table.routes {
             let target = match &route.target {
@@ -193,6 +199,13 @@ impl Table {
                 prefix: HeaderValue::from_str(route.path.as_str())
                     .unwrap_or_else(|_| HeaderValue::from_static("/")),
                 path: route.path.clone(),
+                hosts: route.hosts.clone(),
+                stripped: match route.strip_prefix {
+                    true => route.path.prefix().matches('/').count(),
+                    false => 0,
+                },
+                redirects: route.redirects.clone(),
+                error_pages: route.error_pages.clone(),
                 worker: route.worker.clone(),
                 public: route.public.clone(),
                 target,
@@ -202,14 +215,12 @@ impl Table {
                 assets: Assets::of(route),
                 state: development.map(|development| State::of(&development.server, route)),
             };
-            routes.insert(route.path.prefix().into(), Rc::new(compiled));
+            routes.add(compiled, &route.hosts);
         }
-        let slashes = |prefix: &str| prefix.bytes().filter(|&byte| byte == b'/').count();
         let table = Self {
             edition,
             server: server(&published.table.front),
             server2: http2::server(&published.table.front),
-            depth: routes.keys().map(|p| slashes(p)).max().unwrap_or(0),
             published: published.clone(),
             routes,
         };
@@ -223,27 +234,17 @@ impl Table {
         table
     }
 
-    /// The route that answers for `path`: the longest that covers it.
-    pub(super) fn find(&self, path: &str) -> Option<&Rc<Route>> {
-        let mut slashes = path.bytes().enumerate().filter(|&(_, byte)| byte == b'/');
-        let end = slashes.nth(self.depth).map_or(path.len(), |(at, _)| at);
-        let mut prefix = &path[..end];
-        loop {
-            if let Some(route) = self.routes.get(prefix) {
-                return Some(route);
-            }
-            prefix = &prefix[..prefix.rfind('/')?];
-        }
+    /// The route that answers for `path` on `host`.
+    pub(super) fn find(&self, host: &HeaderValue, path: &str) -> Option<&Rc<Route>> {
+        self.routes.find(host, path)
     }
 
     /// The connections to workers, one set a generation (several times if it has several routes).
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Rc<Upstream>> {
-        self.routes
-            .values()
-            .filter_map(|route| match &route.target {
-                Target::Serving(upstream) => Some(upstream),
-                _ => None,
-            })
+        self.routes.all().filter_map(|route| match &route.target {
+            Target::Serving(upstream) => Some(upstream),
+            _ => None,
+        })
     }
 
     /// What developers are shown besides.
@@ -279,13 +280,24 @@ pub(super) mod tests {
 
     /// A board with routes that lead to files.
     pub(in crate::proxy) fn board(routes: &[&str]) -> Board {
+        let mut published = Published::nothing();
+        published.table.routes = routes.iter().map(|path| files_at(path)).collect();
+        Board::new(published)
+    }
+
+    /// A route that leads to files.
+    pub(in crate::proxy) fn files_at(path: &str) -> Asked {
         let timeouts = Timeouts {
             read: Duration::ZERO,
             write: Duration::ZERO,
             idle: Duration::ZERO,
         };
-        let asked = |path: &&str| Asked {
+        Asked {
             path: RoutePath::parse(path).unwrap(),
+            hosts: Vec::new(),
+            strip_prefix: false,
+            redirects: Vec::new(),
+            error_pages: ErrorPages::new(),
             worker: WorkerName::parse("w").unwrap(),
             public: None,
             target: Answer::Files,
@@ -294,10 +306,7 @@ pub(super) mod tests {
             scripts: false,
             compression: false,
             work: None,
-        };
-        let mut published = Published::nothing();
-        published.table.routes = routes.iter().map(asked).collect();
-        Board::new(published)
+        }
     }
 
     /// Makes the first route of `board` lead to generation `number`.
@@ -319,6 +328,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_longest_route_that_ends_at_a_segment_answers() {
+        let host = HeaderValue::from_static("h");
         let table = Table::compile(&board(&["/", "/api", "/api/users/new"]), 0, None);
         for (path, route) in [
             ("/", "/"),
@@ -330,11 +340,12 @@ pub(super) mod tests {
             ("/api/users/new/1/2/3", "/api/users/new"),
             ("//api", "/"),
         ] {
-            assert_eq!(table.find(path).unwrap().path.as_str(), route, "{path}");
+            let found = table.find(&host, path).unwrap();
+            assert_eq!(found.path.as_str(), route, "{path}");
         }
         let table = Table::compile(&board(&["/api"]), 0, None);
-        assert!(table.find("/").is_none());
-        assert!(table.find("/other/api").is_none());
+        assert!(table.find(&host, "/").is_none());
+        assert!(table.find(&host, "/other/api").is_none());
     }
 
     #[test]

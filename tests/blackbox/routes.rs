@@ -99,6 +99,53 @@ fn a_second_worker_on_a_path_is_refused_and_the_first_serves_on() {
 }
 
 #[test]
+fn two_workers_share_a_path_on_two_hosts() {
+    let house = House::new()
+        .worker("shop", says("shop").config("{path: /, hosts: [shop.test]}"))
+        .worker(
+            "blogs",
+            says("blogs").config("{path: /, hosts: ['*.blog.test'], strip_prefix: true}"),
+        )
+        .worker(
+            "rest",
+            only_files()
+                .config("{type: static, path: /, error_pages: {404: lost.html}, redirects: [{from: /old/*, to: /new/*}]}")
+                .file("public/lost.html", "lost"),
+        )
+        .open();
+    let on = |host: &str, path: &str| house.client().on(host).get(path).expect("an answer");
+    on("shop.test", "/").is("shop");
+    on("SHOP.test.:8080", "/").is("shop");
+    on("a.blog.test", "/").is("blogs");
+    on("blog.test", "/x").has_status(404).holds("lost");
+    on("other.test", "/old/x?y").has_status(308);
+    on("a.blog.test", "/health").has_status(200);
+    assert_eq!(house.status("shop").route, "shop.test/");
+    assert_eq!(house.status("blogs").route, "*.blog.test/");
+    assert_eq!(house.status("rest").route, "/");
+
+    house.replace(
+        "thief",
+        says("thief").config("{path: /, hosts: [x.test, shop.test]}"),
+    );
+    house
+        .reload()
+        .exits(1)
+        .says("the route shop.test/ is that of the worker 'shop' already");
+    on("shop.test", "/").is("shop");
+    on("x.test", "/").has_status(404);
+    house.remove("thief");
+
+    house.replace(
+        "shop",
+        says("moved").config("{path: /, hosts: [store.test]}"),
+    );
+    house.reload().succeeds();
+    on("store.test", "/").is("moved");
+    on("shop.test", "/").has_status(404);
+}
+
+#[test]
 fn a_disabled_worker_has_no_route() {
     let house = House::new().worker("shop", says("shop")).open();
     house.replace("shop", says("shop").config("enabled: false"));

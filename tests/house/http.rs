@@ -65,6 +65,7 @@ impl Answer {
 /// A connection, made when it is first needed.
 pub struct Client {
     address: SocketAddr,
+    host: String,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -72,8 +73,15 @@ impl Client {
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            host: "house.test".to_owned(),
             connection: None,
         }
+    }
+
+    /// Asks for this host from now on.
+    pub fn on(mut self, host: &str) -> Self {
+        self.host = host.to_owned();
+        self
     }
 
     pub fn get(&mut self, path: &str) -> io::Result<Answer> {
@@ -93,7 +101,8 @@ impl Client {
                 self.connection.insert(BufReader::new(stream))
             }
         };
-        let request = format!("GET {path} HTTP/1.1\r\nHost: house.test\r\n\r\n");
+        let host = &self.host;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let sent = connection.get_mut().write_all(request.as_bytes());
         if sent.is_err() {
             self.connection = None;

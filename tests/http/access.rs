@@ -10,7 +10,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::house::{DEADLINE, House, status};
 use tqserver::messages;
-use tqserver::route::Target;
+use tqserver::route::{HostPattern, Target};
 
 type Fields = BTreeMap<String, String>;
 
@@ -93,6 +93,7 @@ fn a_request_is_written_with_all_that_is_known_of_it() {
         ("tq.route", "/"),
         ("tq.request_id", "my-id"),
         ("tq.method", "GET"),
+        ("tq.host", "h"),
         ("tq.status", "200"),
         ("tq.bytes", "4"),
         ("tq.client", "127.0.0.1"),
@@ -105,6 +106,34 @@ fn a_request_is_written_with_all_that_is_known_of_it() {
     assert!(message.starts_with("GET /access/all 200 4 B "), "{message}");
     assert!(message.ends_with(" ms 127.0.0.1"), "{message}");
     assert!(!format!("{line:?}").contains("secret"));
+}
+
+#[test]
+fn what_a_stranger_writes_moves_no_cursor_in_any_field() {
+    let mut house = logged();
+    house.publish(|table| {
+        table.routes[0].hosts = vec![HostPattern::parse("*.a.example").unwrap()];
+        table.routes[0].target = Target::Files;
+    });
+    let mut client = house.ask(
+        "GET /access/odd/%1b%5b2J HTTP/1.1\r\nhost: x.a.example:1\r\nuser-agent: a\u{202e}\tb\r\n\r\n",
+    );
+    client.head();
+    let line = written().about("/access/odd/%1b%5b2J");
+    assert_eq!(line["tq.host"], "x.a.example:1");
+    let message = &line["message"];
+    let told = "GET x.a.example:1/access/odd/%1b%5b2J 404 ";
+    assert!(message.starts_with(told), "{message}");
+    for (field, value) in &line {
+        assert!(
+            value.chars().all(|c| !c.is_control() && c != '\u{202e}'),
+            "{field}: {value:?}"
+        );
+    }
+    // A host that no line should hold is refused before anything is written.
+    let mut client = house.ask("GET /access/hostile HTTP/1.1\r\nhost: a\u{202e}b\r\n\r\n");
+    assert_eq!(status(&client.head()), 400);
+    assert!(written().is_silent_about("/access/hostile"));
 }
 
 #[test]

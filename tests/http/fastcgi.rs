@@ -22,10 +22,10 @@ const STDOUT: u8 = 6;
 const STDERR: u8 = 7;
 
 /// php-fpm, played by the test.
-struct Fpm(Talk<UnixStream>);
+pub(crate) struct Fpm(Talk<UnixStream>);
 
 impl Fpm {
-    fn accept(worker: &crate::house::Worker) -> Self {
+    pub(crate) fn accept(worker: &crate::house::Worker) -> Self {
         Self(worker.accept())
     }
 
@@ -53,7 +53,7 @@ impl Fpm {
     }
 
     /// What is said before the body.
-    fn params(&mut self) -> BTreeMap<String, String> {
+    pub(crate) fn params(&mut self) -> BTreeMap<String, String> {
         let (kind, content) = self.record();
         assert_eq!(
             (kind, &content[..3]),

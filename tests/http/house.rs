@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tqserver::names::{Generation, Instance, WorkerName};
 use tqserver::proxy::{self, Link, Options, ProxyError};
 use tqserver::route::{
-    Address, Front, Listen, Place, Protocol, Route, RoutePath, RouteTable, Target, Timeouts,
-    Upstream,
+    Address, ErrorPages, Front, Listen, Place, Protocol, Route, RoutePath, RouteTable, Target,
+    Timeouts, Upstream,
 };
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
@@ -308,6 +308,10 @@ fn table(directory: &Path) -> RouteTable {
         },
         routes: vec![Route {
             path: RoutePath::root(),
+            hosts: Vec::new(),
+            strip_prefix: false,
+            redirects: Vec::new(),
+            error_pages: ErrorPages::new(),
             worker: WorkerName::parse("w").unwrap(),
             public: None,
             target: serving(directory, 1),

@@ -4,12 +4,14 @@
 const OURS: &str = "systemd's properties are written by TQServer";
 /// Why a worker does not set what would let who deploys it reach beyond it.
 const OWN: &str = "it runs as its own user, in its own sandbox";
+/// Why a key that means something elsewhere is none here.
+const NAMED: &str = "it has another name here";
 /// What to do where no key comes near.
 const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and within which limits";
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 16] = [
+const ROWS: [(&[&str], &str, &str); 19] = [
     (
         &[
             "logfile",
@@ -91,6 +93,27 @@ const ROWS: [(&[&str], &str, &str); 16] = [
         &["gzip*", "brotli*", "zstd*", "compress", "encode", "deflate"],
         "how answers are compressed follows from what a client takes",
         "the key for whether they are is 'compression': true or false",
+    ),
+    (
+        &[
+            "domain*",
+            "servername*",
+            "serveralias*",
+            "virtualhost*",
+            "vhost*",
+        ],
+        NAMED,
+        "the key for it is 'hosts', as in [example.org, \"*.example.org\"]",
+    ),
+    (
+        &["rewrite*"],
+        NAMED,
+        "the key for it is 'redirects', or 'strip_prefix: true' for a worker that does not know its route",
+    ),
+    (
+        &["errordocument*"],
+        NAMED,
+        "the key for it is 'error_pages', as in {404: errors/404.html}",
     ),
     (
         &["wantedby", "requiredby", "onboot"],

@@ -14,7 +14,7 @@ use crate::plan::worker::{Candidate, Worker};
 use crate::plan::{
     Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, Spec, loopback,
 };
-use crate::route::{Address, Protocol, Scripts};
+use crate::route::{Address, Protocol, RoutePath, Scripts};
 
 /// A build that took no longer is none: there was nothing to do.
 const NOTHING_TO_BUILD: Duration = Duration::from_millis(10);
@@ -111,7 +111,11 @@ impl Fleet {
         Protocol::FastCgi(Scripts {
             root: root.below(&files),
             index: DocumentRoot::INDEX.to_owned(),
-            route: settings.route.clone(),
+            // With `strip_prefix` its scripts see themselves at the root.
+            route: match settings.strip_prefix {
+                true => RoutePath::root(),
+                false => settings.route.clone(),
+            },
         })
     }
 

@@ -1,5 +1,7 @@
 //! The proxy: the table it is handed, what it has applied, and the outcomes that hold from then on.
 
+use std::collections::BTreeSet;
+
 use super::{Fleet, News, Switch, instance};
 use crate::names::{Instance, WorkerName};
 use crate::plan::run::Stage;
@@ -95,9 +97,11 @@ impl Fleet {
         // Two workers on one path can stand here for a moment, while one of them goes: who serves has it.
         routes.sort_by_key(|route| {
             let unavailable = matches!(route.target, Target::Unavailable { .. });
-            (route.path.clone(), unavailable)
+            (unavailable, route.path.clone())
         });
-        routes.dedup_by(|second, first| second.path == first.path);
+        let mut taken = BTreeSet::new();
+        routes.retain_mut(|route| route.claim(&mut taken));
+        routes.sort_by(|a, b| a.path.cmp(&b.path));
         let draining = self.workers.values().flat_map(|worker| {
             let draining = worker
                 .runs

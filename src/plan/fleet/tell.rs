@@ -8,6 +8,7 @@ use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::reconcile::{Change, change, is_passed_over};
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Kind, Note, Outcome, Reason, RunView, Severity, Spec, WorkerView};
+use crate::route::Claim;
 
 impl Fleet {
     /// All workers, as `tqserver status` shows them.
@@ -136,9 +137,9 @@ impl Fleet {
 }
 
 fn view(worker: &Worker) -> WorkerView {
-    let route = worker
+    let claims = worker
         .route()
-        .map_or_else(String::new, |route| route.path.to_string());
+        .map_or_else(Vec::new, |route| Claim::all(&route.hosts, &route.path));
     let generations = worker.runs.iter().rev().map(|(number, run)| RunView {
         instance: Instance::new(worker.name.clone(), *number),
         stage: run.stage,
@@ -148,7 +149,7 @@ fn view(worker: &Worker) -> WorkerView {
     });
     WorkerView {
         name: worker.name.clone(),
-        route,
+        claims,
         state: worker.state(),
         generations: generations.collect(),
         last_failure: worker.last_failure.clone(),

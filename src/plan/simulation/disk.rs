@@ -172,6 +172,10 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
     WorkerSettings {
         name: name.clone(),
         route: RoutePath::of_worker(name),
+        hosts: Vec::new(),
+        strip_prefix: false,
+        redirects: Vec::new(),
+        error_pages: BTreeMap::new(),
         kind: match name.as_str() {
             "files" => WorkerType::Static,
             _ => WorkerType::Exec,

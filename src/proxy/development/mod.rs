@@ -81,15 +81,16 @@ fn asked_for(query: &str) -> Option<&str> {
         .find_map(|part| part.strip_prefix("worker="))
 }
 
-/// Waits until nothing newer is on its way on the route for `path`, as long as a page may, and returns the table of then.
-pub(super) async fn hold(lane: &Rc<Lane>, path: &str) -> Rc<Table> {
+/// Waits until nothing newer is on its way on the route for `path` on `host`, as long as a page may, and returns the table of then.
+pub(super) async fn hold(lane: &Rc<Lane>, host: &HeaderValue, path: &str) -> Rc<Table> {
     // From before the first look on.
     let mut changed = lane.changes();
     let since = Instant::now();
     loop {
         let table = lane.table();
         let hold = table.development().map(|development| development.hold);
-        let pending = table.find(path).and_then(|route| route.state.as_ref());
+        let route = table.find(host, path);
+        let pending = route.and_then(|route| route.state.as_ref());
         let (Some(hold), true) = (hold, pending.is_some_and(|state| state.pending)) else {
             return table;
         };

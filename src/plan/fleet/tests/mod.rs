@@ -669,3 +669,25 @@ fn scripts_are_named_where_the_generation_has_its_files() {
     serves_from(None, &directory.display().to_string());
     serves_from(Some("/snapshots"), "/snapshots/index/7/public");
 }
+
+#[test]
+fn a_worker_without_its_prefix_is_asked_at_its_root() {
+    let sees = |strip_prefix: bool, health: Option<&str>| {
+        let mut served = found(7, true);
+        let settings = &mut served.spec.settings;
+        settings.document_root = Some(DocumentRoot::Public);
+        settings.route = RoutePath::parse("/api").unwrap();
+        settings.strip_prefix = strip_prefix;
+        settings.health.path = health.map(str::to_owned);
+        let mut house = House::new();
+        house.fleet.step(house.now, Event::Adopted(vec![served]));
+        let run = &house.fleet.workers[&name("index")].runs[&Generation(7)];
+        let Protocol::FastCgi(scripts) = &run.protocol else {
+            panic!("{:?}", run.protocol);
+        };
+        (run.health_path(), scripts.route.to_string())
+    };
+    assert_eq!(sees(false, None), ("/api".to_owned(), "/api".to_owned()));
+    assert_eq!(sees(true, None), ("/".to_owned(), "/".to_owned()));
+    assert_eq!(sees(true, Some("/up")), ("/up".to_owned(), "/".to_owned()));
+}
