@@ -98,6 +98,7 @@ impl Settings {
         for (key, asked, cap) in [
             ("gomemlimit", asked.gomemlimit, max.gomemlimit),
             ("memory_high", asked.memory_high, max.memory_high),
+            ("max_body_size", asked.max_body_size, max.max_body_size),
         ] {
             if let (Some(asked), Some(cap)) = (asked, cap)
                 && asked.is_none_or(|asked| asked > cap)
@@ -106,10 +107,20 @@ impl Settings {
                 beyond(key, asked, cap.to_string());
             }
         }
+        if let (Some(asked), Some(cap)) = (asked.max_concurrency, max.max_concurrency)
+            && (asked == 0 || asked > cap)
+        {
+            let asked = match asked {
+                0 => "no limit (0)".to_owned(),
+                asked => asked.to_string(),
+            };
+            beyond("max_concurrency", asked, cap.to_string());
+        }
         for (key, asked, cap) in [
             ("tasks_max", asked.tasks_max, max.tasks_max),
             ("cpu_weight", asked.cpu_weight, max.cpu_weight),
             ("io_weight", asked.io_weight, max.io_weight),
+            ("queue_size", asked.queue_size, max.queue_size),
         ] {
             if let (Some(asked), Some(cap)) = (asked, cap)
                 && asked > cap
@@ -188,6 +199,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::route::Flow;
 
     fn server(text: &str) -> Settings {
         Settings::parse(Path::new("/srv/config/server.yaml"), text).unwrap()
@@ -224,6 +236,29 @@ mod tests {
             Duration::from_secs(120),
             "the built-in"
         );
+    }
+
+    #[test]
+    fn what_is_not_set_of_the_flow_is_as_it_was() {
+        let server =
+            server("workers: {default: {max_body_size: 1MiB, max_concurrency: 4, retries: 3}}");
+        let flow = |text: &str| merged(&server, "a", text).unwrap().limits.flow;
+        let inherited =
+            flow("{queue_size: 7, queue_timeout_seconds: 2, request_timeout_seconds: 9}");
+        assert_eq!(
+            inherited,
+            Flow {
+                max_body: Some(1 << 20),
+                max_concurrency: 4,
+                queue_size: 7,
+                queue_timeout: Duration::from_secs(2),
+                retries: 3,
+                request_timeout: Duration::from_secs(9),
+            }
+        );
+        let undone =
+            flow("{max_body_size: '', max_concurrency: 0, retries: 1, request_timeout_seconds: 0}");
+        assert_eq!(undone, Flow::default());
     }
 
     #[test]
@@ -282,12 +317,14 @@ mod tests {
 
     #[test]
     fn every_limit_that_has_a_cap_keeps_below_it() {
-        let server = server("workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300}}");
+        let server = server(
+            "workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}}",
+        );
         assert!(
             merged(
                 &server,
                 "a",
-                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300}"
+                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}"
             )
             .is_ok()
         );
@@ -296,6 +333,11 @@ mod tests {
             "memory_high: ''",
             "cpu_weight: 201",
             "io_weight: 10000",
+            "max_body_size: 2MiB",
+            "max_body_size: ''",
+            "max_concurrency: 9",
+            "max_concurrency: 0",
+            "queue_size: 51",
         ] {
             let problems = merged(&server, "a", &format!("listen: socket\n{beyond}")).unwrap_err();
             assert_eq!(problems.0.len(), 1, "{problems}");

@@ -269,6 +269,10 @@ impl Settings {
                 "memory_high",
                 "cpu_weight",
                 "io_weight",
+                "max_body_size",
+                "max_concurrency",
+                "queue_size",
+                "retries",
                 "access_log",
                 "log_file",
             ];

@@ -22,6 +22,7 @@ use super::access::Entry;
 use super::body::Body;
 use super::development;
 use super::files::{self, Lookup};
+use super::flow::{self, Deadline};
 use super::forward::{Errand, Fields, forward};
 use super::headers;
 use super::lane::Lane;
@@ -202,8 +203,8 @@ impl Client {
                 table = development::hold(&self.lane, &path).await;
             }
         }
-        let (route, ticket) = self.lane.pick(&table, &path);
-        let Some(route) = route else {
+        let (route, mut ticket) = self.lane.pick(&table, &path);
+        let Some(mut route) = route else {
             return Err(Refusal::not_found());
         };
         let path = path.into_owned();
@@ -218,8 +219,25 @@ impl Client {
             let journal = self.lane.journal();
             *entry = Some(journal.enter(&request, &route, generation, id, &self.peer));
         }
+        if let Some(rules) = &route.rules {
+            rules.admit(request.body())?;
+        }
         if reading && let Some(response) = public(&route, &path, &request) {
             return Ok(response);
+        }
+        let mut deadline = Deadline::default();
+        if let Some(rules) = &route.rules {
+            deadline = rules.deadline();
+            if rules.have_gate() {
+                (route, ticket) = flow::enter(&self.lane, &path, deadline).await?;
+                if let Some(entry) = entry {
+                    entry.goes_to(
+                        ticket
+                            .as_ref()
+                            .map(|t| t.generation().instance.generation.0),
+                    );
+                }
+            }
         }
         drop(path);
         let front = table.front();
@@ -230,6 +248,7 @@ impl Client {
                 host,
                 id: id.clone(),
                 entry: entry.clone(),
+                deadline,
                 client_limit: front.read_timeout,
                 tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
                 route,

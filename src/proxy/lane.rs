@@ -21,6 +21,7 @@ use tracing::{error, warn};
 
 use super::access::Journal;
 use super::connection;
+use super::flow::Rules;
 use super::generation::Ticket;
 use super::listener::Listener;
 use super::table::{Board, Route, Table, Target};
@@ -154,10 +155,23 @@ impl Lane {
         table: &Rc<Table>,
         path: &str,
     ) -> (Option<Rc<Route>>, Option<Ticket>) {
+        // Who may have to wait is counted when the wait is over.
+        let has_gate = |route: &Route| route.rules.as_ref().is_some_and(Rules::have_gate);
+        self.pick_if(table, path, |route| !has_gate(route))
+    }
+
+    /// The same; there is a place in the count only if the request `enters` the route.
+    pub(super) fn pick_if(
+        &self,
+        table: &Rc<Table>,
+        path: &str,
+        enters: impl Fn(&Route) -> bool,
+    ) -> (Option<Rc<Route>>, Option<Ticket>) {
         let mut table = table.clone();
         loop {
             let route = table.find(path).cloned();
-            let ticket = match route.as_deref().map(|route| &route.target) {
+            let entered = route.as_deref().filter(|route| enters(route));
+            let ticket = match entered.map(|route| &route.target) {
                 Some(Target::Serving(upstream)) => Some(upstream.enter()),
                 _ => None,
             };

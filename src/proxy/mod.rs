@@ -13,6 +13,7 @@
 //! | `table`, `path` | from a request's path to its route |
 //! | `generation` | the counters that all threads share |
 //! | `connection`, `socket` | one client: its requests, its deadlines |
+//! | `flow` | what stands between a request and its worker: limits, a queue, a pause |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `pool` | a thread's connections to a generation |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
@@ -30,6 +31,7 @@ mod connection;
 mod development;
 mod fastcgi;
 mod files;
+mod flow;
 mod forward;
 mod generation;
 mod headers;

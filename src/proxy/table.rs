@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::development::State;
 use super::files::Assets;
+use super::flow::{Gate, Rules};
 use super::generation::Generation;
 use super::listener::Listener;
 use super::pool::Upstream;
@@ -31,6 +32,8 @@ const HEADERS_INLINE: usize = 100;
 pub(super) struct Published {
     pub(super) table: RouteTable,
     pub(super) generations: HashMap<Instance, Arc<Generation>>,
+    /// Of the workers whose requests may have to wait.
+    pub(super) gates: HashMap<WorkerName, Arc<Gate>>,
     pub(super) listeners: Vec<Arc<Listener>>,
 }
 
@@ -65,6 +68,10 @@ pub(super) struct Route {
     pub(super) public: Option<PathBuf>,
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
+    /// How often a request is sent again that may be.
+    pub(super) retries: u8,
+    /// What stands between a request and the worker; `None`: nothing.
+    pub(super) rules: Option<Rules>,
     pub(super) access_log: bool,
     /// Which files of `public` are served.
     pub(super) assets: Assets,
@@ -105,6 +112,7 @@ impl Published {
                 development: None,
             },
             generations: HashMap::new(),
+            gates: HashMap::new(),
             listeners: Vec::new(),
         }
     }
@@ -196,6 +204,13 @@ impl Table {
                 public: route.public.clone(),
                 target,
                 timeouts: route.timeouts,
+                retries: route.flow.retries,
+                rules: Rules::of(
+                    route,
+                    Rules::want_gate(route)
+                        .then(|| published.gates.get(&route.worker))
+                        .flatten(),
+                ),
                 access_log: route.access_log,
                 assets: Assets::of(route),
                 state: development.map(|development| State::of(&development.server, route)),
@@ -270,7 +285,9 @@ fn server(front: &Front) -> http1::Builder {
 pub(super) mod tests {
     use super::*;
     use crate::names::Generation as Number;
-    use crate::route::{Address, Protocol, Route as Asked, Target as Answer, Upstream as Serving};
+    use crate::route::{
+        Address, Flow, Halt, Protocol, Route as Asked, Target as Answer, Upstream as Serving,
+    };
 
     /// A board with routes that lead to files.
     pub(in crate::proxy) fn board(routes: &[&str]) -> Board {
@@ -285,6 +302,8 @@ pub(super) mod tests {
             public: None,
             target: Answer::Files,
             timeouts,
+            flow: Flow::default(),
+            halt: Halt::default(),
             access_log: false,
             scripts: false,
             work: None,

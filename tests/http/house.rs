@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tqserver::names::{Generation, Instance, WorkerName};
 use tqserver::proxy::{self, Link, Options, ProxyError};
 use tqserver::route::{
-    Address, Front, Protocol, Route, RoutePath, RouteTable, Target, Timeouts, Upstream,
+    Address, Flow, Front, Halt, Protocol, Route, RoutePath, RouteTable, Target, Timeouts, Upstream,
 };
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
@@ -313,6 +313,11 @@ fn table(directory: &Path) -> RouteTable {
                 write: DEADLINE,
                 idle: DEADLINE,
             },
+            flow: Flow {
+                retries: 0,
+                ..Flow::default()
+            },
+            halt: Halt::default(),
             access_log: false,
             scripts: false,
             work: None,
