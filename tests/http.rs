@@ -16,6 +16,8 @@ mod errors;
 mod fastcgi;
 #[path = "http/files.rs"]
 mod files;
+#[path = "http/flow.rs"]
+mod flow;
 #[path = "http/headers.rs"]
 mod headers;
 #[path = "http/leaving.rs"]

@@ -93,13 +93,14 @@ impl Core {
     pub(super) fn new(
         fleet: Fleet,
         performer: Arc<Performer>,
-        halts: Halts,
         connection: zbus::Connection,
         settings: Settings,
         port: Option<u16>,
         runtime_directory: PathBuf,
         progress: watch::Sender<Progress>,
     ) -> Self {
+        let state_directory = performer.state_directory.as_deref();
+        let halts = Halts::new(&runtime_directory, state_directory);
         Self {
             fleet,
             performer,

@@ -65,10 +65,14 @@ pub(super) struct Waiting {
 }
 
 impl<T: Serialize + DeserializeOwned> Shelf<T> {
-    /// What lies in `directory`, which need not be there. A file that can not be read is told of and does not count.
-    fn open(directory: PathBuf) -> Self {
-        let mut held = BTreeMap::new();
-        let files = std::fs::read_dir(&directory).into_iter().flatten();
+    fn new(directory: PathBuf) -> Self {
+        let held = BTreeMap::new();
+        Self { directory, held }
+    }
+
+    /// Reads what lies there, if anything does. A file that can not be read is told of and does not count.
+    fn load(&mut self) {
+        let files = std::fs::read_dir(&self.directory).into_iter().flatten();
         for file in files.flatten() {
             let name = file.file_name();
             let Ok(worker) = WorkerName::parse(&name.to_string_lossy()) else {
@@ -77,7 +81,7 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
             let text = std::fs::read(file.path());
             match text.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
                 Ok(halt) => {
-                    held.insert(worker, halt);
+                    self.held.insert(worker, halt);
                 }
                 Err(error) => tracing::warn!(
                     "{} can not be read ({error}), worker '{worker}' goes on without it",
@@ -85,7 +89,6 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
                 ),
             }
         }
-        Self { directory, held }
     }
 
     /// Writes are a few bytes into a directory of the manager's own, so they are made where they are asked for.
@@ -114,12 +117,19 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
 }
 
 impl Halts {
-    /// What held when the last manager ended, and still does.
-    pub(super) fn open(runtime: &Path, state: Option<&Path>) -> Self {
+    /// Nothing; what is to hold is written below the runtime directory and, where there is one, the state directory.
+    pub(super) fn new(runtime: &Path, state: Option<&Path>) -> Self {
         Self {
-            pauses: Shelf::open(runtime.join(PAUSED)),
-            maintenance: Shelf::open(state.unwrap_or(runtime).join(MAINTENANCE)),
+            pauses: Shelf::new(runtime.join(PAUSED)),
+            maintenance: Shelf::new(state.unwrap_or(runtime).join(MAINTENANCE)),
         }
+    }
+
+    /// Takes up what held when the last manager ended, and still does.
+    fn load(&mut self) {
+        self.pauses.load();
+        self.maintenance.load();
+        self.expire();
     }
 
     /// All of it, by worker.
@@ -158,7 +168,7 @@ impl Halts {
 impl Core {
     /// What the last manager has left.
     pub(super) fn begin_halts(&mut self) {
-        self.halts.expire();
+        self.halts.load();
         self.step(Event::Halted(self.halts.all()));
     }
 
@@ -303,10 +313,16 @@ mod tests {
         WorkerName::parse("api").unwrap()
     }
 
+    fn opened(runtime: &Path, state: Option<&Path>) -> Halts {
+        let mut halts = Halts::new(runtime, state);
+        halts.load();
+        halts
+    }
+
     #[test]
     fn the_next_manager_finds_what_held() {
         let (runtime, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let open = || Halts::open(runtime.path(), Some(state.path()));
+        let open = || opened(runtime.path(), Some(state.path()));
         let mut halts = open();
         let pause = Pause::begin(Duration::from_secs(60));
         halts.pauses.put(&worker(), pause).unwrap();
@@ -331,14 +347,14 @@ mod tests {
     #[test]
     fn a_pause_that_is_over_is_forgotten_and_so_is_its_file() {
         let runtime = tempfile::tempdir().unwrap();
-        let mut halts = Halts::open(runtime.path(), None);
+        let mut halts = opened(runtime.path(), None);
         halts
             .pauses
             .put(&worker(), Pause::begin(Duration::ZERO))
             .unwrap();
         assert_eq!(halts.next_end(), Some(Duration::ZERO));
         assert_eq!(halts.expire(), [worker()]);
-        assert_eq!(Halts::open(runtime.path(), None).all(), BTreeMap::new());
+        assert_eq!(opened(runtime.path(), None).all(), BTreeMap::new());
     }
 
     #[test]
@@ -348,6 +364,6 @@ mod tests {
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(directory.join("api"), "{").unwrap();
         std::fs::write(directory.join(".b"), "{}").unwrap();
-        assert_eq!(Halts::open(runtime.path(), None).all(), BTreeMap::new());
+        assert_eq!(opened(runtime.path(), None).all(), BTreeMap::new());
     }
 }

@@ -30,7 +30,6 @@ use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 use crate::watcher::Watched;
 
 use self::core::Core;
-use self::halts::Halts;
 use self::wishes::finished;
 pub use core::KEPT;
 pub use journal::Journal;
@@ -253,11 +252,9 @@ pub async fn run(
             () = stop_link.cancelled() => {}
         }
     });
-    let halts = Halts::open(runtime_directory, performer.state_directory.as_deref());
     let mut core = Core::new(
         Fleet::new(policy),
         performer,
-        halts,
         connection,
         options.settings,
         options.port,
