@@ -412,6 +412,39 @@ fn a_pause_is_for_the_worker_and_not_for_its_files() {
 }
 
 #[test]
+fn who_waits_for_longer_than_the_proxy_may_take_to_stop_is_told_to_come_back() {
+    let mut house = house(|route| route.halt = paused(DEADLINE * 10));
+    house.hear();
+    house.publish(|table| table.front.grace = SHORT * 4);
+    let mut client = house.ask(GET);
+    taken(&house);
+    house.shut_down();
+    let head = client.head();
+    assert_eq!(status(&head), 503);
+    assert_eq!(field(&head, "retry-after"), Some("1"));
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_those_who_are_held() {
+    let mut house = house(|route| route.halt = paused(DEADLINE * 10));
+    house.hear();
+    let worker = house.worker(1);
+    let gone = house.ask("GET /gone HTTP/1.1\r\nhost: h\r\n\r\n");
+    taken(&house);
+    drop(gone);
+    let mut client = house.ask("GET /there HTTP/1.1\r\nhost: h\r\n\r\n");
+    taken(&house);
+    house.publish(|table| table.routes[0].halt = Halt::default());
+    let mut upstream = worker.accept();
+    assert!(upstream.head().starts_with("GET /there"));
+    upstream.answer("x");
+    let head = client.head();
+    assert_eq!(status(&head), 200);
+    client.content(&head);
+    assert_eq!(house.count(1), (0, 1));
+}
+
+#[test]
 fn the_total_time_of_a_request_runs_while_it_is_paused() {
     let house = house(|route| {
         route.halt = paused(DEADLINE * 10);
