@@ -233,8 +233,9 @@ async fn exchange(
         let mut connection = match kept.take() {
             Some(connection) => connection,
             None => {
-                let limit = deadline.cap(timeouts.write);
-                match upstream.connect(limit).await {
+                // On a further try, what is left of the time of all.
+                let limit = shorter(timeouts.write, patience.left());
+                match upstream.connect(deadline.cap(limit), timeouts.write).await {
                     Ok(connection) => connection,
                     Err(_) if deadline.is_over() => return Err(ForwardError::Late),
                     Err(error) => return Err(ForwardError::Connect(error)),
@@ -371,6 +372,18 @@ fn refuse(errand: &Errand, error: &ForwardError) -> Refusal {
     match error {
         ForwardError::Connect(_) => refusal.retry_after(Some(1)),
         _ => refusal,
+    }
+}
+
+/// The limit, where zero is none, or what is left if that is shorter.
+fn shorter(limit: Duration, left: Option<Duration>) -> Duration {
+    let Some(left) = left else {
+        return limit;
+    };
+    let left = left.max(Duration::from_millis(1));
+    match limit.is_zero() {
+        true => left,
+        false => limit.min(left),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What stands between a request and its worker: a largest body, so many at a time, a total time, a pause, maintenance.
 
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -320,6 +321,36 @@ fn an_upload_counts_into_the_time_of_its_request() {
     upstream.expect("a");
     assert_eq!(status(&client.head()), 504);
     upstream.closes();
+}
+
+#[test]
+fn a_connection_made_for_a_short_request_is_not_hasty_with_the_next() {
+    let mut house = flow(|flow| flow.request_timeout = SHORT);
+    let worker = house.worker(1);
+    let mut client = house.ask(GET);
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.answer("x");
+    let head = client.head();
+    client.content(&head);
+    house.publish(|table| table.routes[0].flow.request_timeout = Duration::ZERO);
+    // More than all buffers on the way hold, so the worker's time to take it counts.
+    let length = 8 << 20;
+    client.send(&format!("{POST}content-length: {length}\r\n\r\n"));
+    upstream.head();
+    let mut other = client.stream.try_clone().unwrap();
+    let sending = thread::spawn(move || other.write_all(&vec![b'x'; length]));
+    // Another connection's limit passes meanwhile.
+    house.publish(|table| table.routes[0].flow.request_timeout = SHORT);
+    let mut late = house.ask(GET);
+    let mut silent = worker.accept();
+    silent.head();
+    assert_eq!(status(&late.head()), 504);
+    upstream.bytes(length);
+    upstream.answer("all");
+    let head = client.head();
+    assert_eq!(client.content(&head), b"all");
+    sending.join().unwrap().unwrap();
 }
 
 #[test]
