@@ -361,30 +361,29 @@ fn announce(
     for (worker, claims) in new {
         let width = widest.unwrap_or(0);
         for claim in claims {
-            let url = match &claim.host {
-                Some(host) => format!("http://{host}:{}{}", first.port(), claim.path),
-                None => url(first, claim.path.as_str()),
-            };
+            let host = claim.host.as_ref().map(ToString::to_string);
+            let url = url(first, host.as_deref(), claim.path.as_str());
             tracing::info!("{:<width$}  {url}", worker.as_str());
         }
     }
     if before.is_none() {
         for listen in listening {
-            let url = url(listen, "/");
+            let url = url(listen, None, "/");
             tracing::info!("TQServer listens on {url} (Ctrl-C ends it)");
         }
     }
 }
 
-/// `path` as a browser on this machine finds it.
-fn url(listen: &Listen, path: &str) -> String {
+/// `path` on `host` as a browser on this machine finds it.
+fn url(listen: &Listen, host: Option<&str>, path: &str) -> String {
     let Some(address) = listen.address() else {
         return format!("{} {path}", listen.place);
     };
-    let host = match address.ip() {
-        ip if ip.is_unspecified() => "localhost".to_owned(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-        IpAddr::V4(ip) => ip.to_string(),
+    let host = match (host, address.ip()) {
+        (Some(host), _) => host.to_owned(),
+        (None, ip) if ip.is_unspecified() => "localhost".to_owned(),
+        (None, IpAddr::V6(ip)) => format!("[{ip}]"),
+        (None, IpAddr::V4(ip)) => ip.to_string(),
     };
     let scheme = if listen.tls { "https" } else { "http" };
     format!("{scheme}://{host}:{}{path}", address.port())

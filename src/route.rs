@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::boottime::BootTime;
 use crate::names::{Generation, Instance, WorkerName};
 
 pub use error_page::{ErrorPages, Errors, error_page};
@@ -369,6 +370,12 @@ pub struct Route {
     pub target: Target,
     /// The proxy's patience with the worker.
     pub timeouts: Timeouts,
+    /// How much the worker is asked at a time.
+    #[serde(default)]
+    pub flow: Flow,
+    /// What keeps requests from the worker although it may well be able to answer.
+    #[serde(default)]
+    pub halt: Halt,
     /// Whether each request is written to the journal.
     pub access_log: bool,
     /// Whether there may be PHP scripts among the files of `public`: no such file is sent as it is.
@@ -490,6 +497,93 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+/// How much a worker is asked at a time, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Most bytes of a request's body; `None`: any. What is longer gets 413.
+    pub max_body: Option<u64>,
+    /// Most requests in flight in the worker, those of all its generations together; 0: any.
+    pub max_concurrency: u32,
+    /// Most requests that wait for one of those to end; what comes beyond gets 503.
+    pub queue_size: u32,
+    /// How long a request waits there before it gets 503.
+    pub queue_timeout: Duration,
+    /// How often a request that may be sent again is, when a connection broke before a byte of the answer came.
+    pub retries: u8,
+    /// From a request's head to the end of its answer; zero: any time. Tunnels and event streams are not concerned.
+    pub request_timeout: Duration,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self {
+            max_body: None,
+            max_concurrency: 0,
+            queue_size: 100,
+            queue_timeout: Duration::from_secs(5),
+            retries: 1,
+            request_timeout: Duration::ZERO,
+        }
+    }
+}
+
+impl Flow {
+    /// Whether it is what is in force where nothing was set.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What an operator has put between a worker and its requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    /// Its requests wait.
+    pub pause: Option<Pause>,
+    /// Its requests are refused.
+    pub maintenance: Option<Maintenance>,
+}
+
+impl Halt {
+    /// Whether there is nothing.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A worker's requests wait. It ends by itself, so that nobody has to be there to end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// When it began.
+    pub since: BootTime,
+    /// When it ends.
+    pub until: BootTime,
+}
+
+impl Pause {
+    /// Begins now, for at most `max`.
+    pub fn begin(max: Duration) -> Self {
+        let since = BootTime::now();
+        let until = since.after(max);
+        Self { since, until }
+    }
+
+    /// How long it still lasts; zero once it is over. One that has not begun yet is of another boot, and over.
+    pub fn left(&self) -> Duration {
+        let now = BootTime::now();
+        if now < self.since {
+            return Duration::ZERO;
+        }
+        self.until.since(now)
+    }
+}
+
+/// A worker's requests are refused, and told that it will be back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// What clients are told; `None`: a sentence of the proxy's own.
+    pub message: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -538,6 +632,18 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn a_pause_of_another_boot_is_over() {
+        let pause = Pause::begin(Duration::from_secs(60));
+        assert!(pause.left() > Duration::from_secs(50));
+        let later = Pause {
+            since: pause.since.after(Duration::from_secs(3600)),
+            until: pause.until.after(Duration::from_secs(3600)),
+        };
+        assert_eq!(later.left(), Duration::ZERO);
+        assert_eq!(Pause::begin(Duration::ZERO).left(), Duration::ZERO);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::{Encoder, FramedRead, LengthDelimitedCodec};
 
-use crate::names::Instance;
+use crate::names::{Instance, WorkerName};
 use crate::route::{Address, Listen, Protocol, RouteTable};
 
 /// Longest message, in bytes: a table of some ten thousand routes.
@@ -86,6 +86,8 @@ pub enum ToManager {
         /// What came back.
         outcome: ProbeOutcome,
     },
+    /// The worker is paused by the table in force, and no request is in flight in any of its generations. Said after each such table.
+    Quiet(WorkerName),
     /// This generation has answered its `max_requests`.
     Spent(Instance),
     /// The counters of all generations in the table and of those that drain.

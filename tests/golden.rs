@@ -101,13 +101,16 @@ fn server(settings: &Settings) -> String {
     let max = &settings.max;
     let _ = writeln!(
         text,
-        "  max: cores {:?} memory {:?} tasks {:?} high {:?} cpu {:?} io {:?}\nsecurity\n  exposure {}",
+        "  max: cores {:?} memory {:?} tasks {:?} high {:?} cpu {:?} io {:?} body {:?} concurrency {:?} queue {:?}\nsecurity\n  exposure {}",
         max.gomaxprocs,
         max.gomemlimit,
         max.tasks_max,
         max.memory_high,
         max.cpu_weight,
         max.io_weight,
+        max.max_body_size,
+        max.max_concurrency,
+        max.queue_size,
         settings.max_exposure,
     );
     text
@@ -199,7 +202,8 @@ fn told_of(settings: &WorkerSettings) -> String {
 fn limits(limits: &Limits) -> String {
     let or_none = |value: Option<String>| value.unwrap_or("none".to_owned());
     format!(
-        "cores {} memory {} high {} tasks {} cpu {} io {} requests {} read {:?} write {:?} idle {:?} log {:?} access {}",
+        "cores {} memory {} high {} tasks {} cpu {} io {} requests {} read {:?} write {:?} idle {:?} log {:?} access {}\n  \
+         body {} concurrency {} queue {} for {:?} retries {} total {:?}",
         or_none(limits.gomaxprocs.map(|quota| quota.cores.to_string())),
         or_none(limits.gomemlimit.map(|size| size.to_string())),
         or_none(limits.memory_high.map(|size| size.to_string())),
@@ -212,5 +216,11 @@ fn limits(limits: &Limits) -> String {
         limits.timeouts.idle,
         limits.log_file,
         limits.access_log,
+        or_none(limits.flow.max_body.map(|bytes| bytes.to_string())),
+        limits.flow.max_concurrency,
+        limits.flow.queue_size,
+        limits.flow.queue_timeout,
+        limits.flow.retries,
+        limits.flow.request_timeout,
     )
 }

@@ -18,6 +18,8 @@ mod errors;
 mod fastcgi;
 #[path = "http/files.rs"]
 mod files;
+#[path = "http/flow.rs"]
+mod flow;
 #[path = "http/headers.rs"]
 mod headers;
 #[path = "http/http2.rs"]

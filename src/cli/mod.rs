@@ -9,9 +9,11 @@ mod dev;
 mod history;
 mod journal;
 mod logs;
+mod maintenance;
 mod new;
 mod outcome;
 mod package;
+mod pause;
 mod planes;
 mod reload;
 mod rollback;
@@ -89,6 +91,12 @@ enum Verb {
     Status(status::Status),
     /// Go back to an earlier generation's files, without losing a request; exit 1 if it failed (the present one then serves on).
     Rollback(rollback::Rollback),
+    /// Hold a worker's requests for a while, as for a database migration, and wait until none is in flight; exit 1 if some still are.
+    Pause(pause::Pause),
+    /// Let the requests of a paused worker go on.
+    Resume(pause::Resume),
+    /// Answer 503 for a worker without asking it, until `--off`.
+    Maintenance(maintenance::Maintenance),
     /// Show what a worker, or all of them and the server, wrote: journalctl with the right matches.
     Logs(logs::Logs),
     /// List what became of a worker's generations: when, why, with what result.
@@ -168,6 +176,9 @@ pub fn run() -> ExitCode {
         Verb::Reload(verb) => wait_for(verb.run(&common)),
         Verb::Status(verb) => wait_for(verb.run(&common)),
         Verb::Rollback(verb) => wait_for(verb.run(&common)),
+        Verb::Pause(verb) => wait_for(verb.run(&common)),
+        Verb::Resume(verb) => wait_for(verb.run(&common)),
+        Verb::Maintenance(verb) => wait_for(verb.run(&common)),
         Verb::Logs(verb) => wait_for(verb.run(&common)),
         Verb::History(verb) => wait_for(verb.run(&common)),
         Verb::Check(verb) => verb.run(&common),

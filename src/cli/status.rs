@@ -84,11 +84,7 @@ fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
         .iter()
         .find(|run| run.stage == "serving")
         .or(worker.generations.first());
-    let (name, route, state) = (
-        worker.name.clone(),
-        worker.route.clone(),
-        worker.state.clone(),
-    );
+    let (name, route, state) = (worker.name.clone(), worker.route.clone(), state(worker));
     match serving {
         None => [
             name,
@@ -121,6 +117,15 @@ fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
     }
 }
 
+/// Its state, or what stands between it and its clients.
+fn state(worker: &WorkerStatus) -> String {
+    match (worker.in_maintenance, worker.paused_for) {
+        (true, _) => "maintenance".to_owned(),
+        (_, 0) => worker.state.clone(),
+        _ => "paused".to_owned(),
+    }
+}
+
 fn detail(worker: &WorkerStatus, log: &str) {
     println!("{} on {}: {}", worker.name, worker.route, worker.state);
     for run in &worker.generations {
@@ -141,6 +146,17 @@ fn detail(worker: &WorkerStatus, log: &str) {
             "    {} requests, {} in flight, {} restarts by systemd",
             run.requests, run.in_flight, run.restarts
         );
+    }
+    if worker.in_maintenance {
+        let message = match worker.maintenance.as_str() {
+            "" => String::new(),
+            message => format!(": {message}"),
+        };
+        println!("  in maintenance, clients get 503{message}");
+    }
+    if worker.paused_for > 0 {
+        let left = seconds(Duration::from_secs(worker.paused_for));
+        println!("  paused, its requests wait for at most {left} more");
     }
     if !worker.last_failure.is_empty() {
         println!("  {}", failure(worker));

@@ -105,6 +105,7 @@ impl Settings {
         for (key, asked, cap) in [
             ("gomemlimit", asked.gomemlimit, max.gomemlimit),
             ("memory_high", asked.memory_high, max.memory_high),
+            ("max_body_size", asked.max_body_size, max.max_body_size),
         ] {
             if let (Some(asked), Some(cap)) = (asked, cap)
                 && asked.is_none_or(|asked| asked > cap)
@@ -113,10 +114,20 @@ impl Settings {
                 beyond(key, asked, cap.to_string());
             }
         }
+        if let (Some(asked), Some(cap)) = (asked.max_concurrency, max.max_concurrency)
+            && (asked == 0 || asked > cap)
+        {
+            let asked = match asked {
+                0 => "no limit (0)".to_owned(),
+                asked => asked.to_string(),
+            };
+            beyond("max_concurrency", asked, cap.to_string());
+        }
         for (key, asked, cap) in [
             ("tasks_max", asked.tasks_max, max.tasks_max),
             ("cpu_weight", asked.cpu_weight, max.cpu_weight),
             ("io_weight", asked.io_weight, max.io_weight),
+            ("queue_size", asked.queue_size, max.queue_size),
         ] {
             if let (Some(asked), Some(cap)) = (asked, cap)
                 && asked > cap
@@ -245,6 +256,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::route::Flow;
 
     fn server(text: &str) -> Settings {
         Settings::parse(Path::new("/srv/config/server.yaml"), text).unwrap()
@@ -281,6 +293,29 @@ mod tests {
             Duration::from_secs(120),
             "the built-in"
         );
+    }
+
+    #[test]
+    fn what_is_not_set_of_the_flow_is_as_it_was() {
+        let server =
+            server("workers: {default: {max_body_size: 1MiB, max_concurrency: 4, retries: 3}}");
+        let flow = |text: &str| merged(&server, "a", text).unwrap().limits.flow;
+        let inherited =
+            flow("{queue_size: 7, queue_timeout_seconds: 2, request_timeout_seconds: 9}");
+        assert_eq!(
+            inherited,
+            Flow {
+                max_body: Some(1 << 20),
+                max_concurrency: 4,
+                queue_size: 7,
+                queue_timeout: Duration::from_secs(2),
+                retries: 3,
+                request_timeout: Duration::from_secs(9),
+            }
+        );
+        let undone =
+            flow("{max_body_size: '', max_concurrency: 0, retries: 1, request_timeout_seconds: 0}");
+        assert_eq!(undone, Flow::default());
     }
 
     #[test]
@@ -339,12 +374,14 @@ mod tests {
 
     #[test]
     fn every_limit_that_has_a_cap_keeps_below_it() {
-        let server = server("workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300}}");
+        let server = server(
+            "workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}}",
+        );
         assert!(
             merged(
                 &server,
                 "a",
-                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300}"
+                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}"
             )
             .is_ok()
         );
@@ -353,6 +390,11 @@ mod tests {
             "memory_high: ''",
             "cpu_weight: 201",
             "io_weight: 10000",
+            "max_body_size: 2MiB",
+            "max_body_size: ''",
+            "max_concurrency: 9",
+            "max_concurrency: 0",
+            "queue_size: 51",
         ] {
             let problems = merged(&server, "a", &format!("listen: socket\n{beyond}")).unwrap_err();
             assert_eq!(problems.0.len(), 1, "{problems}");

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::ignored::Pattern;
 use crate::limits::{ByteSize, CpuQuota};
 use crate::names::WorkerName;
-use crate::route::{ErrorPages, Front, HostPattern, Redirect, RoutePath, Timeouts};
+use crate::route::{ErrorPages, Flow, Front, HostPattern, Redirect, RoutePath, Timeouts};
 
 pub use mode::ModeError;
 pub use problem::{Place, Problem, Problems, printable};
@@ -136,6 +136,12 @@ pub struct Caps {
     pub cpu_weight: Option<u64>,
     /// Largest share of the disks.
     pub io_weight: Option<u64>,
+    /// Largest body of a request.
+    pub max_body_size: Option<ByteSize>,
+    /// Most requests at a time.
+    pub max_concurrency: Option<u64>,
+    /// Most requests that wait.
+    pub queue_size: Option<u64>,
 }
 
 /// What one worker may use.
@@ -166,6 +172,10 @@ pub struct Limits {
     pub max_requests: u64,
     /// The proxy's patience with the worker.
     pub timeouts: Timeouts,
+    /// How much it is asked at a time.
+    // Left out where nothing was set, so that what such workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Flow::is_default")]
+    pub flow: Flow,
     /// Where the worker's output goes instead of the journal: an absolute path with `{path}`, `{name}`, `{date}` to be filled in;
     /// empty: the journal.
     pub log_file: String,
@@ -203,6 +213,18 @@ pub struct LimitsPatch {
     pub write_timeout: Option<Duration>,
     /// See [`Timeouts::idle`].
     pub idle_timeout: Option<Duration>,
+    /// See [`Flow::max_body`]; the inner `None` is the empty string: no limit.
+    pub max_body_size: Option<Option<ByteSize>>,
+    /// See [`Flow::max_concurrency`].
+    pub max_concurrency: Option<u64>,
+    /// See [`Flow::queue_size`].
+    pub queue_size: Option<u64>,
+    /// See [`Flow::queue_timeout`].
+    pub queue_timeout: Option<Duration>,
+    /// See [`Flow::retries`].
+    pub retries: Option<u64>,
+    /// See [`Flow::request_timeout`].
+    pub request_timeout: Option<Duration>,
     /// See [`Limits::log_file`].
     pub log_file: Option<String>,
 }

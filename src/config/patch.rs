@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::section::Section;
 use super::{Caps, Limits, LimitsPatch};
 use crate::limits::{ByteSize, CpuQuota};
-use crate::route::Timeouts;
+use crate::route::{Flow, Timeouts};
 
 /// Most cores that can be asked for; Linux itself ends at 8192.
 const MAX_CORES: u64 = 8192;
@@ -20,6 +20,14 @@ const MAX_REQUESTS: u64 = 1 << 53;
 const WEIGHT: std::ops::RangeInclusive<u64> = 1..=10_000;
 /// Timeouts in seconds: up to a day.
 pub(super) const TIMEOUT: std::ops::RangeInclusive<u64> = 1..=86_400;
+/// Smallest and largest body of a request that can be set as the limit.
+const BODY: (ByteSize, ByteSize) = (ByteSize(1), ByteSize(1 << 50));
+/// Most requests at a time, and most that wait: each is a connection, and a process has no more than so many.
+const REQUESTS: u64 = 1_000_000;
+/// How long a request can wait in a queue, in seconds; who waited for longer is gone.
+const QUEUE_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=3600;
+/// Most further tries of a request.
+const MAX_RETRIES: u64 = 5;
 /// What can be put into a log file's name.
 const PLACEHOLDERS: [&str; 3] = ["{path}", "{name}", "{date}"];
 
@@ -39,6 +47,22 @@ impl LimitsPatch {
             read_timeout: section.seconds("read_timeout_seconds", TIMEOUT),
             write_timeout: section.seconds("write_timeout_seconds", TIMEOUT),
             idle_timeout: section.seconds("idle_timeout_seconds", TIMEOUT),
+            max_body_size: size_or_none(section, "max_body_size", BODY),
+            max_concurrency: section.number("max_concurrency", 0..=REQUESTS, "; 0 is no limit"),
+            queue_size: section.number(
+                "queue_size",
+                0..=REQUESTS,
+                "; with 0 no request waits for its turn",
+            ),
+            queue_timeout: section.seconds("queue_timeout_seconds", QUEUE_TIMEOUT),
+            retries: section.number("retries", 0..=MAX_RETRIES, ""),
+            request_timeout: section
+                .number(
+                    "request_timeout_seconds",
+                    0..=*TIMEOUT.end(),
+                    ", in seconds and without a unit; 0 is no limit",
+                )
+                .map(Duration::from_secs),
             log_file: None,
         }
     }
@@ -61,6 +85,9 @@ impl Caps {
             memory_high: section.size("memory_high", MEMORY.0..=MEMORY.1),
             cpu_weight: section.number("cpu_weight", WEIGHT, ""),
             io_weight: section.number("io_weight", WEIGHT, ""),
+            max_body_size: section.size("max_body_size", BODY.0..=BODY.1),
+            max_concurrency: section.number("max_concurrency", 1..=REQUESTS, ""),
+            queue_size: section.number("queue_size", 0..=REQUESTS, ""),
         }
     }
 }
@@ -82,6 +109,7 @@ impl Default for Limits {
                 write: Duration::from_secs(30),
                 idle: Duration::from_secs(120),
             },
+            flow: Flow::default(),
             log_file: String::new(),
         }
     }
@@ -107,7 +135,28 @@ impl Limits {
                 write: patch.write_timeout.unwrap_or(self.timeouts.write),
                 idle: patch.idle_timeout.unwrap_or(self.timeouts.idle),
             },
+            flow: self.flow_with(patch),
             log_file: patch.log_file.as_ref().unwrap_or(&self.log_file).clone(),
+        }
+    }
+
+    fn flow_with(&self, patch: &LimitsPatch) -> Flow {
+        let flow = self.flow;
+        let count = |asked: Option<u64>, or: u32| {
+            asked.map_or(or, |asked| u32::try_from(asked).unwrap_or(u32::MAX))
+        };
+        Flow {
+            max_body: match patch.max_body_size {
+                Some(size) => size.map(|size| size.0),
+                None => flow.max_body,
+            },
+            max_concurrency: count(patch.max_concurrency, flow.max_concurrency),
+            queue_size: count(patch.queue_size, flow.queue_size),
+            queue_timeout: patch.queue_timeout.unwrap_or(flow.queue_timeout),
+            retries: patch.retries.map_or(flow.retries, |retries| {
+                u8::try_from(retries).unwrap_or(u8::MAX)
+            }),
+            request_timeout: patch.request_timeout.unwrap_or(flow.request_timeout),
         }
     }
 
@@ -128,8 +177,16 @@ fn cores(section: &mut Section<'_>, least: u64) -> Option<u32> {
     u32::try_from(cores).ok()
 }
 
-/// A size, or the empty text for none.
 fn memory_or_none(section: &mut Section<'_>, key: &'static str) -> Option<Option<ByteSize>> {
+    size_or_none(section, key, MEMORY)
+}
+
+/// A size, or the empty text for none.
+fn size_or_none(
+    section: &mut Section<'_>,
+    key: &'static str,
+    (least, most): (ByteSize, ByteSize),
+) -> Option<Option<ByteSize>> {
     let item = section.item(key)?;
     if item
         .node()
@@ -138,7 +195,7 @@ fn memory_or_none(section: &mut Section<'_>, key: &'static str) -> Option<Option
     {
         return Some(None);
     }
-    section.size(key, MEMORY.0..=MEMORY.1).map(Some)
+    section.size(key, least..=most).map(Some)
 }
 
 /// The template of a log file's name as an absolute path; empty for the journal.

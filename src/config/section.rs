@@ -108,7 +108,7 @@ impl<'d> Section<'d> {
     }
 
     /// The members of the list below `key`; what is no list is the only member of one. An empty list is a problem.
-    pub(super) fn list(&mut self, key: &'static str) -> Option<(Item<'d>, Vec<Part<'d>>)> {
+    pub(super) fn members(&mut self, key: &'static str) -> Option<(Item<'d>, Vec<Part<'d>>)> {
         let (document, path) = (self.document, self.path_of(key));
         let item = self.item(key)?;
         let part = |(number, node): (usize, &'d Node)| match &node.content {

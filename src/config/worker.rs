@@ -63,13 +63,16 @@ const RESERVED: [&str; 23] = [
     "WATCHDOG_USEC",
 ];
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 10] = [
+const JUDGED_LATER: [&str; 13] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
     "memory_high",
     "cpu_weight",
     "io_weight",
+    "max_body_size",
+    "max_concurrency",
+    "queue_size",
     "command",
     "build",
     "listen",

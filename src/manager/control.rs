@@ -3,6 +3,7 @@
 //! `busctl introspect org.tqserver.Manager1 /org/tqserver/Manager1` shows it; the command line is one of its clients.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -10,9 +11,11 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
 
+use super::halts::{HaltReply, Wish};
 use super::look::LookError;
 use crate::names::{Generation, WorkerName};
 use crate::plan::{Note, Severity};
+use crate::route::Maintenance;
 use crate::systemd::authorise;
 
 /// Its name on the bus, which is also the lock: one manager for one systemd.
@@ -58,6 +61,12 @@ pub struct WorkerStatus {
     pub last_failure_ago: u64,
     /// Seconds until it is tried again; 0: no try is planned.
     pub retry_in: u64,
+    /// Seconds for which its requests still wait; 0: it is not paused.
+    pub paused_for: u64,
+    /// Whether its requests are refused for maintenance.
+    pub in_maintenance: bool,
+    /// What clients are told of that; empty: a sentence of the server's own.
+    pub maintenance: String,
 }
 
 /// A generation as it is now.
@@ -100,11 +109,20 @@ pub enum ControlError {
     Ending(String),
     /// Who asks may not.
     NotPermitted(String),
+    /// It could not be done.
+    Failed(String),
 }
 
 /// The polkit actions of what changes something (`packaging/polkit-1/`).
 const MAY_RELOAD: &str = "org.tqserver.reload";
 const MAY_ROLL_BACK: &str = "org.tqserver.rollback";
+const MAY_PAUSE: &str = "org.tqserver.pause";
+const MAY_MAINTAIN: &str = "org.tqserver.maintenance";
+
+/// Shortest and longest pause in milliseconds. Clients do not wait longer, and nobody is to forget one.
+pub(crate) const PAUSE: std::ops::RangeInclusive<u64> = 1000..=3_600_000;
+/// Longest text that clients can be told of maintenance, in bytes: it is in the route table.
+const LONGEST_MESSAGE: usize = 2000;
 
 /// Which workers a reload is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +143,8 @@ pub(super) enum Refused {
     Look(LookError),
     /// What was asked for is not there.
     Argument(String),
+    /// The system refused: a sentence.
+    Failed(String),
 }
 
 /// A request to the manager's loop.
@@ -143,6 +163,11 @@ pub(super) enum Request {
         generation: Option<Generation>,
         caller: Option<String>,
         reply: Reply,
+    },
+    Halt {
+        worker: WorkerName,
+        wish: Wish,
+        reply: HaltReply,
     },
     Status {
         reply: oneshot::Sender<Vec<WorkerStatus>>,
@@ -196,8 +221,7 @@ impl Manager1 {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<WorkerOutcome, ControlError> {
-        let worker = WorkerName::parse(worker);
-        let worker = worker.map_err(|error| ControlError::InvalidArgument(error.to_string()))?;
+        let worker = parsed(worker)?;
         let caller = permitted(connection, &header, MAY_ROLL_BACK).await?;
         let (reply, answer) = oneshot::channel();
         let request = Request::Rollback {
@@ -208,6 +232,60 @@ impl Manager1 {
         };
         let outcomes = self.carry_out(request, answer).await?;
         outcomes.into_iter().next().ok_or_else(ending)
+    }
+
+    /// Keeps requests from a worker, for `max` milliseconds at most: they wait. Returns the number of requests still in flight in it: 0
+    /// as soon as there are none, and what there is after `wait` milliseconds.
+    async fn pause(
+        &self,
+        worker: &str,
+        max: u64,
+        wait: u64,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<u64, ControlError> {
+        let worker = parsed(worker)?;
+        if !PAUSE.contains(&max) || wait > *PAUSE.end() {
+            let sentence = "a pause lasts from 1 s to 1 h, and is waited for that long at most";
+            return Err(ControlError::InvalidArgument(sentence.to_owned()));
+        }
+        permitted(connection, &header, MAY_PAUSE).await?;
+        let (max, wait) = (Duration::from_millis(max), Duration::from_millis(wait));
+        self.halt(worker, Wish::Pause { max, wait }).await
+    }
+
+    /// Ends a worker's pause; returns whether there was one.
+    async fn resume(
+        &self,
+        worker: &str,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, ControlError> {
+        let worker = parsed(worker)?;
+        permitted(connection, &header, MAY_PAUSE).await?;
+        Ok(self.halt(worker, Wish::Resume).await? > 0)
+    }
+
+    /// Refuses a worker's requests, with `message` for the clients (empty: a sentence of the server's own), until it is called with `on`
+    /// false; returns whether that changed anything.
+    async fn maintenance(
+        &self,
+        worker: &str,
+        on: bool,
+        message: &str,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, ControlError> {
+        let worker = parsed(worker)?;
+        if message.len() > LONGEST_MESSAGE || message.chars().any(char::is_control) {
+            let sentence =
+                format!("a message is one line of at most {LONGEST_MESSAGE} bytes of text");
+            return Err(ControlError::InvalidArgument(sentence));
+        }
+        permitted(connection, &header, MAY_MAINTAIN).await?;
+        let message = Some(message.to_owned()).filter(|message| !message.is_empty());
+        let wish = Wish::Maintenance(on.then_some(Maintenance { message }));
+        Ok(self.halt(worker, wish).await? > 0)
     }
 
     /// All workers as they are now.
@@ -243,6 +321,17 @@ impl Manager1 {
 }
 
 impl Manager1 {
+    async fn halt(&self, worker: WorkerName, wish: Wish) -> Result<u64, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Halt {
+            worker,
+            wish,
+            reply,
+        };
+        self.requests.send(request).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?.map_err(control_error)
+    }
+
     async fn carry_out(
         &self,
         request: Request,
@@ -251,11 +340,23 @@ impl Manager1 {
         self.requests.send(request).await.map_err(|_| ending())?;
         match answer.await {
             Ok(Ok(outcomes)) => Ok(outcomes),
-            Ok(Err(Refused::Look(error))) => Err(ControlError::BadConfiguration(error.to_string())),
-            Ok(Err(Refused::Argument(sentence))) => Err(ControlError::InvalidArgument(sentence)),
+            Ok(Err(refused)) => Err(control_error(refused)),
             Err(_) => Err(ending()),
         }
     }
+}
+
+fn control_error(refused: Refused) -> ControlError {
+    match refused {
+        Refused::Look(error) => ControlError::BadConfiguration(error.to_string()),
+        Refused::Argument(sentence) => ControlError::InvalidArgument(sentence),
+        Refused::Failed(sentence) => ControlError::Failed(sentence),
+    }
+}
+
+fn parsed(worker: &str) -> Result<WorkerName, ControlError> {
+    let name = WorkerName::parse(worker);
+    name.map_err(|error| ControlError::InvalidArgument(error.to_string()))
 }
 
 /// A worker's name, or a directory of workers.
@@ -263,9 +364,7 @@ fn which(word: &str) -> Result<Which, ControlError> {
     if word.starts_with('/') {
         return Ok(Which::Below(PathBuf::from(word)));
     }
-    let name = WorkerName::parse(word);
-    let name = name.map_err(|error| ControlError::InvalidArgument(error.to_string()))?;
-    Ok(Which::Worker(name))
+    Ok(Which::Worker(parsed(word)?))
 }
 
 /// Who asks, if they may.

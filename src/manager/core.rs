@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::halts::{Halts, Waiting};
 use super::link::{LinkEvent, Outbox, Questions};
 use super::perform::{Build, Early, Launch, Performer, Stop, Tasks};
 use super::report::answering;
@@ -28,7 +29,7 @@ const TELL_AFTER: Duration = Duration::from_millis(200);
 /// How often files that stand in for a journal are looked after.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// How long the proxy may take to say where it listens.
-const PROXY_WORD: Duration = Duration::from_secs(10);
+pub(super) const PROXY_WORD: Duration = Duration::from_secs(10);
 
 /// A reload of which the proxy may still have something to say.
 struct Unconfirmed {
@@ -48,6 +49,9 @@ pub(super) struct Core {
     pub(super) port: Option<u16>,
     pub(super) runtime_directory: PathBuf,
     pub(super) tasks: Tasks,
+    pub(super) halts: Halts,
+    /// Who waits until what they put before a worker is in force.
+    pub(super) halting: Vec<Waiting>,
     /// What nobody waits for: reports, progress, clearing away.
     pub(super) aside: JoinSet<()>,
     pub(super) proxy: Option<Outbox>,
@@ -77,8 +81,8 @@ pub(super) struct Core {
     /// Builds that nobody has asked for yet.
     pub(super) early: HashMap<WorkerName, Early>,
     /// Serials of the route table that was sent last and of the one the proxy serves by.
-    published: u64,
-    applied: u64,
+    pub(super) published: u64,
+    pub(super) applied: u64,
     /// The workers are being stopped.
     pub(super) ending: bool,
     /// Everything is stopped: the loop can end.
@@ -95,6 +99,8 @@ impl Core {
         runtime_directory: PathBuf,
         progress: watch::Sender<Progress>,
     ) -> Self {
+        let state_directory = performer.state_directory.as_deref();
+        let halts = Halts::new(&runtime_directory, state_directory);
         Self {
             fleet,
             performer,
@@ -104,6 +110,8 @@ impl Core {
             port,
             runtime_directory,
             tasks: Tasks::new(),
+            halts,
+            halting: Vec::new(),
             aside: JoinSet::new(),
             proxy: None,
             questions: Questions::default(),
@@ -155,6 +163,7 @@ impl Core {
             .iter()
             .map(|found| (found.instance.clone(), found.spec.clone()))
             .collect();
+        self.begin_halts();
         self.step(Event::Adopted(found));
         self.tell_grace();
         self.keep_settings();
@@ -167,7 +176,7 @@ impl Core {
         let fleet = self.fleet.deadline().map(|moment| self.started + moment);
         let unconfirmed = self.unconfirmed.iter().map(|reload| reload.until);
         let due = fleet.into_iter().chain(self.start_at).chain(self.tell_at);
-        let due = due.chain(unconfirmed);
+        let due = due.chain(unconfirmed).chain(self.halt_deadline());
         due.fold(self.trim_at, Instant::min)
     }
 
@@ -183,6 +192,7 @@ impl Core {
             self.looks.push_back(Wanted::Start);
         }
         self.confirm();
+        self.expire_halts();
         self.step(Event::Tick);
     }
 
@@ -340,6 +350,7 @@ impl Core {
             LinkEvent::Down => {
                 self.proxy = None;
                 self.confirm();
+                self.settle_halts();
                 self.questions.forget();
                 self.step(Event::Unlinked);
             }
@@ -352,6 +363,7 @@ impl Core {
                 } => self.applied(serial, problem, listening),
                 ToManager::Drained(instance) => self.step(Event::Drained(instance)),
                 ToManager::Probed { id, outcome } => self.step(Event::Probed(id, outcome)),
+                ToManager::Quiet(worker) => self.quiet(&worker),
                 ToManager::Spent(instance) => self.step(Event::Spent(instance)),
                 ToManager::Counted { id, counts } => self.questions.answer(id, counts),
             },
@@ -379,6 +391,7 @@ impl Core {
             });
         }
         self.confirm();
+        self.settle_halts();
         self.tell_settled();
     }
 

@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod control;
 mod core;
+mod halts;
 mod journal;
 mod link;
 mod look;

@@ -56,6 +56,13 @@ impl Core {
                     retry_in: worker
                         .retry_at
                         .map_or(0, |at| at.saturating_sub(now).as_secs().max(1)),
+                    paused_for: worker.halt.pause.map_or(0, |pause| seconds(pause.left())),
+                    in_maintenance: worker.halt.maintenance.is_some(),
+                    maintenance: worker
+                        .halt
+                        .maintenance
+                        .and_then(|maintenance| maintenance.message)
+                        .unwrap_or_default(),
                 });
             }
             let _ = reply.send(report);
@@ -237,6 +244,11 @@ fn front_refused(reason: &str) -> WorkerOutcome {
         reason: reason.to_owned(),
         log: Vec::new(),
     }
+}
+
+/// Seconds, none only if there is nothing left.
+fn seconds(left: Duration) -> u64 {
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 fn generation_status(

@@ -257,6 +257,11 @@ impl Core {
             Request::Status { reply } => return self.report(reply),
             // Without an answer the caller is told that the manager is about to end.
             _ if self.ending => return,
+            Request::Halt {
+                worker,
+                wish,
+                reply,
+            } => return self.halt(worker, wish, reply),
             Request::Reload {
                 only,
                 force,

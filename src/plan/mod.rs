@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::WorkerSettings;
 use crate::inventory::Fingerprint;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::route::{Address, Claim, Development, Front, Protocol, RouteTable};
+use crate::route::{Address, Claim, Development, Front, Halt, Protocol, RouteTable};
 use crate::systemd::{Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -290,6 +290,8 @@ pub enum Event {
         /// What it was made of.
         spec: Box<Spec>,
     },
+    /// An operator wants these workers' requests to wait, or to be refused, and those of no other.
+    Halted(BTreeMap<WorkerName, Halt>),
     /// The server's configuration was read anew.
     Configured(Policy),
     /// [`Action::Build`] ended.
@@ -486,6 +488,8 @@ pub struct WorkerView {
     pub last_failure: Option<(Failure, Moment)>,
     /// When the next try is due.
     pub retry_at: Option<Moment>,
+    /// What an operator has put before it.
+    pub halt: Halt,
 }
 
 /// A generation, as `tqserver status` shows it.

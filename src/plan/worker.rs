@@ -7,7 +7,9 @@ use super::run::{Run, Stage};
 use super::{Cause, Failure, Moment, Reason, Source, Spec};
 use crate::config::WorkerType;
 use crate::names::{Generation, WorkerName};
-use crate::route::{ErrorPages, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work};
+use crate::route::{
+    ErrorPages, Flow, Halt, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work,
+};
 
 /// First and longest wait before a worker that could not start is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -193,6 +195,8 @@ impl Worker {
                     write: patience,
                     idle: patience,
                 },
+                flow: settings.map_or_else(Flow::default, |settings| settings.limits.flow),
+                halt: Halt::default(),
                 access_log: settings.is_some_and(|settings| settings.limits.access_log),
                 scripts: false,
                 compression: false,
@@ -220,6 +224,8 @@ impl Worker {
             public: run.public.clone(),
             target,
             timeouts: settings.limits.timeouts,
+            flow: settings.limits.flow,
+            halt: Halt::default(),
             access_log: settings.limits.access_log,
             scripts: settings.kind == WorkerType::Php,
             compression: settings.limits.compression,

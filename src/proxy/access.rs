@@ -54,7 +54,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 struct Facts {
     worker: WorkerName,
-    generation: Option<u64>,
+    generation: Cell<Option<u64>>,
     route: RoutePath,
     id: HeaderValue,
     method: Method,
@@ -119,7 +119,7 @@ impl Journal {
     ) -> Rc<Entry> {
         let facts = Facts {
             worker: route.worker.clone(),
-            generation,
+            generation: Cell::new(generation),
             route: route.path.clone(),
             id: id.clone(),
             method: request.method().clone(),
@@ -141,6 +141,13 @@ impl Journal {
 }
 
 impl Entry {
+    /// It goes to this generation, which was not known when it came.
+    pub(super) fn goes_to(&self, generation: Option<u64>) {
+        if let Some(facts) = &self.facts {
+            facts.generation.set(generation);
+        }
+    }
+
     /// It is answered with this status.
     pub(super) fn answered(&self, status: http::StatusCode) {
         self.status.set(status.as_u16());
@@ -190,7 +197,7 @@ impl Line {
         info!(
             message_id = messages::ACCESS,
             tq.worker = facts.worker.as_str(),
-            tq.generation = facts.generation,
+            tq.generation = facts.generation.get(),
             tq.route = facts.route.as_str(),
             tq.request_id = id,
             tq.method = facts.method.as_str(),
@@ -238,7 +245,7 @@ mod tests {
         Line {
             facts: Facts {
                 worker: WorkerName::parse("w").unwrap(),
-                generation: Some(3),
+                generation: Cell::new(Some(3)),
                 route: RoutePath::root(),
                 id: HeaderValue::from_static("id"),
                 method: Method::GET,

@@ -17,6 +17,7 @@ use tracing::warn;
 use super::access::Entry;
 use super::compression::Encoding;
 use super::files::FileBody;
+use super::flow::Deadline;
 use super::generation::Ticket;
 use super::patience::Patience;
 use super::pool::Lease;
@@ -59,6 +60,8 @@ pub(super) struct Relay {
     pub(super) spare: Rc<Cell<Option<Patience>>>,
     /// Longest silence of the worker.
     pub(super) limit: Duration,
+    /// When all is to be over.
+    pub(super) deadline: Deadline,
     /// The client's socket, when its end is all that tells the client where the body ends.
     pub(super) until_close: Option<Arc<Signals>>,
 }
@@ -232,6 +235,7 @@ impl Drop for Body {
 impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(_))) if self.deadline.is_over() => self.tear_late(),
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.stop();
                 // Nothing comes after trailers, and nobody asks for it.
@@ -246,7 +250,10 @@ impl Relay {
             }
             Poll::Ready(Some(Err(error))) => self.tear(io::Error::other(error)),
             Poll::Pending => {
-                ready!(self.patience.poll(cx, self.limit));
+                ready!(self.patience.poll(cx, self.deadline.cap(self.limit)));
+                if self.deadline.is_over() {
+                    return self.tear_late();
+                }
                 let silent = format!("nothing came for {:?}", self.limit);
                 self.tear(io::Error::new(io::ErrorKind::TimedOut, silent))
             }
@@ -262,6 +269,12 @@ impl Relay {
             }
             drop(ticket);
         }
+    }
+
+    /// The request has had its time.
+    fn tear_late(&mut self) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let late = "it was not over in the time a request has";
+        self.tear(io::Error::new(io::ErrorKind::TimedOut, late))
     }
 
     /// What has come is not all there was; the client must be able to see it. What came before has been flushed by now: hyper hands over

@@ -27,6 +27,7 @@ use super::compression::Offer;
 use super::crowd::Seat;
 use super::development;
 use super::files::{self, Lookup};
+use super::flow::{self, Deadline};
 use super::forward::{Errand, Fields, forward};
 use super::headers::{self, Origin};
 use super::http2;
@@ -357,8 +358,8 @@ impl Client {
                 table = development::hold(&self.lane, &host, &path).await;
             }
         }
-        let (route, ticket) = self.lane.pick(&table, &host, &path);
-        let Some(route) = route else {
+        let (route, mut ticket) = self.lane.pick(&table, &host, &path);
+        let Some(mut route) = route else {
             return Err(Refusal::not_found());
         };
         let path = path.into_owned();
@@ -377,25 +378,36 @@ impl Client {
                 .as_ref()
                 .map(|t| t.generation().instance.generation.0);
             let journal = self.lane.journal();
-            notes.entry = Some(journal.enter(
-                &request,
-                &route,
-                generation,
-                id,
-                &origin.client,
-                &host,
-            ));
+            notes.entry =
+                Some(journal.enter(&request, &route, generation, id, &origin.client, &host));
         }
         if !route.redirects.is_empty()
             && let Some(response) = answers::redirect(&route, &path, request.uri())
         {
             return Ok(response);
         }
+        if let Some(rules) = &route.rules {
+            rules.admit(request.body())?;
+        }
         if reading && let Some(response) = public(&route, &path, &request) {
             if let Some(offer) = &mut notes.offer {
                 offer.for_file();
             }
             return Ok(response);
+        }
+        let mut deadline = Deadline::default();
+        if let Some(rules) = &route.rules {
+            deadline = rules.deadline();
+            if rules.have_gate() {
+                (route, ticket) = flow::enter(&self.lane, &host, &path, deadline).await?;
+                if let Some(entry) = &notes.entry {
+                    entry.goes_to(
+                        ticket
+                            .as_ref()
+                            .map(|t| t.generation().instance.generation.0),
+                    );
+                }
+            }
         }
         drop(path);
         let front = table.front();
@@ -407,6 +419,7 @@ impl Client {
                 origin,
                 id: id.clone(),
                 entry: notes.entry.clone(),
+                deadline,
                 client_limit: front.read_timeout,
                 tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
                 route,

@@ -21,6 +21,7 @@ use tracing::warn;
 use super::access::Entry;
 use super::body::{Body, Relay, source};
 use super::connection::Client;
+use super::flow::{self, Deadline};
 use super::generation::Ticket;
 use super::headers::{self, Forwarded, Origin};
 use super::http2::Hints;
@@ -45,6 +46,8 @@ pub(super) struct Errand {
     pub(super) id: HeaderValue,
     /// Where the request is noted, on a route with an access log.
     pub(super) entry: Option<Rc<Entry>>,
+    /// When all is to be over.
+    pub(super) deadline: Deadline,
     /// Longest pause of the client in its body.
     pub(super) client_limit: Duration,
     /// Longest silence of both ends of a tunnel.
@@ -60,6 +63,8 @@ enum ForwardError {
     Silent(Duration),
     #[error("it did not take the request's body for {0:?}")]
     Stalled(Duration),
+    #[error("it did not answer in the time a request has")]
+    Late,
     #[error("the connection broke before its answer ({0})")]
     Broken(String),
     #[error("it changed to another protocol without being asked")]
@@ -144,6 +149,7 @@ pub(super) async fn forward(
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     patience.stop();
+    let is_stream = is_stream(&parts.headers);
     let until_close = old && !parts.headers.contains_key(CONTENT_LENGTH);
     let body = Body::relay(Relay {
         incoming,
@@ -151,10 +157,15 @@ pub(super) async fn forward(
         upload,
         patience,
         spare: client.spare(),
-        limit: if is_stream(&parts.headers) {
+        limit: if is_stream {
             timeouts.idle
         } else {
             timeouts.read
+        },
+        deadline: if is_stream {
+            Deadline::default()
+        } else {
+            errand.deadline
         },
         until_close: until_close.then(|| client.signals().clone()),
     });
@@ -190,6 +201,7 @@ fn outbound(
         let (body, upload) = RequestBody::streaming(
             incoming,
             errand.client_limit,
+            errand.route.rules.as_ref().map_or(u64::MAX, |r| r.max_body),
             gate.clone(),
             client.signals(),
         );
@@ -249,17 +261,27 @@ async fn exchange(
     fields: &mut Fields,
 ) -> Result<(Response<Incoming>, Connection), ForwardError> {
     let (upstream, timeouts) = (&errand.upstream, errand.route.timeouts);
+    let deadline = errand.deadline;
+    let mut retries = errand.route.retries;
     let mut kept = upstream.take();
+    // All tries together have the time of one.
+    patience.stop();
     loop {
         let reused = kept.is_some();
         let mut connection = match kept.take() {
             Some(connection) => connection,
             None => {
-                let connected = upstream.connect(timeouts.write).await;
-                connected.map_err(ForwardError::Connect)?
+                // On a further try, what is left of the time of all.
+                let limit = shorter(timeouts.write, patience.left());
+                match upstream.connect(deadline.cap(limit), timeouts.write).await {
+                    Ok(connection) => connection,
+                    Err(_) if deadline.is_over() => return Err(ForwardError::Late),
+                    Err(error) => return Err(ForwardError::Connect(error)),
+                }
             }
         };
-        let copy = if reused && upload.is_none() && request.method().is_idempotent() {
+        let may_repeat = upload.is_none() && request.method().is_idempotent();
+        let copy = if may_repeat && (reused || retries > 0) {
             Some(Copy::of(&request, fields))
         } else {
             None
@@ -269,8 +291,11 @@ async fn exchange(
             connection.audience.enter(hearer);
         }
         let sent = connection.send(request);
-        let Ok(answer) = within(sent, patience, timeouts.read, upload).await else {
-            return Err(ForwardError::Silent(timeouts.read));
+        let Ok(answer) = within(sent, patience, timeouts.read, deadline, upload).await else {
+            return Err(match deadline.is_over() {
+                true => ForwardError::Late,
+                false => ForwardError::Silent(timeouts.read),
+            });
         };
         if connection.audience.is_there() {
             // Whatever the ear has made of it, nothing comes before an answer that has come.
@@ -283,6 +308,7 @@ async fn exchange(
         if let Some(Err(error)) = upload.and_then(Upload::outcome) {
             return Err(ForwardError::Client(error));
         }
+        let has_time = patience.left().is_none_or(|left| !left.is_zero());
         // A connection that stood unused may have been closed while the request was on its way into it; then the next one is fresh.
         let again = match (error.take_message(), copy) {
             (Some(unsent), _) => Some(unsent),
@@ -291,6 +317,10 @@ async fn exchange(
         };
         match again {
             Some(again) if reused => request = again,
+            Some(again) if may_repeat && retries > 0 && has_time && !is_timeout(error.error()) => {
+                retries -= 1;
+                request = again;
+            }
             _ if is_timeout(error.error()) => return Err(ForwardError::Stalled(timeouts.write)),
             _ => return Err(ForwardError::Broken(source(error.error()))),
         }
@@ -303,20 +333,22 @@ async fn within<T>(
     answer: impl Future<Output = T>,
     patience: &mut Patience,
     limit: Duration,
+    deadline: Deadline,
     upload: Option<&Upload>,
 ) -> Result<T, ()> {
     let mut answer = pin!(answer);
-    patience.stop();
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
             }
-            ready!(patience.poll(cx, limit));
+            ready!(patience.poll(cx, deadline.cap(limit)));
+            let now = Instant::now();
             match upload {
-                Some(upload) if upload.outcome().is_none() => patience.start(limit),
-                Some(upload) if upload.progress() + limit > Instant::now() => {
-                    patience.start_at(upload.progress(), limit)
+                _ if deadline.is_over() => return Poll::Ready(Err(())),
+                Some(upload) if upload.outcome().is_none() => patience.start(deadline.cap(limit)),
+                Some(upload) if upload.progress() + limit > now => {
+                    patience.start(deadline.cap(upload.progress() + limit - now))
                 }
                 _ => return Poll::Ready(Err(())),
             };
@@ -355,11 +387,14 @@ fn refuse(errand: &Errand, error: &ForwardError) -> Refusal {
     let worker = &errand.route.worker;
     let status = match error {
         ForwardError::Connect(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ForwardError::Silent(_) | ForwardError::Stalled(_) => StatusCode::GATEWAY_TIMEOUT,
+        ForwardError::Silent(_) | ForwardError::Stalled(_) | ForwardError::Late => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
         ForwardError::Broken(_) | ForwardError::Switched => StatusCode::BAD_GATEWAY,
         ForwardError::Client(UploadError::Slow) => {
             return Refusal::new(StatusCode::REQUEST_TIMEOUT, error.to_string()).closing();
         }
+        ForwardError::Client(UploadError::Long(most)) => return flow::too_large(*most),
         ForwardError::Client(UploadError::Torn) => return Refusal::bad_request(&error.to_string()),
     };
     let generation = &errand.upstream.generation;
@@ -382,6 +417,18 @@ fn refuse(errand: &Errand, error: &ForwardError) -> Refusal {
     match error {
         ForwardError::Connect(_) => refusal.retry_after(Some(1)),
         _ => refusal,
+    }
+}
+
+/// The limit, where zero is none, or what is left if that is shorter.
+fn shorter(limit: Duration, left: Option<Duration>) -> Duration {
+    let Some(left) = left else {
+        return limit;
+    };
+    let left = left.max(Duration::from_millis(1));
+    match limit.is_zero() {
+        true => left,
+        false => limit.min(left),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::flow::Pass;
 use crate::names::Instance;
 use crate::wire::Count;
 
@@ -56,6 +57,8 @@ struct Shard {
 pub(super) struct Ticket {
     generation: Arc<Generation>,
     shard: usize,
+    /// Its place among those that may be in the worker, where they are counted.
+    pass: Option<Pass>,
 }
 
 impl Generation {
@@ -111,6 +114,7 @@ impl Generation {
         Ticket {
             generation: self.clone(),
             shard,
+            pass: None,
         }
     }
 
@@ -192,6 +196,11 @@ impl Ticket {
         let shard = &self.generation.shards[self.shard];
         shard.begun.fetch_add(1, Ordering::SeqCst);
         self.generation.touch(self.shard);
+    }
+
+    /// Holds a place in the worker for as long.
+    pub(super) fn hold(&mut self, pass: Option<Pass>) {
+        self.pass = pass;
     }
 
     /// The generation it is in flight in.

@@ -22,6 +22,7 @@ use tracing::{error, warn};
 use super::access::Journal;
 use super::connection::{self, Arrival};
 use super::crowd::{Crowd, Full};
+use super::flow::Rules;
 use super::generation::Ticket;
 use super::listener::Listener;
 use super::preamble;
@@ -173,10 +174,24 @@ impl Lane {
         host: &HeaderValue,
         path: &str,
     ) -> (Option<Rc<Route>>, Option<Ticket>) {
+        // Who may have to wait is counted when the wait is over.
+        let has_gate = |route: &Route| route.rules.as_ref().is_some_and(Rules::have_gate);
+        self.pick_if(table, host, path, |route| !has_gate(route))
+    }
+
+    /// The same; there is a place in the count only if the request `enters` the route.
+    pub(super) fn pick_if(
+        &self,
+        table: &Rc<Table>,
+        host: &HeaderValue,
+        path: &str,
+        enters: impl Fn(&Route) -> bool,
+    ) -> (Option<Rc<Route>>, Option<Ticket>) {
         let mut table = table.clone();
         loop {
             let route = table.find(host, path).cloned();
-            let ticket = match route.as_deref().map(|route| &route.target) {
+            let entered = route.as_deref().filter(|route| enters(route));
+            let ticket = match entered.map(|route| &route.target) {
                 Some(Target::Serving(upstream)) => Some(upstream.enter()),
                 _ => None,
             };

@@ -1,6 +1,6 @@
 //! The proxy's end of the link: hears what the manager wants, tells what happened. Serving does not depend on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::flow::{Gate, Rules};
 use super::generation::Generation;
 use super::listener::Listeners;
 use super::table::{Board, Published};
 use super::{Link, Serving, Store, memory, probe};
-use crate::names::Instance;
-use crate::route::{Listen, RouteTable, Target};
+use crate::names::{Instance, WorkerName};
+use crate::route::{Listen, Route, RouteTable, Target};
 use crate::wire::{Duplex, Mouth, ProbeOutcome, ToManager, ToProxy, VERSION, WireError};
 
 /// Pauses between attempts to reach the manager; the last is repeated.
@@ -45,6 +46,10 @@ pub(super) struct Steward {
     draining: Vec<Instance>,
     /// Generations in the table that may get spent and of which it has not been said.
     unspent: Vec<Instance>,
+    /// Workers that are paused and of which it has not been said that nothing is in flight.
+    unquiet: Vec<WorkerName>,
+    /// Of the workers whose requests may have to wait, and of those whose requests had to and are still in flight.
+    gates: HashMap<WorkerName, Arc<Gate>>,
     news: Arc<Notify>,
     store: Option<Box<dyn Store>>,
     /// What lies in the store as the last table.
@@ -70,6 +75,8 @@ impl Steward {
             generations: BTreeMap::new(),
             draining: Vec::new(),
             unspent: Vec::new(),
+            unquiet: Vec::new(),
+            gates: HashMap::new(),
             news: Arc::default(),
             store,
             stored: Vec::new(),
@@ -130,6 +137,7 @@ impl Steward {
         // What another link asked for is not answered on this one; its first table tells what it wants to hear.
         self.draining.clear();
         self.unspent.clear();
+        self.unquiet.clear();
         let mut recall = std::pin::pin!(tokio::time::sleep(RECALL_WAIT));
         // Probes belong to the connection they were asked on and end with it.
         let mut probes: JoinSet<(u64, ProbeOutcome)> = JoinSet::new();
@@ -173,6 +181,7 @@ impl Steward {
         // The manager has not sent it and hears nothing of it.
         self.publish(table);
         self.unspent.clear();
+        self.unquiet.clear();
     }
 
     /// Leaves the table in force to the next proxy.
@@ -196,7 +205,7 @@ impl Steward {
         let problem = followed.err();
         let listeners = self.listeners.current().to_vec();
         let listening: Vec<Listen> = listeners.iter().map(|l| l.listen.clone()).collect();
-        let mut generations = std::collections::HashMap::new();
+        let mut generations = HashMap::new();
         self.unspent.clear();
         for route in &table.routes {
             let Target::Serving(upstream) = &route.target else {
@@ -216,15 +225,22 @@ impl Steward {
         // One that still answers is not draining, whatever the list says.
         self.draining = table.draining.clone();
         self.draining.retain(|i| !generations.contains_key(i));
+        let paused = |route: &&Route| route.halt.pause.is_some_and(|p| !p.left().is_zero());
+        let paused = table.routes.iter().filter(paused);
+        self.unquiet = paused.map(|route| route.worker.clone()).collect();
         for (instance, generation) in &self.generations {
-            generation.set_draining(self.draining.contains(instance));
+            let is_awaited =
+                self.draining.contains(instance) || self.unquiet.contains(&instance.worker);
+            generation.set_draining(is_awaited);
         }
+        let gates = self.set_gates(&table);
         self.remember(&table);
         let (serial, grace) = (table.serial, table.front.grace);
         let routes = table.routes.len();
         self.board.publish(Published {
             table,
             generations: generations.clone(),
+            gates,
             listeners,
             tls: self.listeners.acceptor(),
         });
@@ -255,7 +271,21 @@ impl Steward {
         }
     }
 
-    /// Tells of generations that are drained or spent.
+    /// Sets the gates of workers as the table says, and returns them.
+    fn set_gates(&mut self, table: &RouteTable) -> HashMap<WorkerName, Arc<Gate>> {
+        let mut gates = HashMap::new();
+        for route in table.routes.iter().filter(|route| Rules::want_gate(route)) {
+            let gate = self.gates.entry(route.worker.clone());
+            let gate = gate.or_insert_with(|| Arc::new(Gate::new()));
+            gate.set_most(route.flow.max_concurrency);
+            gates.insert(route.worker.clone(), gate.clone());
+        }
+        self.gates
+            .retain(|worker, gate| gates.contains_key(worker) || Arc::strong_count(gate) > 1);
+        gates
+    }
+
+    /// Tells of generations that are drained or spent, and of paused workers that are quiet.
     async fn settle(&mut self, mouth: &mut Mouth<ToManager>) -> Result<(), WireError> {
         let generations = &self.generations;
         let known = |instance: &Instance| generations.get(instance);
@@ -265,11 +295,22 @@ impl Steward {
         let (unspent, spent) = std::mem::take(&mut self.unspent)
             .into_iter()
             .partition(|i| !known(i).is_some_and(|g| g.is_spent()));
-        (self.draining, self.unspent) = (still, unspent);
+        let is_quiet = |worker: &WorkerName| {
+            let mut of_it = generations.iter().filter(|(i, _)| i.worker == *worker);
+            of_it.all(|(_, generation)| generation.in_flight() == 0)
+        };
+        let (quiet, unquiet) = std::mem::take(&mut self.unquiet)
+            .into_iter()
+            .partition(is_quiet);
+        (self.draining, self.unspent, self.unquiet) = (still, unspent, unquiet);
+        let quiet: Vec<WorkerName> = quiet;
         let spent: Vec<Instance> = spent;
         let drained: Vec<Instance> = drained;
         for instance in spent {
             mouth.send(&ToManager::Spent(instance)).await?;
+        }
+        for worker in quiet {
+            mouth.send(&ToManager::Quiet(worker)).await?;
         }
         for instance in drained {
             self.generations.remove(&instance);

@@ -14,6 +14,7 @@
 //! | `generation` | the counters that all threads share |
 //! | `crowd` | how many clients there are, and how many too many |
 //! | `connection`, `socket`, `stream` | one client: its requests, its deadlines, its bytes |
+//! | `flow` | what stands between a request and its worker: limits, a queue, a pause |
 //! | `http2`, `inbound`, `piece` | a client with many requests at a time |
 //! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
@@ -39,6 +40,7 @@ mod crowd;
 mod development;
 mod fastcgi;
 mod files;
+mod flow;
 mod forward;
 mod generation;
 mod headers;

@@ -14,6 +14,8 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     /// A sentence for people.
     pub(super) detail: String,
+    /// What stands above it, instead of the status.
+    heading: Option<&'static str>,
     extra: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -30,6 +32,7 @@ impl Refusal {
         Self {
             status,
             detail: detail.into(),
+            heading: None,
             extra: None,
         }
     }
@@ -37,6 +40,13 @@ impl Refusal {
     /// The request is malformed; nothing after it can be trusted to begin where it seems to.
     pub(super) fn bad_request(detail: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail).closing()
+    }
+
+    /// The worker is not to be asked for a while, and that is no failure.
+    pub(super) fn maintenance(message: &str) -> Self {
+        let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, message);
+        refusal.heading = Some("Down for maintenance");
+        refusal
     }
 
     /// Nobody answers there.
@@ -84,9 +94,13 @@ impl Refusal {
             }
             Form::Html => {
                 let (status, detail, id) = (self.status.as_u16(), escape(&self.detail), escape(id));
+                let heading = match self.heading {
+                    Some(heading) => heading.to_owned(),
+                    None => format!("{status} {reason}"),
+                };
                 let page = format!(
-                    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {reason}</title></head>\n\
-                     <body><h1>{status} {reason}</h1><p>{detail}</p><p><small>Request {id}</small></p></body></html>\n"
+                    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{heading}</title></head>\n\
+                     <body><h1>{heading}</h1><p>{detail}</p><p><small>Request {id}</small></p></body></html>\n"
                 );
                 ("text/html; charset=utf-8", page)
             }

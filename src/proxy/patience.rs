@@ -54,6 +54,12 @@ impl Patience {
         deadline
     }
 
+    /// What is left of the limit; `None` while the clock stands.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// Stops the clock; the next poll starts it.
     pub(super) fn stop(&mut self) {
         self.deadline = None;

@@ -216,11 +216,15 @@ impl Upstream {
         Some(idle.first().map_or(now, |oldest| oldest.since) + limit)
     }
 
-    /// Opens a connection.
+    /// Opens a connection within `limit`, on which the worker may take `write_limit` to accept a piece; zero is no limit.
     ///
     /// # Errors
     /// When the worker can not be reached within `limit`, and within a second or so of its socket refusing.
-    pub(super) async fn connect(&self, limit: Duration) -> io::Result<Connection> {
+    pub(super) async fn connect(
+        &self,
+        limit: Duration,
+        write_limit: Duration,
+    ) -> io::Result<Connection> {
         let stream = if limit.is_zero() {
             self.dial().await?
         } else {
@@ -237,7 +241,7 @@ impl Upstream {
             audience: audience.clone(),
             ear: Ear::default(),
             patience: Patience::default(),
-            write_limit: limit,
+            write_limit,
         };
         if self.protocol == Protocol::Http2 {
             return self.connect2(wire, heard).await;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::development::State;
 use super::files::Assets;
+use super::flow::{Gate, Rules};
 use super::generation::Generation;
 use super::hosts::Routes;
 use super::http2;
@@ -36,6 +37,8 @@ const HEADERS_INLINE: usize = 100;
 pub(super) struct Published {
     pub(super) table: RouteTable,
     pub(super) generations: HashMap<Instance, Arc<Generation>>,
+    /// Of the workers whose requests may have to wait.
+    pub(super) gates: HashMap<WorkerName, Arc<Gate>>,
     pub(super) listeners: Vec<Arc<Listener>>,
     /// How clients are met that speak TLS.
     pub(super) tls: Option<Acceptor>,
@@ -75,6 +78,10 @@ pub(super) struct Route {
     pub(super) public: Option<PathBuf>,
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
+    /// How often a request is sent again that may be.
+    pub(super) retries: u8,
+    /// What stands between a request and the worker; `None`: nothing.
+    pub(super) rules: Option<Rules>,
     pub(super) access_log: bool,
     /// Whether answers are compressed.
     pub(super) compression: bool,
@@ -111,6 +118,7 @@ impl Published {
                 development: None,
             },
             generations: HashMap::new(),
+            gates: HashMap::new(),
             listeners: Vec::new(),
             tls: None,
         }
@@ -210,6 +218,13 @@ impl Table {
                 public: route.public.clone(),
                 target,
                 timeouts: route.timeouts,
+                retries: route.flow.retries,
+                rules: Rules::of(
+                    route,
+                    Rules::want_gate(route)
+                        .then(|| published.gates.get(&route.worker))
+                        .flatten(),
+                ),
                 access_log: route.access_log,
                 compression: route.compression,
                 assets: Assets::of(route),
@@ -276,7 +291,9 @@ pub(super) mod tests {
 
     use super::*;
     use crate::names::Generation as Number;
-    use crate::route::{Address, Protocol, Route as Asked, Target as Answer, Upstream as Serving};
+    use crate::route::{
+        Address, Flow, Halt, Protocol, Route as Asked, Target as Answer, Upstream as Serving,
+    };
 
     /// A board with routes that lead to files.
     pub(in crate::proxy) fn board(routes: &[&str]) -> Board {
@@ -302,6 +319,8 @@ pub(super) mod tests {
             public: None,
             target: Answer::Files,
             timeouts,
+            flow: Flow::default(),
+            halt: Halt::default(),
             access_log: false,
             scripts: false,
             compression: false,

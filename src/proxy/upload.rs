@@ -29,6 +29,9 @@ pub(super) enum UploadError {
     /// The client went away, or broke the framing.
     #[error("the client broke off the request's body")]
     Torn,
+    /// It is longer than its route allows.
+    #[error("the request's body is longer than {0} bytes")]
+    Long(u64),
 }
 
 /// How far a body has come, known to both the body and the one that waits for the answer.
@@ -64,6 +67,9 @@ pub(super) struct Streaming {
     patience: Patience,
     /// Longest pause of the client.
     limit: Duration,
+    /// Most bytes, and those that have passed.
+    most: u64,
+    passed: u64,
     gate: Option<Arc<Gate>>,
 }
 
@@ -103,10 +109,11 @@ impl Gate {
 }
 
 impl RequestBody {
-    /// Passes `incoming` on as it comes, with pauses of at most `limit`, and not before `gate` is open.
+    /// Passes `incoming` on as it comes, `most` bytes with pauses of at most `limit`, and not before `gate` is open.
     pub(super) fn streaming(
         incoming: Inbound,
         limit: Duration,
+        most: u64,
         gate: Option<Arc<Gate>>,
         signals: &Arc<Signals>,
     ) -> (Self, Rc<Upload>) {
@@ -116,6 +123,8 @@ impl RequestBody {
             upload: upload.clone(),
             patience: Patience::default(),
             limit,
+            most,
+            passed: 0,
             gate,
         });
         (body, upload)
@@ -162,6 +171,9 @@ impl Streaming {
                 ready!(self.patience.poll(cx, self.limit));
                 Err(UploadError::Slow)
             }
+            Poll::Ready(Some(Ok(frame))) if self.is_too_long(&frame) => {
+                Err(UploadError::Long(self.most))
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.stop();
                 self.upload.progress.set(Instant::now());
@@ -176,6 +188,12 @@ impl Streaming {
         };
         self.upload.end(end);
         Poll::Ready(end.err().map(Err))
+    }
+
+    /// Whether there is more than there may be with this.
+    fn is_too_long(&mut self, frame: &Frame<Bytes>) -> bool {
+        self.passed += frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.passed > self.most
     }
 
     /// Polling the client's body is what tells the client "100 Continue", so it waits for the worker's.

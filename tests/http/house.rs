@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tqserver::names::{Generation, Instance, WorkerName};
 use tqserver::proxy::{self, Link, Options, ProxyError};
 use tqserver::route::{
-    Address, ErrorPages, Front, Listen, Place, Protocol, Route, RoutePath, RouteTable, Target,
-    Timeouts, Upstream,
+    Address, ErrorPages, Flow, Front, Halt, Listen, Place, Protocol, Route, RoutePath, RouteTable,
+    Target, Timeouts, Upstream,
 };
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
@@ -320,6 +320,11 @@ fn table(directory: &Path) -> RouteTable {
                 write: DEADLINE,
                 idle: DEADLINE,
             },
+            flow: Flow {
+                retries: 0,
+                ..Flow::default()
+            },
+            halt: Halt::default(),
             access_log: false,
             scripts: false,
             compression: false,

@@ -1,6 +1,6 @@
 //! What is sent twice, and what never is.
 
-use crate::house::{GET, House, Talk, Worker, status};
+use crate::house::{GET, House, SHORT, Talk, Worker, status};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
@@ -113,4 +113,70 @@ fn a_post_after_the_worker_closed_goes_to_a_fresh_connection() {
     upstream.expect("body");
     upstream.answer("ok");
     assert_eq!(status(&client.head()), 200);
+}
+
+#[test]
+fn a_fresh_connection_that_breaks_is_tried_again_as_often_as_the_route_says() {
+    let house = House::with(|table| table.routes[0].flow.retries = 2);
+    let worker = house.worker(1);
+    let mut client = house.ask(GET);
+    worker.accept().head();
+    worker.accept().head();
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.answer("third");
+    let head = client.head();
+    assert_eq!(client.content(&head), b"third");
+    let mut client = house.ask("GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    // On the connection that is there, which costs no retry; then on three fresh ones.
+    upstream.head();
+    drop(upstream);
+    for _ in 0..3 {
+        worker.accept().head();
+    }
+    assert_eq!(status(&client.head()), 502);
+    assert!(worker.is_alone());
+}
+
+#[test]
+fn what_is_not_to_be_sent_again_is_not_however_many_retries_there_are() {
+    for request in [
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n",
+        "PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\nx",
+    ] {
+        let house = House::with(|table| table.routes[0].flow.retries = 5);
+        let worker = house.worker(1);
+        let mut client = house.ask(request);
+        worker.accept().head();
+        assert_eq!(status(&client.head()), 502);
+        assert!(worker.is_alone());
+    }
+    let house = House::with(|table| table.routes[0].flow.retries = 5);
+    let worker = house.worker(1);
+    let mut client = house.ask(GET);
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 2");
+    drop(upstream);
+    assert_eq!(status(&client.head()), 502);
+    assert!(worker.is_alone());
+}
+
+#[test]
+fn all_tries_together_have_the_time_of_one() {
+    let house = House::with(|table| {
+        table.routes[0].flow.retries = 5;
+        table.routes[0].timeouts.read = SHORT;
+    });
+    let worker = house.worker(1);
+    let mut client = house.ask(GET);
+    let began = std::time::Instant::now();
+    worker.accept().head();
+    // The second try is not answered either, and not broken off.
+    let mut upstream = worker.accept();
+    upstream.head();
+    assert_eq!(status(&client.head()), 504);
+    assert!(began.elapsed() >= SHORT);
+    upstream.closes();
+    assert!(worker.is_alone());
 }

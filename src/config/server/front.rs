@@ -27,7 +27,7 @@ pub(super) fn read(
     front.listen = plain(server);
     let is_set = |key| server.peek(key).is_some();
     let replaced = ["port", "address"].into_iter().find(|key| is_set(key));
-    if let Some((item, parts)) = server.list("listen") {
+    if let Some((item, parts)) = server.members("listen") {
         if let Some(key) = replaced {
             item.problem(
                 format!("'server.listen' stands beside 'server.{key}', which says the same"),
@@ -86,7 +86,7 @@ pub(super) fn read(
         }
     }
     front.http2_cleartext = server.flag("http2_cleartext").unwrap_or(false);
-    if let Some((item, parts)) = server.list("trusted_proxies") {
+    if let Some((item, parts)) = server.members("trusted_proxies") {
         front.trusted_proxies = networks(&item, &parts);
     }
     if let (Some(item), true) = (server.peek("listen"), front.trusted_proxies.is_empty())
@@ -206,7 +206,7 @@ fn place(item: &Item<'_>, node: &Node) -> Option<Place> {
 
 fn read_certificates(tls: &mut Section<'_>, project: &Path) -> Vec<CertificateFiles> {
     let example = "write certificates: [{certificate: FILE, key: FILE}]";
-    let Some((item, parts)) = tls.list("certificates") else {
+    let Some((item, parts)) = tls.members("certificates") else {
         return Vec::new();
     };
     let mut all = Vec::new();

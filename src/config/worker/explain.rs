@@ -11,7 +11,7 @@ const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and wi
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 19] = [
+const ROWS: [(&[&str], &str, &str); 20] = [
     (
         &[
             "logfile",
@@ -32,6 +32,11 @@ const ROWS: [(&[&str], &str, &str); 19] = [
         &["memorymax*", "memorylimit", "memoryswapmax", "memory"],
         OURS,
         "the key for it is 'gomemlimit', as in \"512MiB\"",
+    ),
+    (
+        &["maxconnections*", "maxconn", "maxconns"],
+        "connections to a worker are the proxy's",
+        "the key for requests at a time is 'max_concurrency'",
     ),
     (
         &["limitnproc", "pidsmax"],

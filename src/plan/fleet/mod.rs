@@ -29,7 +29,7 @@ use super::run::{Run, Stage};
 use super::worker::Worker;
 use super::{Action, Event, Kind, Moment, Outcome, Policy, Reason, Spec};
 use crate::names::{Generation, Instance, WorkerName};
-use crate::route::RouteTable;
+use crate::route::{Halt, RouteTable};
 
 type Looked = BTreeMap<WorkerName, Result<Spec, Reason>>;
 
@@ -40,6 +40,8 @@ pub struct Fleet {
     /// The highest numbers of workers that are gone: should they come again, their generations go on from there.
     numbers: BTreeMap<WorkerName, Generation>,
     reloads: BTreeMap<u64, Reload>,
+    /// What operators have put before workers, also before those that are not there (any more).
+    halts: BTreeMap<WorkerName, Halt>,
     /// Outcomes that hold once the proxy serves by the table they led to.
     switches: Vec<Switch>,
     linked: bool,
@@ -91,6 +93,7 @@ impl Fleet {
             workers: BTreeMap::new(),
             numbers: BTreeMap::new(),
             reloads: BTreeMap::new(),
+            halts: BTreeMap::new(),
             switches: Vec::new(),
             linked: false,
             opening: None,
@@ -143,6 +146,7 @@ impl Fleet {
             Event::Strangers(strangers) => self.make_room_for(&strangers),
             Event::Rollback { id, instance, spec } => self.roll_back(id, &instance, *spec),
             Event::Configured(policy) => self.policy = policy,
+            Event::Halted(halts) => self.halts = halts,
             Event::Built(instance, result) => self.built(&instance, result),
             Event::Launched(instance, result) => self.launched(&instance, result),
             Event::Unit(instance, state) => self.unit_changed(&instance, state),

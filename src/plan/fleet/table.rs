@@ -88,7 +88,12 @@ impl Fleet {
         let development = self.policy.development.clone();
         let route = |worker: &Worker| {
             let work = development.as_ref().map(|_| worker.work());
-            worker.route().map(|route| Route { work, ..route })
+            let halt = self.halts.get(&worker.name).cloned().unwrap_or_default();
+            worker.route().map(|route| Route {
+                work,
+                halt,
+                ..route
+            })
         };
         let mut routes: Vec<_> = self.workers.values().filter_map(route).collect();
         if !self.policy.build {

@@ -8,12 +8,21 @@ use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::reconcile::{Change, change, is_passed_over};
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Kind, Note, Outcome, Reason, RunView, Severity, Spec, WorkerView};
-use crate::route::Claim;
+use crate::route::{Claim, Halt};
 
 impl Fleet {
     /// All workers, as `tqserver status` shows them.
     pub fn view(&self) -> Vec<WorkerView> {
-        self.workers.values().map(view).collect()
+        self.workers
+            .values()
+            .map(|worker| {
+                let halt = self.halts.get(&worker.name).cloned();
+                WorkerView {
+                    halt: halt.unwrap_or_default(),
+                    ..view(worker)
+                }
+            })
+            .collect()
     }
 
     /// The generation of a worker that gets the requests.
@@ -154,5 +163,6 @@ fn view(worker: &Worker) -> WorkerView {
         generations: generations.collect(),
         last_failure: worker.last_failure.clone(),
         retry_at: worker.retry_at,
+        halt: Halt::default(),
     }
 }

@@ -216,6 +216,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
                 write: patience,
                 idle: patience,
             },
+            flow: crate::route::Flow::default(),
             log_file: String::new(),
         },
     }

@@ -32,6 +32,7 @@ fn pair(address: Address) -> UnitPair {
                 write: second,
                 idle: second,
             },
+            flow: crate::route::Flow::default(),
             log_file: String::new(),
         },
         sandbox: None,

@@ -78,6 +78,10 @@ claim_only_root_and_polkit_may_reload() {
     is "$STATUS" 77 "exit status of the olga's reload"
     refused runuser -u olga -- tqserver rollback alpha
     is "$STATUS" 77 "exit status of the olga's rollback"
+    refused runuser -u olga -- tqserver pause alpha
+    is "$STATUS" 77 "exit status of the olga's pause"
+    refused runuser -u olga -- tqserver maintenance alpha
+    is "$STATUS" 77 "exit status of the olga's maintenance"
     refused runuser -u victor -- tqserver status
     is "$STATUS" 77 "exit status of the victor's status"
     refused runuser -u victor -- tqserver reload
