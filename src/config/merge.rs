@@ -69,6 +69,7 @@ impl Settings {
             credentials: file.credentials.clone(),
             autostart: file.autostart,
             document_root: None,
+            sticky: file.sticky.cookie_of(name),
             limits,
         })
     }
@@ -110,6 +111,11 @@ impl Settings {
             ("tasks_max", asked.tasks_max, max.tasks_max),
             ("cpu_weight", asked.cpu_weight, max.cpu_weight),
             ("io_weight", asked.io_weight, max.io_weight),
+            (
+                "instances",
+                asked.instances.map(u64::from),
+                max.instances.map(u64::from),
+            ),
         ] {
             if let (Some(asked), Some(cap)) = (asked, cap)
                 && asked > cap
@@ -282,12 +288,14 @@ mod tests {
 
     #[test]
     fn every_limit_that_has_a_cap_keeps_below_it() {
-        let server = server("workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300}}");
+        let server = server(
+            "workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300, instances: 4}}",
+        );
         assert!(
             merged(
                 &server,
                 "a",
-                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300}"
+                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300, instances: 4}"
             )
             .is_ok()
         );
@@ -296,6 +304,7 @@ mod tests {
             "memory_high: ''",
             "cpu_weight: 201",
             "io_weight: 10000",
+            "instances: 5",
         ] {
             let problems = merged(&server, "a", &format!("listen: socket\n{beyond}")).unwrap_err();
             assert_eq!(problems.0.len(), 1, "{problems}");

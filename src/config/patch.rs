@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::section::Section;
 use super::{Caps, Limits, LimitsPatch};
 use crate::limits::{ByteSize, CpuQuota};
+use crate::names::INSTANCES_MAX;
 use crate::route::Timeouts;
 
 /// Most cores that can be asked for; Linux itself ends at 8192.
@@ -33,6 +34,7 @@ impl LimitsPatch {
             memory_high: memory_or_none(section, "memory_high"),
             cpu_weight: section.number("cpu_weight", WEIGHT, "; 100 is systemd's default"),
             io_weight: section.number("io_weight", WEIGHT, "; 100 is systemd's default"),
+            instances: instances(section),
             access_log: section.flag("access_log"),
             max_requests: section.number("max_requests", 0..=MAX_REQUESTS, "; 0 is no limit"),
             read_timeout: section.seconds("read_timeout_seconds", TIMEOUT),
@@ -60,6 +62,7 @@ impl Caps {
             memory_high: section.size("memory_high", MEMORY.0..=MEMORY.1),
             cpu_weight: section.number("cpu_weight", WEIGHT, ""),
             io_weight: section.number("io_weight", WEIGHT, ""),
+            instances: instances(section),
         }
     }
 }
@@ -73,6 +76,7 @@ impl Default for Limits {
             memory_high: None,
             cpu_weight: None,
             io_weight: None,
+            instances: 1,
             access_log: false,
             max_requests: 0,
             timeouts: Timeouts {
@@ -97,6 +101,7 @@ impl Limits {
             memory_high: patch.memory_high.unwrap_or(self.memory_high),
             cpu_weight: patch.cpu_weight.or(self.cpu_weight),
             io_weight: patch.io_weight.or(self.io_weight),
+            instances: patch.instances.unwrap_or(self.instances),
             access_log: patch.access_log.unwrap_or(self.access_log),
             max_requests: patch.max_requests.unwrap_or(self.max_requests),
             timeouts: Timeouts {
@@ -123,6 +128,11 @@ fn cores(section: &mut Section<'_>, least: u64) -> Option<u32> {
     };
     let cores = section.number("gomaxprocs", least..=MAX_CORES, unit)?;
     u32::try_from(cores).ok()
+}
+
+fn instances(section: &mut Section<'_>) -> Option<u8> {
+    let instances = section.number("instances", 1..=u64::from(INSTANCES_MAX), "")?;
+    u8::try_from(instances).ok()
 }
 
 /// A size, or the empty text for none.

@@ -269,6 +269,7 @@ impl Settings {
                 "memory_high",
                 "cpu_weight",
                 "io_weight",
+                "instances",
                 "access_log",
                 "log_file",
             ];

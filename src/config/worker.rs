@@ -2,6 +2,7 @@
 
 mod command;
 mod explain;
+mod sticky;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,13 +61,14 @@ const RESERVED: [&str; 23] = [
     "WATCHDOG_USEC",
 ];
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 9] = [
+const JUDGED_LATER: [&str; 10] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
     "memory_high",
     "cpu_weight",
     "io_weight",
+    "instances",
     "command",
     "build",
     "listen",
@@ -140,6 +142,10 @@ impl WorkerFile {
                 .map(|item| credentials(&item))
                 .unwrap_or_default(),
             autostart: root.flag("autostart").unwrap_or_default(),
+            sticky: root
+                .item("sticky")
+                .map(|item| sticky::read(&item))
+                .unwrap_or_default(),
             watch_ignore: watch(root.section("watch")),
             limits: LimitsPatch::read(&mut root),
             places: JUDGED_LATER

@@ -202,7 +202,7 @@ impl Client {
                 table = development::hold(&self.lane, &path).await;
             }
         }
-        let (route, ticket) = self.lane.pick(&table, &path);
+        let (route, mut ticket) = self.lane.pick(&table, &path);
         let Some(route) = route else {
             return Err(Refusal::not_found());
         };
@@ -223,9 +223,11 @@ impl Client {
         }
         drop(path);
         let front = table.front();
-        let errand = match (&route.target, ticket) {
-            (Target::Serving(upstream), Some(ticket)) => Errand {
-                upstream: upstream.clone(),
+        let way = ticket.as_mut();
+        let way = way.and_then(|ticket| route.target.way(ticket, request.headers()));
+        let errand = match (&route.target, way.zip(ticket)) {
+            (_, Some((upstream, ticket))) => Errand {
+                upstream,
                 ticket,
                 host,
                 id: id.clone(),

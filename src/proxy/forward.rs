@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, SET_COOKIE,
+};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -24,6 +26,7 @@ use super::headers::{self, Forwarded};
 use super::pages::Refusal;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
+use super::several::Place;
 use super::table::Route;
 use super::tunnel;
 use super::upload::{Gate, RequestBody, Upload, UploadError};
@@ -73,7 +76,7 @@ pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
 /// Sends `request` to the worker and returns its answer, or the refusal that stands for it.
 pub(super) async fn forward(
     client: &Rc<Client>,
-    errand: Errand,
+    mut errand: Errand,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let upgrade = (request.version() == Version::HTTP_11
@@ -85,7 +88,7 @@ pub(super) async fn forward(
     let timeouts = errand.route.timeouts;
     let mut fields = client.fields();
     let outcome = exchange(
-        &errand,
+        &mut errand,
         request,
         upload.as_deref(),
         &mut patience,
@@ -101,6 +104,9 @@ pub(super) async fn forward(
         Err(error) => return Err(refuse(&errand, &error)),
     };
     *response.version_mut() = Version::HTTP_11;
+    if let Some(cookie) = errand.ticket.place.as_ref().and_then(Place::cookie) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {
         let worker_side = hyper::upgrade::on(&mut response);
         headers::to_client(response.headers_mut(), true);
@@ -204,21 +210,32 @@ fn origin_form(uri: Uri) -> Uri {
 
 /// Sends the request until it is answered, has failed, or must not be sent again.
 async fn exchange(
-    errand: &Errand,
+    errand: &mut Errand,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
     patience: &mut Patience,
     fields: &mut Fields,
 ) -> Result<(Response<Incoming>, Connection), ForwardError> {
-    let (upstream, timeouts) = (&errand.upstream, errand.route.timeouts);
-    let mut kept = upstream.take();
+    let timeouts = errand.route.timeouts;
+    let mut kept = errand.upstream.take();
     loop {
         let reused = kept.is_some();
         let mut connection = match kept.take() {
             Some(connection) => connection,
             None => {
-                let connected = upstream.connect(timeouts.write).await;
-                connected.map_err(ForwardError::Connect)?
+                let patient = errand.ticket.place.as_ref().is_none_or(Place::is_last);
+                match errand.upstream.connect(timeouts.write, patient).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        let place = errand.ticket.place.as_mut();
+                        let Some(other) = place.and_then(Place::move_on) else {
+                            return Err(ForwardError::Connect(error));
+                        };
+                        kept = other.take();
+                        errand.upstream = other;
+                        continue;
+                    }
+                }
             }
         };
         let copy = if reused && upload.is_none() && request.method().is_idempotent() {

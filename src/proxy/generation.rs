@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::several::Place;
 use crate::names::Instance;
 use crate::wire::Count;
 
@@ -56,6 +57,8 @@ struct Shard {
 pub(super) struct Ticket {
     generation: Arc<Generation>,
     shard: usize,
+    /// Where it is, if the generation has several instances.
+    pub(super) place: Option<Place>,
 }
 
 impl Generation {
@@ -111,6 +114,7 @@ impl Generation {
         Ticket {
             generation: self.clone(),
             shard,
+            place: None,
         }
     }
 

@@ -23,7 +23,7 @@ use super::access::Journal;
 use super::connection;
 use super::generation::Ticket;
 use super::listener::Listener;
-use super::table::{Board, Route, Table, Target};
+use super::table::{Board, Route, Table};
 
 /// Pause after an accept that failed for want of something: trying again at once would only burn what is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -157,10 +157,7 @@ impl Lane {
         let mut table = table.clone();
         loop {
             let route = table.find(path).cloned();
-            let ticket = match route.as_deref().map(|route| &route.target) {
-                Some(Target::Serving(upstream)) => Some(upstream.enter()),
-                _ => None,
-            };
+            let ticket = route.as_deref().and_then(|route| route.target.enter());
             if self.board.edition() == table.edition {
                 return (route, ticket);
             }

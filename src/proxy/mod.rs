@@ -44,6 +44,7 @@ mod pool;
 mod probe;
 mod pulse;
 mod report;
+mod several;
 mod socket;
 mod table;
 mod tunnel;

@@ -9,7 +9,7 @@ const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and wi
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 15] = [
+const ROWS: [(&[&str], &str, &str); 16] = [
     (
         &[
             "logfile",
@@ -35,6 +35,11 @@ const ROWS: [(&[&str], &str, &str); 15] = [
         &["limitnproc", "pidsmax"],
         OURS,
         "the key for it is 'tasks_max', a number of processes and threads",
+    ),
+    (
+        &["replicas", "processes", "numprocs", "scale"],
+        "TQServer starts, replaces and stops it",
+        "the key for it is 'instances', a number of processes",
     ),
     (
         &[

@@ -7,7 +7,9 @@ use super::look::no_such;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::reconcile::{Change, change, is_passed_over};
 use crate::plan::worker::Worker;
-use crate::plan::{Action, Kind, Note, Outcome, Reason, RunView, Severity, Spec, WorkerView};
+use crate::plan::{
+    Action, Kind, Note, Outcome, PairView, Reason, RunView, Severity, Spec, WorkerView,
+};
 
 impl Fleet {
     /// All workers, as `tqserver status` shows them.
@@ -56,7 +58,7 @@ impl Fleet {
                     to: Generation(0),
                 },
                 (Some(Ok(spec)), Some((generation, run))) => {
-                    match change(&run.spec, spec, force || run.broken.is_some()) {
+                    match change(&run.spec, spec, force || run.lacks().is_some()) {
                         Change::None if is_passed_over(&run.spec, spec) => {
                             Outcome::PassedOver(generation)
                         }
@@ -139,12 +141,18 @@ fn view(worker: &Worker) -> WorkerView {
     let route = worker
         .route()
         .map_or_else(String::new, |route| route.path.to_string());
-    let generations = worker.runs.iter().rev().map(|(number, run)| RunView {
-        instance: Instance::new(worker.name.clone(), *number),
-        stage: run.stage,
-        address: run.address.clone(),
-        since: run.since,
-        service: run.service.clone(),
+    let generations = worker.runs.iter().rev().map(|(number, run)| {
+        let instance = Instance::new(worker.name.clone(), *number);
+        let pairs = run.members.iter().map(|(number, member)| PairView {
+            pair: instance.pair(*number),
+            state: member.state(),
+        });
+        RunView {
+            stage: run.stage,
+            since: run.since,
+            pairs: pairs.collect(),
+            instance,
+        }
     });
     WorkerView {
         name: worker.name.clone(),
