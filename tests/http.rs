@@ -18,6 +18,8 @@ mod fastcgi;
 mod files;
 #[path = "http/headers.rs"]
 mod headers;
+#[path = "http/instances.rs"]
+mod instances;
 #[path = "http/leaving.rs"]
 mod leaving;
 #[path = "http/messages.rs"]

@@ -14,7 +14,8 @@
 //! | `generation` | the counters that all threads share |
 //! | `connection`, `socket` | one client: its requests, its deadlines |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
-//! | `pool` | a thread's connections to a generation |
+//! | `pool` | a thread's connections to an instance of a generation |
+//! | `several` | the choice between several instances |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
 //! | `files`, `conditions` | `public/` |
 //! | `development` | what developers are shown besides |

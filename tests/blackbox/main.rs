@@ -12,6 +12,7 @@ mod house;
 mod command_line;
 mod contract;
 mod illness;
+mod instances;
 mod leaving;
 mod limits;
 mod logs;

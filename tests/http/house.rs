@@ -1,5 +1,6 @@
 //! A proxy in this process, the manager's end of its link, and both ends of the conversations it carries.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -285,6 +286,7 @@ fn serving(directory: &Path, generation: u64) -> Target {
     Target::Serving(Upstream {
         generation: Generation(generation),
         address: Address::Unix(socket(directory, generation)),
+        instances: BTreeMap::new(),
         protocol: Protocol::Http,
         max_requests: 0,
     })
@@ -315,6 +317,7 @@ fn table(directory: &Path) -> RouteTable {
             },
             access_log: false,
             scripts: false,
+            sticky: None,
             work: None,
         }],
         draining: Vec::new(),

@@ -7,6 +7,7 @@ use crate::route::Timeouts;
 fn pair(address: Address) -> UnitPair {
     let second = Duration::from_secs(1);
     UnitPair {
+        number: 1,
         instance: Instance::new(WorkerName::parse("api.a-b").unwrap(), Generation(7)),
         route: RoutePath::parse("/api/a-b").unwrap(),
         mode: Mode::Production,
@@ -24,6 +25,7 @@ fn pair(address: Address) -> UnitPair {
             memory_high: None,
             cpu_weight: None,
             io_weight: None,
+            instances: 1,
             access_log: false,
             max_requests: 0,
             timeouts: Timeouts {
