@@ -150,7 +150,7 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
     let took = started.elapsed();
     drop(stream);
     systemd
-        .stop_pair(&pair.instance, second)
+        .stop_pair(&pair.name(), second)
         .await
         .expect("the end of the pair");
     took
