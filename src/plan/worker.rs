@@ -196,17 +196,18 @@ impl Worker {
         };
         let settings = &run.spec.settings;
         let mut instances = run.addresses();
-        let target = match (&run.broken, instances.values().next().cloned()) {
+        let first = instances.values().next().cloned();
+        if run.pairs() == 1 {
+            instances.clear();
+        }
+        let target = match (&run.broken, first) {
             (Some(reason), _) => unavailable(format!("it ended again and again: {reason}")),
             _ if settings.kind == WorkerType::Static => Target::Files,
             (None, None) => unavailable("it is starting".to_owned()),
             (None, Some(address)) => Target::Serving(Upstream {
                 generation,
                 address,
-                instances: match run.pairs() {
-                    1 => BTreeMap::new(),
-                    _ => std::mem::take(&mut instances),
-                },
+                instances,
                 protocol: run.protocol.clone(),
                 max_requests: settings.limits.max_requests,
             }),

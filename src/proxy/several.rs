@@ -20,7 +20,7 @@ const _: () = assert!(INSTANCES_MAX as u32 <= u64::BITS);
 pub(super) struct Several {
     upstreams: Box<[Rc<Upstream>]>,
     /// Where the search for the one with the fewest requests begins.
-    next: Cell<usize>,
+    next: Cell<u8>,
     sticky: Option<Sticky>,
 }
 
@@ -36,23 +36,25 @@ struct Sticky {
 #[derive(Debug)]
 pub(super) struct Place {
     several: Rc<Several>,
-    at: usize,
     /// Where it has been already, one bit each.
     tried: u64,
-    /// The instance that the client's cookie names.
-    named: Option<usize>,
+    /// Where it is.
+    at: u8,
+    /// The client's cookie says so.
+    named: bool,
 }
 
 impl Several {
     /// The instances behind `upstreams`, each with its number. With `cookie`, the name of one, a client of the worker stays with the
     /// instance it was at first; `start` tells where the first request goes that may go anywhere.
     pub(super) fn new(
-        upstreams: Vec<(u8, Rc<Upstream>)>,
+        mut upstreams: Vec<(u8, Rc<Upstream>)>,
         cookie: Option<&str>,
         worker: &WorkerName,
         route: &RoutePath,
         start: usize,
     ) -> Self {
+        upstreams.truncate(usize::from(INSTANCES_MAX));
         let sticky = cookie.map(|name| {
             let values = upstreams.iter().map(|(number, _)| {
                 let value = opaque(worker, *number);
@@ -73,7 +75,7 @@ impl Several {
             }
         });
         Self {
-            next: Cell::new(start % upstreams.len().max(1)),
+            next: Cell::new(u8::try_from(start % upstreams.len().max(1)).unwrap_or(0)),
             upstreams: upstreams
                 .into_iter()
                 .map(|(_, upstream)| upstream)
@@ -94,45 +96,51 @@ impl Several {
             .as_ref()
             .and_then(|sticky| sticky.named(headers));
         let at = named.unwrap_or_else(|| self.fewest(0).unwrap_or(0));
-        self.upstreams[at].begin();
+        self.upstreams[usize::from(at)].begin();
         Place {
             several: self.clone(),
-            at,
             tried: 1 << at,
-            named,
+            at,
+            named: named.is_some(),
         }
     }
 
     /// The instance with the fewest requests under way, without those of which the bit is set in `tried`.
-    fn fewest(&self, tried: u64) -> Option<usize> {
-        let all = self.upstreams.len();
-        let start = self.next.get();
-        let turns = (start..all).chain(0..start);
-        let found = turns
-            .filter(|at| tried & (1 << at) == 0)
-            .min_by_key(|at| self.upstreams[*at].under_way())?;
-        self.next.set((found + 1) % all);
+    fn fewest(&self, tried: u64) -> Option<u8> {
+        let start = usize::from(self.next.get());
+        let numbered = (0..).zip(&self.upstreams);
+        let turns = numbered.clone().skip(start).chain(numbered.take(start));
+        let (found, _) = turns
+            .filter(|(at, _)| tried & (1 << at) == 0)
+            .min_by_key(|(_, upstream)| upstream.under_way())?;
+        let is_last = usize::from(found) + 1 == self.upstreams.len();
+        self.next.set(if is_last { 0 } else { found + 1 });
         Some(found)
     }
 }
 
 impl Sticky {
     /// The instance that the client's cookie names. There may be several of this name, set on other routes.
-    fn named(&self, headers: &HeaderMap) -> Option<usize> {
+    fn named(&self, headers: &HeaderMap) -> Option<u8> {
         let fields = headers.get_all(COOKIE).iter();
         let fields = fields.filter_map(|field| field.to_str().ok());
         let mut said = fields
             .flat_map(|field| field.split(';'))
             .filter_map(|pair| pair.trim().split_once('='))
             .filter(|(name, _)| *name == self.name);
-        said.find_map(|(_, said)| self.values.iter().position(|(value, _)| value == said))
+        let index = |said: &str| {
+            (0..)
+                .zip(&self.values)
+                .find(|(_, (value, _))| value == said)
+        };
+        said.find_map(|(_, said)| Some(index(said)?.0))
     }
 }
 
 impl Place {
     /// The way there.
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
-        &self.several.upstreams[self.at]
+        &self.several.upstreams[usize::from(self.at)]
     }
 
     /// Whether there is no other instance to try.
@@ -144,7 +152,7 @@ impl Place {
     pub(super) fn move_on(&mut self) -> Option<Rc<Upstream>> {
         let next = self.several.fewest(self.tried)?;
         self.upstream().end();
-        (self.at, self.tried) = (next, self.tried | 1 << next);
+        (self.at, self.tried, self.named) = (next, self.tried | 1 << next, false);
         self.upstream().begin();
         Some(self.upstream().clone())
     }
@@ -152,7 +160,7 @@ impl Place {
     /// The header field by which the client is to stay here, if it does not know yet.
     pub(super) fn cookie(&self) -> Option<HeaderValue> {
         let sticky = self.several.sticky.as_ref()?;
-        (self.named != Some(self.at)).then(|| sticky.values[self.at].1.clone())
+        (!self.named).then(|| sticky.values[usize::from(self.at)].1.clone())
     }
 }
 

@@ -69,7 +69,7 @@ impl World {
     /// Somebody adds, removes or changes a worker.
     pub(super) fn change_disk(&mut self) {
         self.version += 1;
-        let names = ["index", "api", "docs", "trio", "port", "ports", "files"];
+        let names = ["index", "docs", "trio", "port", "ports", "files"];
         let name = WorkerName::parse(names[self.random.usize(..names.len())]).unwrap();
         if self.disk.contains_key(&name) && self.chance(6) {
             self.disk.remove(&name);
