@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use rustix::process::Signal;
+
 use tqserver::manager::control::InstanceStatus;
 
-use crate::house::process::kill;
+use crate::house::http::Client;
+use crate::house::process::{gone, kill};
 use crate::house::worker::{Worker, says};
 use crate::house::{House, until};
 
 fn three(text: &str) -> Worker {
-    says(text).config("instances: 3")
+    says(text).config("instances: 3\nsticky: true")
 }
 
 /// The instances that answer, by what each was told of itself.
@@ -36,7 +38,10 @@ fn loaded(house: &House, generation: u64) -> Vec<String> {
 #[test]
 fn each_of_three_instances_answers_and_a_reload_replaces_all_without_losing_a_request() {
     let house = House::new().worker("index", three("1")).open();
-    house.get("/").is("1");
+    let answer = house.get("/");
+    answer.is("1");
+    let cookie = answer.header("set-cookie").expect("a cookie");
+    assert!(cookie.starts_with("tqserver_index="), "{cookie}");
     let all = BTreeSet::from(["1", "2", "3"].map(str::to_owned));
     assert_eq!(who_answers(&house, 12), all);
     loaded(&house, 1);
@@ -93,4 +98,60 @@ fn a_manager_that_comes_back_adopts_all_instances() {
     until("the old generation is gone", || {
         house.loaded("tqserver-index@*.service").len() == 3
     });
+}
+
+#[test]
+fn what_one_instance_on_a_port_can_not_take_another_does() {
+    let two = says("two").config("listen: port\ninstances: 2");
+    let house = House::new().worker("index", two).open();
+    let all = BTreeSet::from(["1", "2"].map(str::to_owned));
+    assert_eq!(who_answers(&house, 8), all);
+    let instances = house.status("index").generations[0].instances.clone();
+    kill(instances[1].pid, Signal::KILL);
+    let mut client = house.client();
+    for _ in 0..30 {
+        client
+            .get("/")
+            .expect("an answer")
+            .has_status(200)
+            .is("two");
+    }
+    until("both answer", || who_answers(&house, 8) == all);
+}
+
+#[test]
+fn all_instances_come_back_from_a_snapshot_and_by_a_rollback() {
+    let house = House::new()
+        .worker("index", three("one"))
+        .production()
+        .planes()
+        .open();
+    house.replace("index", three("two"));
+    house.reload().succeeds();
+    let pid = house.pid("index");
+    house.systemctl(["stop", "tqserver.service"]).succeeds();
+    gone(pid);
+    house.systemctl(["start", "tqserver.service"]).succeeds();
+    house
+        .systemctl(["start", "tqserver-proxy.service"])
+        .succeeds();
+    until("it is back", || {
+        house
+            .try_status()
+            .is_some_and(|all| all.iter().any(|worker| worker.state == "sleeping"))
+    });
+    let status = house.property("tqserver-proxy.service", "StatusText");
+    let address = status.strip_prefix("listens on ");
+    let address = address.and_then(|text| text.parse().ok());
+    let mut client = Client::new(address.expect("an address"));
+    let mut answer = |path| client.get(path).expect("an answer");
+    answer("/").is("two");
+    // The first requests have woken them all.
+    let woken: BTreeSet<String> = (0..12).map(|_| answer("/pid").text()).collect();
+    assert_eq!(woken.len(), 3);
+    loaded(&house, 2);
+    house.run(["rollback", "index"]).succeeds();
+    answer("/").is("one");
+    let units = || house.loaded("tqserver-index@3*.service").len();
+    assert_eq!(units(), 3);
 }
