@@ -109,6 +109,7 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
     let path = house.directory.join(format!("bare{round}.sock"));
     let second = Duration::from_secs(1);
     let pair = UnitPair {
+        number: 1,
         instance: Instance::new(
             WorkerName::parse("bare").expect("a name"),
             Generation(round as u64),
@@ -149,7 +150,7 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
     let took = started.elapsed();
     drop(stream);
     systemd
-        .stop_pair(&pair.instance, second)
+        .stop_pair(&pair.name(), second)
         .await
         .expect("the end of the pair");
     took

@@ -126,7 +126,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// A generation of a worker, as it names its pair of units: `tqserver-NAME@GENERATION`.
+/// A generation of a worker, as it names its units: `tqserver-NAME@GENERATION`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instance {
     /// Which worker.
@@ -135,7 +135,22 @@ pub struct Instance {
     pub generation: Generation,
 }
 
-/// The two units of a generation.
+/// Most instances of a worker.
+pub const INSTANCES_MAX: u8 = 64;
+
+/// One of the pairs of units of a generation: a generation consists of as many as the worker has `instances`.
+///
+/// The first is called as the generation is, `tqserver-NAME@GENERATION`, the others have their number behind that,
+/// `tqserver-NAME@GENERATION.NUMBER`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pair {
+    /// Whose.
+    pub instance: Instance,
+    /// Which of them, from 1.
+    pub number: u8,
+}
+
+/// The two units of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitKind {
     /// The listening socket; it outlives the service while the worker sleeps.
@@ -150,12 +165,15 @@ impl Instance {
         Self { worker, generation }
     }
 
-    /// `tqserver-NAME@GENERATION.socket`.
-    pub fn socket_unit(&self) -> String {
-        format!("{self}.socket")
+    /// Its pair of units of this number, from 1.
+    pub fn pair(&self, number: u8) -> Pair {
+        Pair {
+            instance: self.clone(),
+            number,
+        }
     }
 
-    /// `tqserver-NAME@GENERATION.service`.
+    /// `tqserver-NAME@GENERATION.service`: the service of its first pair.
     pub fn service_unit(&self) -> String {
         format!("{self}.service")
     }
@@ -181,7 +199,7 @@ impl Instance {
         Some(Self { worker, generation })
     }
 
-    /// `NAME@GENERATION.EXTENSION`: what belongs to this generation among the files of all.
+    /// `NAME@GENERATION.EXTENSION`: what belongs to this generation, or to its first pair, among the files of all.
     pub fn file_name(&self, extension: &str) -> String {
         format!("{}@{}.{extension}", self.worker, self.generation)
     }
@@ -190,18 +208,66 @@ impl Instance {
     pub fn snapshot(&self) -> PathBuf {
         Path::new(self.worker.as_str()).join(self.generation.to_string())
     }
+}
 
-    /// Reads a unit's name back; `None` for a unit that is not a generation of ours.
+impl Pair {
+    /// `tqserver-NAME@GENERATION.socket`, or `tqserver-NAME@GENERATION.NUMBER.socket`.
+    pub fn socket_unit(&self) -> String {
+        format!("{self}.socket")
+    }
+
+    /// `tqserver-NAME@GENERATION.service`, or `tqserver-NAME@GENERATION.NUMBER.service`.
+    pub fn service_unit(&self) -> String {
+        format!("{self}.service")
+    }
+
+    /// `NAME@GENERATION.EXTENSION`, or `NAME@GENERATION.NUMBER.EXTENSION`: what belongs to this pair among the files of all.
+    pub fn file_name(&self, extension: &str) -> String {
+        match self.number {
+            1 => self.instance.file_name(extension),
+            number => self.instance.file_name(&format!("{number}.{extension}")),
+        }
+    }
+
+    /// Reads a unit's name back; `None` for a unit that is not a generation's of ours.
     pub fn from_unit(unit: &str) -> Option<(Self, UnitKind)> {
         let (stem, kind) = match unit.rsplit_once('.')? {
             (stem, "socket") => (stem, UnitKind::Socket),
             (stem, "service") => (stem, UnitKind::Service),
             _ => return None,
         };
-        let (name, generation) = stem.strip_prefix("tqserver-")?.rsplit_once('@')?;
+        Some((Self::parse(stem.strip_prefix("tqserver-")?)?, kind))
+    }
+
+    /// Reads the name of one of its files back.
+    pub fn from_file_name(file: &str, extension: &str) -> Option<Self> {
+        Self::parse(file.strip_suffix(extension)?.strip_suffix('.')?)
+    }
+
+    /// Reads `NAME@GENERATION` or `NAME@GENERATION.NUMBER`.
+    fn parse(text: &str) -> Option<Self> {
+        let (name, rest) = text.rsplit_once('@')?;
+        let (generation, number) = match rest.split_once('.') {
+            // The first has no number, so that no two names mean the same.
+            Some((generation, number)) => (
+                generation,
+                number.parse().ok().filter(|number| *number > 1)?,
+            ),
+            None => (rest, 1),
+        };
         let worker = WorkerName::parse(name).ok()?;
         let generation = Generation(generation.parse().ok()?);
-        Some((Self { worker, generation }, kind))
+        Some(Instance { worker, generation }.pair(number))
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.instance.fmt(f)?;
+        match self.number {
+            1 => Ok(()),
+            number => write!(f, ".{number}"),
+        }
     }
 }
 
@@ -273,18 +339,40 @@ mod tests {
     #[test]
     fn unit_names_are_read_back() {
         let instance = Instance::new(WorkerName::parse("api.a-b").unwrap(), Generation(42));
-        assert_eq!(instance.socket_unit(), "tqserver-api.a-b@42.socket");
+        let pair = instance.pair(1);
+        assert_eq!(pair.socket_unit(), "tqserver-api.a-b@42.socket");
+        assert_eq!(pair.service_unit(), instance.service_unit());
         assert_eq!(
-            Instance::from_unit(&instance.service_unit()),
-            Some((instance.clone(), UnitKind::Service))
+            Pair::from_unit(&instance.service_unit()),
+            Some((pair.clone(), UnitKind::Service))
         );
-        assert_eq!(Instance::from_unit("tqserver-proxy.service"), None);
-        assert_eq!(Instance::from_unit("tqserver-index@x.service"), None);
+        assert_eq!(Pair::from_unit("tqserver-proxy.service"), None);
+        assert_eq!(Pair::from_unit("tqserver-index@x.service"), None);
         let build = instance.build_unit();
         assert_eq!(Instance::from_build_unit(&build), Some(instance.clone()));
-        assert_eq!(Instance::from_unit(&build), None);
+        assert_eq!(Pair::from_unit(&build), None);
         assert_eq!(Instance::from_build_unit(&instance.service_unit()), None);
         assert_eq!(worker_slice(&instance.worker), "tqserver-api.a\\x2db.slice");
+    }
+
+    #[test]
+    fn each_pair_of_a_generation_has_a_name_of_its_own() {
+        let instance = Instance::new(WorkerName::parse("api.users").unwrap(), Generation(42));
+        let second = instance.pair(2);
+        assert_eq!(second.socket_unit(), "tqserver-api.users@42.2.socket");
+        assert_eq!(
+            Pair::from_unit("tqserver-api.users@42.2.service"),
+            Some((second.clone(), UnitKind::Service))
+        );
+        assert_eq!(second.file_name("sock"), "api.users@42.2.sock");
+        for pair in [instance.pair(1), second] {
+            let file = pair.file_name("log");
+            assert_eq!(Pair::from_file_name(&file, "log"), Some(pair));
+        }
+        for other in ["0", "1", "256", "x", "2.3"] {
+            let unit = format!("tqserver-api.users@42.{other}.service");
+            assert_eq!(Pair::from_unit(&unit), None, "{unit}");
+        }
     }
 
     fn user(name: &str) -> String {

@@ -384,6 +384,9 @@ pub struct Route {
     /// Whether the proxy compresses answers that came as they are, for clients that take it.
     #[serde(default)]
     pub compression: bool,
+    /// The name of the cookie by which a client stays with one of several instances, if it is to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<String>,
     /// How far the worker is with what its developer has saved; `None` in production.
     #[serde(default)]
     pub work: Option<Work>,
@@ -433,8 +436,11 @@ pub enum Target {
 pub struct Upstream {
     /// Which generation.
     pub generation: Generation,
-    /// Where it listens.
+    /// Where it listens, or the first of its instances that can.
     pub address: Address,
+    /// Of a worker with several instances: where each that can be reached listens, by its number. Empty: there is but one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<u8, Address>,
     /// What it speaks there.
     #[serde(default)]
     pub protocol: Protocol,

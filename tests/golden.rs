@@ -98,6 +98,9 @@ fn server(settings: &Settings) -> String {
             "  {route}: cores {gomaxprocs:?} memory {gomemlimit:?} requests {max_requests:?} ..."
         );
     }
+    if settings.default.instances > 1 {
+        let _ = writeln!(text, "  default: {} instances", settings.default.instances);
+    }
     let max = &settings.max;
     let _ = writeln!(
         text,
@@ -113,6 +116,9 @@ fn server(settings: &Settings) -> String {
         max.queue_size,
         settings.max_exposure,
     );
+    if let Some(most) = max.instances {
+        let _ = writeln!(text, "max instances {most}");
+    }
     text
 }
 
@@ -143,9 +149,17 @@ fn worker(found: &Found) -> String {
         let _ = write!(text, ", without {}", nested.display());
     }
     match &found.status {
-        Status::Enabled(settings) => text + "\n" + &effective(settings),
+        Status::Enabled(settings) => text + "\n" + &effective(settings) + &several(settings),
         Status::Disabled => text + "\n  disabled\n",
         Status::Refused(problems) => format!("{text}\n  refused:\n{problems}\n"),
+    }
+}
+
+/// What most workers do not have.
+fn several(settings: &WorkerSettings) -> String {
+    match (settings.instances(), &settings.sticky) {
+        (1, None) => String::new(),
+        (instances, sticky) => format!("  {instances} instances, sticky {sticky:?}\n"),
     }
 }
 

@@ -24,6 +24,8 @@ mod flow;
 mod headers;
 #[path = "http/http2.rs"]
 mod http2;
+#[path = "http/instances.rs"]
+mod instances;
 #[path = "http/interim.rs"]
 mod interim;
 #[path = "http/leaving.rs"]

@@ -9,7 +9,7 @@ use crate::deploy::SNAPSHOTS;
 use crate::inventory::{self, Found, Status};
 use crate::manager::Journal;
 use crate::manager::pair::{Ground, Run};
-use crate::names::{Generation, Instance};
+use crate::names::{Generation, Instance, Pair};
 use crate::plan::{Reason, Spec, loopback};
 use crate::route::Address;
 use crate::systemd::{UnitPair, is_booted, security};
@@ -40,8 +40,8 @@ impl Check {
                     wrong += 1;
                 }
                 Status::Enabled(worker) if worker.kind == WorkerType::Static => {}
-                Status::Enabled(worker) => match pair(found, worker, &settings, mode, common) {
-                    Ok(pair) => pairs.push(pair),
+                Status::Enabled(worker) => match units(found, worker, &settings, mode, common) {
+                    Ok(of_worker) => pairs.extend(of_worker),
                     Err(reason) => {
                         eprintln!("{}: {reason}", found.name);
                         wrong += 1;
@@ -54,7 +54,8 @@ impl Check {
                 println!("{}", pair.to_unit_files());
             }
         }
-        pairs.retain(|pair| pair.sandbox.is_some());
+        // All instances of a worker reach as much as its first.
+        pairs.retain(|pair| pair.sandbox.is_some() && pair.number == 1);
         wrong += exposed(&pairs, &settings, common.quiet);
         if wrong == 0 {
             eprintln!(
@@ -99,22 +100,15 @@ fn exposed(pairs: &[UnitPair], settings: &Settings, quiet: bool) -> usize {
 }
 
 /// The units of the worker's first generation.
-fn pair(
+fn units(
     found: &Found,
     worker: &WorkerSettings,
     settings: &Settings,
     mode: Mode,
     common: &Common,
-) -> Result<UnitPair, Reason> {
+) -> Result<Vec<UnitPair>, Reason> {
     let kind = common.kind();
     let instance = Instance::new(worker.name.clone(), Generation(1));
-    let address = match worker.listen {
-        Listen::Socket => {
-            let runtime = kind.runtime_directory(&common.config);
-            Address::Unix(runtime.join(instance.file_name("sock")))
-        }
-        Listen::Port => loopback(*settings.ports.start()),
-    };
     let state = (mode == Mode::Production).then(|| kind.state_directory(&common.config));
     let ground = Ground {
         kind,
@@ -147,17 +141,27 @@ fn pair(
         nested: found.nested.clone(),
         passed_over: None,
     };
-    let run = Run {
-        instance,
-        address,
-        files,
-        command,
+    let runtime = kind.runtime_directory(&common.config);
+    let numbers = 1..=worker.instances();
+    let run = |(pair, port): (Pair, u16)| Run {
+        address: match worker.listen {
+            Listen::Socket => Address::Unix(runtime.join(pair.file_name("sock"))),
+            Listen::Port => loopback(port),
+        },
+        pair,
+        files: files.clone(),
+        command: command.clone(),
         workers: settings.workers_directories.clone(),
         accepted: false,
         stop_timeout: settings.shutdown_grace,
         record: String::new(),
     };
-    ground.pair(&spec, run)
+    let ports = *settings.ports.start()..;
+    numbers
+        .map(|number| instance.pair(number))
+        .zip(ports)
+        .map(|one| ground.pair(&spec, run(one)))
+        .collect()
 }
 
 /// What it runs.

@@ -11,7 +11,7 @@ use super::journal::{self, Entries};
 use super::{Common, exit, refused};
 use crate::config::Mode;
 use crate::inventory;
-use crate::names::{Generation, WorkerName, worker_slice};
+use crate::names::{Instance, Pair, WorkerName, worker_slice};
 use crate::systemd::Kind;
 
 /// A worker has at most so many generations at once.
@@ -161,27 +161,26 @@ impl Logs {
     /// The files of the newest generations, the newest last.
     fn files(&self, directory: &Path) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let mut found: Vec<(WorkerName, Generation, PathBuf)> = entries
+        let mut found: Vec<(Pair, PathBuf)> = entries
             .filter_map(|entry| {
-                let (worker, generation) = instance(entry.file_name().to_str()?)?;
-                Some((worker, generation, entry.path()))
+                let pair = Pair::from_file_name(entry.file_name().to_str()?, "log")?;
+                Some((pair, entry.path()))
             })
-            .filter(|(worker, ..)| self.workers.is_empty() || self.workers.contains(worker))
+            .filter(|(pair, _)| {
+                self.workers.is_empty() || self.workers.contains(&pair.instance.worker)
+            })
             .collect();
         found.sort();
-        found
-            .chunk_by(|one, other| one.0 == other.0)
-            .flat_map(|all| &all[all.len().saturating_sub(LIVE)..])
-            .map(|(.., path)| path.clone())
-            .collect()
+        let generations: BTreeSet<Instance> = found
+            .iter()
+            .map(|(pair, _)| pair.instance.clone())
+            .collect();
+        let is_new = |pair: &Pair| {
+            let later = generations.range(&pair.instance..);
+            let of_worker = later.filter(|other| other.worker == pair.instance.worker);
+            of_worker.count() <= LIVE
+        };
+        let found = found.into_iter().filter(|(pair, _)| is_new(pair));
+        found.map(|(_, path)| path).collect()
     }
-}
-
-/// Whose output is in the file of this name, `NAME@GENERATION.log`.
-fn instance(file: &str) -> Option<(WorkerName, Generation)> {
-    let (worker, generation) = file.strip_suffix(".log")?.rsplit_once('@')?;
-    Some((
-        WorkerName::parse(worker).ok()?,
-        Generation(generation.parse().ok()?),
-    ))
 }

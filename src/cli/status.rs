@@ -6,7 +6,7 @@ use super::client::{Client, plain};
 use super::columns::columns;
 use super::{Common, exit, refused};
 use crate::limits::ByteSize;
-use crate::manager::control::{GenerationStatus, WorkerStatus};
+use crate::manager::control::{GenerationStatus, InstanceStatus, WorkerStatus};
 use crate::systemd::Kind;
 
 /// Longest wait for the manager's report.
@@ -102,17 +102,17 @@ fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
             name,
             route,
             state,
-            run.generation.to_string(),
+            generation(run),
             if run.pid == 0 {
                 dash()
             } else {
                 run.pid.to_string()
             },
-            memory(run),
-            cpu(run),
+            memory(run.memory),
+            cpu(run.cpu_usec),
             run.requests.to_string(),
             run.restarts.to_string(),
-            uptime(run),
+            uptime(run.since),
         ],
     }
 }
@@ -129,17 +129,23 @@ fn state(worker: &WorkerStatus) -> String {
 fn detail(worker: &WorkerStatus, log: &str) {
     println!("{} on {}: {}", worker.name, worker.route, worker.state);
     for run in &worker.generations {
+        let several = match run.instances.len() {
+            0 | 1 => String::new(),
+            instances => format!(", {instances} instances"),
+        };
         println!(
-            "  generation {} {} ({})",
+            "  generation {} {} ({}){several}",
             run.generation, run.stage, run.unit
         );
-        if run.pid != 0 {
+        if run.instances.len() > 1 {
+            run.instances.iter().for_each(instance);
+        } else if run.pid != 0 {
             println!(
                 "    process {} up {}, memory {}, CPU {}",
                 run.pid,
-                uptime(run),
-                memory(run),
-                cpu(run)
+                uptime(run.since),
+                memory(run.memory),
+                cpu(run.cpu_usec)
             );
         }
         println!(
@@ -162,6 +168,33 @@ fn detail(worker: &WorkerStatus, log: &str) {
         println!("  {}", failure(worker));
     }
     println!("  log: {log}");
+}
+
+/// One of several instances.
+fn instance(instance: &InstanceStatus) {
+    print!("    {} {}", instance.unit, instance.state);
+    if instance.pid != 0 {
+        print!(
+            ": process {} up {}, memory {}, CPU {}, {} restarts",
+            instance.pid,
+            uptime(instance.since),
+            memory(instance.memory),
+            cpu(instance.cpu_usec),
+            instance.restarts
+        );
+    }
+    println!();
+}
+
+/// The generation's number, and of how many instances it consists where there are several: `7 x3`, or `7 x2/3` where one of them failed.
+fn generation(run: &GenerationStatus) -> String {
+    let all = run.instances.len();
+    let failed = |instance: &&InstanceStatus| instance.state == "failed";
+    match run.instances.iter().filter(failed).count() {
+        _ if all < 2 => run.generation.to_string(),
+        0 => format!("{} x{all}", run.generation),
+        failed => format!("{} x{}/{all}", run.generation, all - failed),
+    }
 }
 
 /// How to read a worker's log, unless it has a `log_file`.
@@ -201,8 +234,8 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-fn memory(run: &GenerationStatus) -> String {
-    match run.memory {
+fn memory(bytes: u64) -> String {
+    match bytes {
         0 => dash(),
         bytes if bytes < 10 << 20 => format!(
             "{:.1}MiB",
@@ -213,21 +246,21 @@ fn memory(run: &GenerationStatus) -> String {
 }
 
 /// Where systemd does not account for CPU time, as on cgroup v1 with split hierarchies, there is none to show.
-fn cpu(run: &GenerationStatus) -> String {
-    match run.cpu_usec {
+fn cpu(usec: u64) -> String {
+    match usec {
         0 => dash(),
         usec => seconds(Duration::from_micros(usec)),
     }
 }
 
-fn uptime(run: &GenerationStatus) -> String {
-    if run.since == 0 {
+fn uptime(since: u64) -> String {
+    if since == 0 {
         return dash();
     }
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    seconds(now.saturating_sub(Duration::from_secs(run.since)))
+    seconds(now.saturating_sub(Duration::from_secs(since)))
 }
 
 fn seconds(duration: Duration) -> String {

@@ -76,6 +76,7 @@ impl Settings {
             credentials: file.credentials.clone(),
             autostart: file.autostart,
             document_root: None,
+            sticky: file.sticky.cookie_of(name),
             limits,
         })
     }
@@ -128,6 +129,11 @@ impl Settings {
             ("cpu_weight", asked.cpu_weight, max.cpu_weight),
             ("io_weight", asked.io_weight, max.io_weight),
             ("queue_size", asked.queue_size, max.queue_size),
+            (
+                "instances",
+                asked.instances.map(u64::from),
+                max.instances.map(u64::from),
+            ),
         ] {
             if let (Some(asked), Some(cap)) = (asked, cap)
                 && asked > cap
@@ -375,13 +381,13 @@ mod tests {
     #[test]
     fn every_limit_that_has_a_cap_keeps_below_it() {
         let server = server(
-            "workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}}",
+            "workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300, instances: 4, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}}",
         );
         assert!(
             merged(
                 &server,
                 "a",
-                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}"
+                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300, instances: 4, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}"
             )
             .is_ok()
         );
@@ -395,6 +401,7 @@ mod tests {
             "max_concurrency: 9",
             "max_concurrency: 0",
             "queue_size: 51",
+            "instances: 5",
         ] {
             let problems = merged(&server, "a", &format!("listen: socket\n{beyond}")).unwrap_err();
             assert_eq!(problems.0.len(), 1, "{problems}");

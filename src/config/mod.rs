@@ -142,6 +142,8 @@ pub struct Caps {
     pub max_concurrency: Option<u64>,
     /// Most requests that wait.
     pub queue_size: Option<u64>,
+    /// Most instances.
+    pub instances: Option<u8>,
 }
 
 /// What one worker may use.
@@ -162,6 +164,10 @@ pub struct Limits {
     /// Its share of the disks when all want them, 1 to 10000, 100 unless set: `IOWeight=`.
     #[serde(default)]
     pub io_weight: Option<u64>,
+    /// How many processes a generation consists of, 1 to 64, each behind a socket or port of its own and with limits of its own.
+    // Left out where there is one, so that what other workers are written down as stays the same.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub instances: u8,
     /// Whether the proxy writes a line for each of its requests.
     #[serde(default)]
     pub access_log: bool,
@@ -186,6 +192,16 @@ fn yes() -> bool {
     true
 }
 
+fn one() -> u8 {
+    1
+}
+
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(instances: &u8) -> bool {
+    *instances == 1
+}
+
 /// Limits of which only some are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitsPatch {
@@ -201,6 +217,8 @@ pub struct LimitsPatch {
     pub cpu_weight: Option<u64>,
     /// See [`Limits::io_weight`].
     pub io_weight: Option<u64>,
+    /// See [`Limits::instances`].
+    pub instances: Option<u8>,
     /// See [`Limits::access_log`].
     pub access_log: Option<bool>,
     /// See [`Limits::compression`].
@@ -362,6 +380,8 @@ pub struct WorkerFile {
     pub credentials: Vec<String>,
     /// Whether it is started with the server instead of with its first request.
     pub autostart: bool,
+    /// The cookie by which a client stays with one instance.
+    pub sticky: Sticky,
     /// Which of its files do not count in development, beside those that are known.
     pub watch_ignore: Vec<Pattern>,
     /// The limits it asks for.
@@ -426,8 +446,34 @@ pub struct WorkerSettings {
     // Left out where there is none, so that what other workers are written down as stays the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_root: Option<DocumentRoot>,
+    /// The name of the cookie by which a client stays with one instance, if it is to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<String>,
     /// What it may use.
     pub limits: Limits,
+}
+
+impl WorkerSettings {
+    /// How many pairs of units a generation of it consists of.
+    pub fn instances(&self) -> u8 {
+        match self.kind {
+            // It has no process, so that its one pair is never made either.
+            WorkerType::Static => 1,
+            _ => self.limits.instances,
+        }
+    }
+}
+
+/// Whether a client stays with one instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sticky {
+    /// No.
+    #[default]
+    No,
+    /// By the cookie `tqserver_NAME`.
+    Yes,
+    /// By a cookie of this name.
+    By(String),
 }
 
 /// The directory of a worker's PHP scripts: the first of these that has an `index.php`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::section::Section;
 use super::{Caps, Limits, LimitsPatch};
 use crate::limits::{ByteSize, CpuQuota};
+use crate::names::INSTANCES_MAX;
 use crate::route::{Flow, Timeouts};
 
 /// Most cores that can be asked for; Linux itself ends at 8192.
@@ -41,6 +42,7 @@ impl LimitsPatch {
             memory_high: memory_or_none(section, "memory_high"),
             cpu_weight: section.number("cpu_weight", WEIGHT, "; 100 is systemd's default"),
             io_weight: section.number("io_weight", WEIGHT, "; 100 is systemd's default"),
+            instances: instances(section),
             access_log: section.flag("access_log"),
             compression: section.flag("compression"),
             max_requests: section.number("max_requests", 0..=MAX_REQUESTS, "; 0 is no limit"),
@@ -88,6 +90,7 @@ impl Caps {
             max_body_size: section.size("max_body_size", BODY.0..=BODY.1),
             max_concurrency: section.number("max_concurrency", 1..=REQUESTS, ""),
             queue_size: section.number("queue_size", 0..=REQUESTS, ""),
+            instances: instances(section),
         }
     }
 }
@@ -101,6 +104,7 @@ impl Default for Limits {
             memory_high: None,
             cpu_weight: None,
             io_weight: None,
+            instances: 1,
             access_log: false,
             compression: true,
             max_requests: 0,
@@ -127,6 +131,7 @@ impl Limits {
             memory_high: patch.memory_high.unwrap_or(self.memory_high),
             cpu_weight: patch.cpu_weight.or(self.cpu_weight),
             io_weight: patch.io_weight.or(self.io_weight),
+            instances: patch.instances.unwrap_or(self.instances),
             access_log: patch.access_log.unwrap_or(self.access_log),
             compression: patch.compression.unwrap_or(self.compression),
             max_requests: patch.max_requests.unwrap_or(self.max_requests),
@@ -177,6 +182,12 @@ fn cores(section: &mut Section<'_>, least: u64) -> Option<u32> {
     u32::try_from(cores).ok()
 }
 
+fn instances(section: &mut Section<'_>) -> Option<u8> {
+    let instances = section.number("instances", 1..=u64::from(INSTANCES_MAX), "")?;
+    u8::try_from(instances).ok()
+}
+
+/// A size, or the empty text for none.
 fn memory_or_none(section: &mut Section<'_>, key: &'static str) -> Option<Option<ByteSize>> {
     size_or_none(section, key, MEMORY)
 }

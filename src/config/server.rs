@@ -271,6 +271,7 @@ impl Settings {
                 "max_concurrency",
                 "queue_size",
                 "retries",
+                "instances",
                 "access_log",
                 "compression",
                 "log_file",

@@ -3,6 +3,7 @@
 mod command;
 mod explain;
 mod routing;
+mod sticky;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,7 +64,7 @@ const RESERVED: [&str; 23] = [
     "WATCHDOG_USEC",
 ];
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 13] = [
+const JUDGED_LATER: [&str; 14] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
@@ -73,6 +74,7 @@ const JUDGED_LATER: [&str; 13] = [
     "max_body_size",
     "max_concurrency",
     "queue_size",
+    "instances",
     "command",
     "build",
     "listen",
@@ -156,6 +158,10 @@ impl WorkerFile {
                 .map(|item| credentials(&item))
                 .unwrap_or_default(),
             autostart: root.flag("autostart").unwrap_or_default(),
+            sticky: root
+                .item("sticky")
+                .map(|item| sticky::read(&item))
+                .unwrap_or_default(),
             watch_ignore: watch(root.section("watch")),
             limits: LimitsPatch::read(&mut root),
             places: JUDGED_LATER

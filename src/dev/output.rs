@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::ansi;
 use crate::manager::Journal;
-use crate::names::{Instance, WorkerName};
+use crate::names::{Pair, WorkerName};
 use crate::terminal;
 use crate::watcher::Tails;
 
@@ -150,8 +150,8 @@ fn journalctl(user: bool) -> Command {
 /// What a worker wrote, in an entry as journalctl prints it; which unit wrote it is journald's word and not the worker's.
 fn entry(line: &str) -> Option<Said> {
     let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-    let unit = |field: &str| Instance::from_unit(entry[field].as_str()?);
-    let (instance, _) = unit("_SYSTEMD_USER_UNIT").or_else(|| unit("_SYSTEMD_UNIT"))?;
+    let unit = |field: &str| Pair::from_unit(entry[field].as_str()?);
+    let (pair, _) = unit("_SYSTEMD_USER_UNIT").or_else(|| unit("_SYSTEMD_UNIT"))?;
     let message = &entry["MESSAGE"];
     let text = match message.as_array() {
         // With bytes that are no text.
@@ -162,7 +162,7 @@ fn entry(line: &str) -> Option<Said> {
         None => message.as_str()?.to_owned(),
     };
     Some(Said {
-        worker: instance.worker,
+        worker: pair.instance.worker,
         text,
     })
 }

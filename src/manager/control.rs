@@ -74,20 +74,41 @@ pub struct WorkerStatus {
 pub struct GenerationStatus {
     /// Its number.
     pub generation: u64,
-    /// Its service unit; empty: it has none.
+    /// Its service unit, the first if it has several; empty: it has none.
     pub unit: String,
     /// `building`, `launching`, `activating`, `accepting`, `serving`, `draining` or `stopping`.
     pub stage: String,
+    /// Its main process, the first that runs of several; 0: none.
+    pub pid: u32,
+    /// Memory in bytes, of all of its instances; 0: none, or not accounted.
+    pub memory: u64,
+    /// CPU time in microseconds, of all of its instances.
+    pub cpu_usec: u64,
+    /// Requests begun.
+    pub requests: u64,
+    /// Of those, not yet ended.
+    pub in_flight: u64,
+    /// How often systemd has restarted its instances.
+    pub restarts: u32,
+    /// Start of the process `pid`, in seconds since 1970; 0: it has none.
+    pub since: u64,
+    /// Its instances, in their order.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// One instance of a generation as it is now.
+#[derive(Clone, Debug, Serialize, Deserialize, zbus::Type)]
+pub struct InstanceStatus {
+    /// Its service unit.
+    pub unit: String,
+    /// `running`, `starting`, `sleeping`, `restarting`, `stopping` or `failed`.
+    pub state: String,
     /// Its main process; 0: none.
     pub pid: u32,
     /// Memory in bytes; 0: none, or not accounted.
     pub memory: u64,
     /// CPU time in microseconds.
     pub cpu_usec: u64,
-    /// Requests begun.
-    pub requests: u64,
-    /// Of those, not yet ended.
-    pub in_flight: u64,
     /// How often systemd has restarted it.
     pub restarts: u32,
     /// Start of its process, in seconds since 1970; 0: it has none.

@@ -18,7 +18,7 @@ use super::report::answering;
 use super::wishes::{Caller, Looking, Wanted};
 use super::{BuildWatch, Progress};
 use crate::config::Settings;
-use crate::names::{Instance, WorkerName};
+use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
 use crate::wire::{ToManager, ToProxy};
 
@@ -63,7 +63,7 @@ pub(super) struct Core {
     /// Reloads that are over but for the proxy's word on where it listens.
     unconfirmed: Vec<Unconfirmed>,
     /// Generations of another version of this program: they go when ours serve.
-    pub(super) strangers: Vec<Instance>,
+    pub(super) strangers: Vec<Pair>,
     /// What the generations are made of whose log may be asked for.
     pub(super) specs: HashMap<Instance, Spec>,
     pub(super) next_reload: u64,
@@ -158,7 +158,7 @@ impl Core {
     }
 
     /// Takes over what runs and looks at what lies on disk.
-    pub(super) fn begin(&mut self, found: Vec<Found>, strangers: Vec<Instance>) {
+    pub(super) fn begin(&mut self, found: Vec<Found>, strangers: Vec<Pair>) {
         self.specs = found
             .iter()
             .map(|found| (found.instance.clone(), found.spec.clone()))
@@ -167,7 +167,8 @@ impl Core {
         self.step(Event::Adopted(found));
         self.tell_grace();
         self.keep_settings();
-        self.step(Event::Strangers(strangers.clone()));
+        let taken = strangers.iter().map(|pair| pair.instance.clone());
+        self.step(Event::Strangers(taken.collect()));
         self.strangers = strangers;
         self.looks.push_back(Wanted::Start);
     }
@@ -240,7 +241,7 @@ impl Core {
                 instance,
                 spec,
                 source,
-                address,
+                addresses,
                 accepted,
             } => {
                 self.specs.insert(instance.clone(), spec.clone());
@@ -248,7 +249,7 @@ impl Core {
                     instance,
                     spec,
                     source,
-                    address,
+                    addresses,
                     workers: self.settings.workers_directories.clone(),
                     accepted,
                     stop_timeout: grace,
@@ -261,12 +262,15 @@ impl Core {
             Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
             Action::Stop {
                 instance,
+                pairs,
                 failed,
                 accepted,
             } => {
+                let spec = self.specs.remove(&instance);
                 let stop = Stop {
-                    spec: self.specs.remove(&instance).filter(|_| failed),
+                    failed: failed.zip(spec),
                     instance,
+                    pairs,
                     accepted,
                     timeout: grace,
                 };
@@ -416,10 +420,17 @@ impl Core {
                 (progress.settled, progress.routes) = (true, answering(&view));
             });
             let grace = self.settings.shutdown_grace;
-            for stranger in std::mem::take(&mut self.strangers) {
+            let strangers = std::mem::take(&mut self.strangers);
+            let mut pairs = BTreeMap::new();
+            for Pair { instance, number } in strangers {
+                let most = pairs.entry(instance).or_insert(number);
+                *most = number.max(*most);
+            }
+            for (instance, pairs) in pairs {
                 let stop = Stop {
-                    instance: stranger,
-                    spec: None,
+                    instance,
+                    pairs,
+                    failed: None,
                     accepted: true,
                     timeout: grace,
                 };

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::ansi;
 use crate::calendar::date;
 use crate::config::WorkerSettings;
-use crate::names::Instance;
+use crate::names::{Instance, Pair};
 
 /// How many of its last lines explain a failure.
 const LINES: usize = 10;
@@ -33,40 +33,40 @@ pub enum Journal {
 }
 
 impl Journal {
-    /// The file a generation's output goes to; `None`: the journal. `project` is where a relative `log_file` starts.
+    /// The file an instance's output goes to; `None`: the journal. `project` is where a relative `log_file` starts.
     pub fn output(
         &self,
-        instance: &Instance,
+        pair: &Pair,
         settings: &WorkerSettings,
         project: &Path,
     ) -> Option<PathBuf> {
         let template = &settings.limits.log_file;
         if !template.is_empty() {
             // systemd takes no path with "./" or "//" in it.
-            let file = project.join(fill(template, settings, instance));
+            let file = project.join(fill(template, settings, &pair.instance));
             return Some(file.components().collect());
         }
         match self {
             Self::Journald { .. } => None,
-            Self::Files(directory) => Some(directory.join(instance.file_name("log"))),
+            Self::Files(directory) => Some(directory.join(pair.file_name("log"))),
         }
     }
 
-    /// The last lines a generation wrote.
-    pub(super) async fn tail(&self, instance: &Instance, output: Option<PathBuf>) -> Vec<String> {
+    /// The last lines an instance wrote.
+    pub(super) async fn tail(&self, pair: &Pair, output: Option<PathBuf>) -> Vec<String> {
         match output {
             Some(file) => tail_of(&file).unwrap_or_default(),
-            None => self.ask(instance).await,
+            None => self.ask(pair).await,
         }
     }
 
-    async fn ask(&self, instance: &Instance) -> Vec<String> {
+    async fn ask(&self, pair: &Pair) -> Vec<String> {
         let unit = match self {
             Self::Journald { user: true } => "--user-unit",
             _ => "--unit",
         };
         let mut journalctl = tokio::process::Command::new("journalctl");
-        journalctl.arg(format!("{unit}={}", instance.service_unit()));
+        journalctl.arg(format!("{unit}={}", pair.service_unit()));
         journalctl.args([
             "--quiet",
             "--no-pager",
@@ -74,7 +74,10 @@ impl Journal {
             &format!("--lines={LINES}"),
         ]);
         // systemd's own lines about the unit carry its word for the failure, which is known already.
-        journalctl.arg(format!("SYSLOG_IDENTIFIER=tqserver-{}", instance.worker));
+        journalctl.arg(format!(
+            "SYSLOG_IDENTIFIER=tqserver-{}",
+            pair.instance.worker
+        ));
         journalctl
             .stdin(Stdio::null())
             .stderr(Stdio::null())
@@ -85,10 +88,10 @@ impl Journal {
         }
     }
 
-    /// Forgets the output of a generation that is gone.
-    pub(super) fn forget(&self, instance: &Instance) {
+    /// Forgets the output of an instance that is gone.
+    pub(super) fn forget(&self, pair: &Pair) {
         if let Self::Files(directory) = self {
-            let _ = fs::remove_file(directory.join(instance.file_name("log")));
+            let _ = fs::remove_file(directory.join(pair.file_name("log")));
         }
     }
 

@@ -11,8 +11,8 @@ use crate::config::{Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
-use crate::names::{Generation, Instance, WorkerName};
-use crate::plan::{Found, Policy, Reason, Spec};
+use crate::names::{Generation, Instance, Pair, WorkerName};
+use crate::plan::{Found, FoundPair, Policy, Reason, Spec};
 use crate::route::{Address, Claim, Development};
 use crate::systemd::Loaded;
 use crate::watcher::Watched;
@@ -284,46 +284,68 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
     }
 }
 
-/// Generations found in systemd, in the plan's words, and those whose record can not be read: of another version of this program, whose
-/// workers serve until ours do.
-pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> (Vec<Found>, Vec<Instance>) {
-    let (mut ours, mut strangers) = (Vec::new(), Vec::new());
+/// Generations found in systemd, in the plan's words, and those of which a record can not be read: of another version of this program,
+/// whose workers serve until ours do.
+pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> (Vec<Found>, Vec<Pair>) {
+    let mut ours: BTreeMap<Instance, BTreeMap<u8, (Loaded, Record)>> = BTreeMap::new();
+    let mut strangers = Vec::new();
     for unit in loaded {
         match serde_json::from_str(&unit.record) {
-            Ok(record) => ours.push(found(unit, record, store)),
+            Ok(record) => {
+                let pairs = ours.entry(unit.pair.instance.clone()).or_default();
+                pairs.insert(unit.pair.number, (unit, record));
+            }
             Err(error) => {
                 tracing::warn!(
                     "{} was made by another version of TQServer ({error}); it is stopped when the worker serves again",
-                    unit.instance.service_unit()
+                    unit.pair.service_unit()
                 );
-                strangers.push(unit.instance);
+                strangers.push(unit.pair);
             }
         }
     }
-    (ours, strangers)
+    let ours = ours
+        .into_iter()
+        .filter_map(|(instance, pairs)| found(instance, pairs, store));
+    (ours.collect(), strangers)
 }
 
-fn found(unit: Loaded, mut record: Record, store: Option<&Store>) -> Found {
+/// A generation of which these pairs are there.
+fn found(
+    instance: Instance,
+    pairs: BTreeMap<u8, (Loaded, Record)>,
+    store: Option<&Store>,
+) -> Option<Found> {
+    let (first, record) = pairs.values().next()?;
+    let (mut spec, mut public) = (record.spec.clone(), record.public.clone());
+    // The mark is set on the first one last: what has it was accepted as a whole.
+    let accepted = first.accepted;
     // Assets may have been replaced since the units were made.
     if let Some(store) = store
-        && let Ok(Some(manifest)) = store.manifest(&unit.instance)
+        && let Ok(Some(manifest)) = store.manifest(&instance)
     {
-        record.spec.fingerprint.assets = manifest.assets;
-        record.public = store.latest_assets(&unit.instance);
+        spec.fingerprint.assets = manifest.assets;
+        public = store.latest_assets(&instance);
     }
-    let listening = match record.address {
-        Address::Unix(_) => unit.listening == Some(true),
-        Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
-    };
-    Found {
-        instance: unit.instance,
-        spec: record.spec,
-        address: record.address,
-        public: record.public,
-        accepted: unit.accepted,
-        listening,
-        service: unit.service,
-    }
+    let pairs = pairs.into_iter().map(|(number, (unit, record))| {
+        let listening = match record.address {
+            Address::Unix(_) => unit.listening == Some(true),
+            Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
+        };
+        let pair = FoundPair {
+            address: record.address,
+            listening,
+            service: unit.service,
+        };
+        (number, pair)
+    });
+    Some(Found {
+        pairs: pairs.collect(),
+        instance,
+        spec,
+        public,
+        accepted,
+    })
 }
 
 /// The directory of a generation that is of none of our workers, if there is one.

@@ -1,4 +1,4 @@
-//! A worker's specification becomes a generation's pair of units: what it is handed, and what stands around it.
+//! A worker's specification becomes the pairs of units of a generation: what it is handed, and what stands around it.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use super::journal::Journal;
 use crate::builder::php;
 use crate::config::{Listen, Mode, Network, WorkerSettings};
 use crate::deploy::{PUBLIC, SNAPSHOTS};
-use crate::names::{Instance, WorkerName};
+use crate::names::{Pair, WorkerName};
 use crate::plan::{Reason, Spec};
 use crate::route::Address;
 use crate::systemd::{Credential, Kind, Sandbox, StopSignal, UnitPair, Written, filters_addresses};
@@ -39,11 +39,11 @@ pub struct Ground<'a> {
     pub journal: &'a Journal,
 }
 
-/// What one generation has of its own.
+/// What one instance of a generation has of its own.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Which.
-    pub instance: Instance,
+    pub pair: Pair,
     /// Where it listens.
     pub address: Address,
     /// Where its files are: a snapshot, or the worker's directory itself.
@@ -66,7 +66,7 @@ impl Ground<'_> {
         self.kind == Kind::System && self.mode == Mode::Production
     }
 
-    /// The units of one generation of the worker `spec`.
+    /// The units of one instance of a generation of the worker `spec`.
     ///
     /// # Errors
     /// When it asks for secrets that are not there or not kept secret, or for what does not go together.
@@ -115,8 +115,9 @@ impl Ground<'_> {
             written,
             stop_signal: is_php.then_some(StopSignal::Quit),
             accepted: run.accepted,
-            output: self.journal.output(&run.instance, settings, self.project),
-            instance: run.instance,
+            output: self.journal.output(&run.pair, settings, self.project),
+            instance: run.pair.instance,
+            number: run.pair.number,
             address: run.address,
             directory: run.files,
             command,
@@ -134,22 +135,22 @@ impl Ground<'_> {
             patience: run.stop_timeout,
             root: self.runs_as_root(),
         };
-        let unit = run.instance.service_unit();
+        let unit = run.pair.service_unit();
         let handed = self.kind.credentials_directory(&unit);
         Written {
             text: pool.to_string(),
             credential: handed.is_some().then(|| php::CONFIGURATION.to_owned()),
             path: match handed {
                 Some(directory) => directory.join(php::CONFIGURATION),
-                None => self.written_for(&run.instance),
+                None => self.written_for(&run.pair),
             },
         }
     }
 
     /// Where a configuration lies that no systemd hands over.
-    fn written_for(&self, instance: &Instance) -> PathBuf {
+    fn written_for(&self, pair: &Pair) -> PathBuf {
         let directory = self.kind.runtime_directory(self.file);
-        directory.join(instance.file_name("php-fpm.conf"))
+        directory.join(pair.file_name("php-fpm.conf"))
     }
 
     /// Whether workers are root's: they are the developer's, and root develops.
@@ -157,11 +158,11 @@ impl Ground<'_> {
         !self.has_sandbox() && rustix::process::geteuid().is_root()
     }
 
-    /// Removes what was written for a generation that is no more.
-    pub fn forget(&self, instance: &Instance) {
+    /// Removes what was written for an instance that is no more.
+    pub fn forget(&self, pair: &Pair) {
         if self.kind == Kind::Private {
             // Few have one.
-            let _ = std::fs::remove_file(self.written_for(instance));
+            let _ = std::fs::remove_file(self.written_for(pair));
         }
     }
 

@@ -18,7 +18,7 @@ use crate::ansi;
 use crate::builder::{self, BuildFailure, Purpose, Runner, UnitRunner};
 use crate::config::{BuildLimits, Mode, WorkerType};
 use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
-use crate::names::{Generation, Instance, WorkerName};
+use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
 use crate::systemd::{Kind, Systemd};
@@ -85,7 +85,8 @@ pub(super) struct Launch {
     pub(super) instance: Instance,
     pub(super) spec: Spec,
     pub(super) source: Source,
-    pub(super) address: Address,
+    /// Where each of its pairs is to listen, in their order.
+    pub(super) addresses: Vec<Address>,
     /// The directories of workers.
     pub(super) workers: Vec<PathBuf>,
     /// Whether it was accepted before.
@@ -97,8 +98,10 @@ pub(super) struct Launch {
 /// A generation that is to be stopped.
 pub(super) struct Stop {
     pub(super) instance: Instance,
-    /// What it was made of, if its last log lines are wanted.
-    pub(super) spec: Option<Spec>,
+    /// How many pairs of units it has.
+    pub(super) pairs: u8,
+    /// The pair whose last log lines are wanted, and what it was made of.
+    pub(super) failed: Option<(u8, Spec)>,
     /// Whether it had passed its check.
     pub(super) accepted: bool,
     /// How long it may take to exit on SIGTERM.
@@ -202,51 +205,52 @@ impl Performer {
 
     async fn start(&self, launch: Launch) -> Result<Option<PathBuf>, Reason> {
         let Launch {
-            ref instance,
+            instance,
             spec,
             source,
-            address,
+            addresses,
             workers,
             accepted,
             stop_timeout,
         } = launch;
-        let (files, public) = self.files(instance, &spec, source).await?;
+        let (files, public) = self.files(&instance, &spec, source).await?;
         if spec.settings.kind == WorkerType::Static {
             return Ok(public);
         }
         let (mode, of) = (self.mode, (spec.clone(), files.clone()));
         let command = blocking(move || look::command(&of.0, &of.1, mode)).await?;
-        let record = Record {
-            spec,
-            address,
-            public,
-        };
-        let record_text =
-            serde_json::to_string(&record).map_err(|error| Reason::Refused(error.to_string()))?;
-        let Record {
-            spec,
-            address,
-            public,
-        } = record;
         let ground = self.ground();
         ground.enforce_network(&spec.settings)?;
-        let run = pair::Run {
-            instance: instance.clone(),
-            address,
-            files,
-            command,
-            workers,
-            accepted,
-            stop_timeout,
-            record: record_text,
+        let mut record = Record {
+            spec,
+            address: addresses[0].clone(),
+            public,
         };
-        let pair = ground.pair(&spec, run)?;
-        ground.make_directories(&pair)?;
-        self.systemd
-            .start_pair(&pair)
-            .await
-            .map_err(|error| Reason::Refused(chain(&error)))?;
-        Ok(public)
+        let mut pairs = Vec::new();
+        for (number, address) in (1..).zip(addresses) {
+            record.address = address.clone();
+            let record_text = serde_json::to_string(&record)
+                .map_err(|error| Reason::Refused(error.to_string()))?;
+            let run = pair::Run {
+                pair: instance.pair(number),
+                address,
+                files: files.clone(),
+                command: command.clone(),
+                workers: workers.clone(),
+                accepted,
+                stop_timeout,
+                record: record_text,
+            };
+            let pair = ground.pair(&record.spec, run)?;
+            ground.make_directories(&pair)?;
+            pairs.push(pair);
+        }
+        // Each call is waited for, also when another fails: what is stopped then must be there.
+        let started = pairs.iter().map(|pair| self.systemd.start_pair(pair));
+        let started = futures_util::future::join_all(started).await;
+        let started = started.into_iter().collect::<Result<Vec<()>, _>>();
+        started.map_err(|error| Reason::Refused(chain(&error)))?;
+        Ok(record.public)
     }
 
     /// What is the same for all pairs.
@@ -318,6 +322,7 @@ impl Performer {
     /// The manifest makes a snapshot one to start from after a reboot; the mark in systemd tells the next manager.
     async fn write_down(&self, instance: &Instance, spec: Spec) -> Result<(), Reason> {
         let is_static = spec.settings.kind == WorkerType::Static;
+        let pairs = spec.settings.instances();
         if let Some(store) = self.store.clone() {
             let instance = instance.clone();
             let _turn = self.turn(&instance.worker).await;
@@ -339,10 +344,12 @@ impl Performer {
         if is_static {
             return Ok(());
         }
-        self.systemd
-            .mark_accepted(instance)
-            .await
-            .map_err(|error| Reason::Refused(chain(&error)))
+        // The first one last: it speaks for all.
+        for number in (1..=pairs).rev() {
+            let marked = self.systemd.mark_accepted(&instance.pair(number)).await;
+            marked.map_err(|error| Reason::Refused(chain(&error)))?;
+        }
+        Ok(())
     }
 
     pub(super) fn assets(self: &Arc<Self>, tasks: &mut Tasks, instance: Instance, spec: Spec) {
@@ -371,23 +378,30 @@ impl Performer {
     pub(super) fn stop(self: &Arc<Self>, tasks: &mut Tasks, stop: Stop) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            let Stop { instance, spec, accepted, timeout } = stop;
+            let Stop { instance, pairs, failed, accepted, timeout } = stop;
             let went_on = |what: String| {
                 tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{what}; going on without");
             };
-            if let Err(error) = this.systemd.stop_pair(&instance, timeout).await {
-                went_on(chain(&error));
+            let pairs: Vec<Pair> = (1..=pairs).map(|number| instance.pair(number)).collect();
+            let stopping = pairs.iter().map(|pair| this.systemd.stop_pair(pair, timeout));
+            for stopped in futures_util::future::join_all(stopping).await {
+                if let Err(error) = stopped {
+                    went_on(chain(&error));
+                }
             }
             if !accepted && let Err(reason) = this.withdraw(&instance).await {
                 went_on(reason.to_string());
             }
             let mut log = Vec::new();
-            if let Some(spec) = spec {
-                let output = this.journal.output(&instance, &spec.settings, &this.project);
-                log = this.journal.tail(&instance, output).await;
+            if let Some((number, spec)) = failed {
+                let pair = instance.pair(number);
+                let output = this.journal.output(&pair, &spec.settings, &this.project);
+                log = this.journal.tail(&pair, output).await;
             }
-            this.journal.forget(&instance);
-            this.ground().forget(&instance);
+            for pair in &pairs {
+                this.journal.forget(pair);
+                this.ground().forget(pair);
+            }
             Event::Stopped(instance, log)
         });
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::control::{self, GenerationStatus, WorkerOutcome, WorkerStatus};
+use super::control::{self, GenerationStatus, InstanceStatus, WorkerOutcome, WorkerStatus};
 use super::core::Core;
 use crate::ansi;
 use crate::messages;
 use crate::names::{Instance, WorkerName};
-use crate::plan::{Kind, Note, Outcome, Severity, WorkerView};
+use crate::plan::{Kind, Note, Outcome, PairView, RunView, Severity, WorkerView};
 use crate::route::{Claim, places};
 use crate::systemd::Usage;
 use crate::wire::Count;
@@ -39,8 +39,14 @@ impl Core {
             for worker in view {
                 let mut generations = Vec::new();
                 for run in worker.generations {
-                    let usage = performer.systemd.usage(&run.instance).await;
-                    generations.push(generation_status(&run, usage, counts.get(&run.instance)));
+                    let usages = run
+                        .pairs
+                        .iter()
+                        .map(|one| performer.systemd.usage(&one.pair));
+                    let usages = futures_util::future::join_all(usages).await;
+                    let instances = run.pairs.iter().zip(usages).map(instance_status).collect();
+                    let count = counts.get(&run.instance);
+                    generations.push(generation_status(&run, instances, count));
                 }
                 let (failure, ago) = match worker.last_failure {
                     Some((failure, at)) => (failure.reason.to_string(), now.saturating_sub(at)),
@@ -251,28 +257,42 @@ fn seconds(left: Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
-fn generation_status(
-    run: &crate::plan::RunView,
-    usage: Usage,
-    count: Option<&Count>,
-) -> GenerationStatus {
-    GenerationStatus {
-        generation: run.instance.generation.0,
-        unit: run.instance.service_unit(),
-        stage: run.stage.to_string(),
+fn instance_status((one, usage): (&PairView, Usage)) -> InstanceStatus {
+    InstanceStatus {
+        unit: one.pair.service_unit(),
+        state: one.state.to_owned(),
         pid: usage.pid,
         memory: usage.memory.unwrap_or(0),
         cpu_usec: usage
             .cpu
             .map_or(0, |cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX)),
-        requests: count.map_or(0, |count| count.requests),
-        in_flight: count.map_or(0, |count| count.in_flight),
         restarts: usage.restarts,
         since: if usage.pid == 0 {
             0
         } else {
             usage.active_since.unwrap_or(0)
         },
+    }
+}
+
+fn generation_status(
+    run: &RunView,
+    instances: Vec<InstanceStatus>,
+    count: Option<&Count>,
+) -> GenerationStatus {
+    let running = instances.iter().find(|one| one.pid != 0);
+    GenerationStatus {
+        generation: run.instance.generation.0,
+        unit: run.instance.service_unit(),
+        stage: run.stage.to_string(),
+        pid: running.map_or(0, |one| one.pid),
+        memory: instances.iter().map(|one| one.memory).sum(),
+        cpu_usec: instances.iter().map(|one| one.cpu_usec).sum(),
+        requests: count.map_or(0, |count| count.requests),
+        in_flight: count.map_or(0, |count| count.in_flight),
+        restarts: instances.iter().map(|one| one.restarts).sum(),
+        since: running.map_or(0, |one| one.since),
+        instances,
     }
 }
 

@@ -7,10 +7,12 @@
 //! - `fleet`: all workers; reloads; the route table
 //! - `worker`: one worker: which of its generations serves, which is on its way, when the next try is due
 //! - `run`: one generation: its stages
+//! - `member`: one of its instances
 //! - `reconcile`: what changed between what lies on disk and what runs
 //! - `simulation`: that small worlds, in which anything dies at any instant, end well
 
 mod fleet;
+mod member;
 mod reconcile;
 mod run;
 #[cfg(test)]
@@ -28,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::WorkerSettings;
 use crate::inventory::Fingerprint;
-use crate::names::{Generation, Instance, WorkerName};
+use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::route::{Address, Claim, Development, Front, Halt, Protocol, RouteTable};
 use crate::systemd::{Ending, ServiceState};
 use crate::wire::ProbeOutcome;
@@ -147,6 +149,8 @@ pub enum Reason {
     Superseded,
     /// Production: its files were never accepted, and nobody has asked for them to be tried.
     Untried,
+    /// It happened to this one of several instances.
+    Instance(u8, Box<Reason>),
 }
 
 impl Reason {
@@ -179,6 +183,7 @@ impl fmt::Display for Reason {
                 write!(f, "{sentence}")
             }
             Self::NoProxy => write!(f, "the proxy is not connected"),
+            Self::Instance(number, reason) => write!(f, "instance {number}: {reason}"),
             Self::Removed => write!(f, "the worker was removed"),
             Self::Superseded => write!(f, "its files were saved again meanwhile"),
             Self::Untried => write!(
@@ -253,12 +258,19 @@ pub struct Found {
     pub instance: Instance,
     /// What it was made of, as written into its units.
     pub spec: Spec,
-    /// Where it listens.
-    pub address: Address,
+    /// Its pairs of units that are there, by number, at least one.
+    pub pairs: BTreeMap<u8, FoundPair>,
     /// Its assets.
     pub public: Option<PathBuf>,
     /// Whether it has passed its check.
     pub accepted: bool,
+}
+
+/// A pair of units found in systemd.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundPair {
+    /// Where it listens.
+    pub address: Address,
     /// Whether its socket listens (or it needs none).
     pub listening: bool,
     /// Its process.
@@ -298,10 +310,10 @@ pub enum Event {
     Built(Instance, Result<(), Reason>),
     /// [`Action::Launch`] ended: the units are there, with their assets in this place.
     Launched(Instance, Result<Option<PathBuf>, Reason>),
-    /// A unit of a generation changed.
-    Unit(Instance, ServiceState),
-    /// The socket of a generation failed (start limit, trigger limit): nothing will start the worker any more.
-    SocketFailed(Instance),
+    /// A service of a generation changed.
+    Unit(Pair, ServiceState),
+    /// A socket of a generation failed (start limit, trigger limit): nothing will start its service any more.
+    SocketFailed(Pair),
     /// [`Action::Probe`] ended.
     Probed(u64, ProbeOutcome),
     /// [`Action::Accept`] ended.
@@ -333,7 +345,7 @@ pub enum Action {
     Build(Instance, Spec),
     /// End this build, which nobody waits for any more.
     Abandon(Instance),
-    /// Make the files of the generation and start its pair of units.
+    /// Make the files of the generation and start its pairs of units.
     Launch {
         /// Which.
         instance: Instance,
@@ -341,8 +353,8 @@ pub enum Action {
         spec: Spec,
         /// Its files.
         source: Source,
-        /// Where it is to listen.
-        address: Address,
+        /// Where each of its pairs is to listen, in their order.
+        addresses: Vec<Address>,
         /// Whether it was accepted before.
         accepted: bool,
     },
@@ -350,8 +362,8 @@ pub enum Action {
     Probe {
         /// Comes back in [`Event::Probed`].
         id: u64,
-        /// Which.
-        instance: Instance,
+        /// Whose.
+        pair: Pair,
         /// Where it listens.
         address: Address,
         /// What it speaks there.
@@ -367,12 +379,14 @@ pub enum Action {
     Assets(Instance, Spec),
     /// Hand the proxy this table.
     Publish(RouteTable),
-    /// Stop its pair of units, fetching its last log lines first if it failed.
+    /// Stop its pairs of units.
     Stop {
         /// Which.
         instance: Instance,
-        /// Whether its last log lines are wanted.
-        failed: bool,
+        /// How many pairs it has.
+        pairs: u8,
+        /// The pair whose last log lines are wanted, if it failed.
+        failed: Option<u8>,
         /// Whether it had passed its check: what is kept of one that had not is not to be started from.
         accepted: bool,
     },
@@ -499,12 +513,19 @@ pub struct RunView {
     pub instance: Instance,
     /// How far it is.
     pub stage: Stage,
-    /// Where it listens.
-    pub address: Address,
     /// Since when it is in this stage.
     pub since: Moment,
-    /// Its process.
-    pub service: ServiceState,
+    /// Its pairs of units.
+    pub pairs: Vec<PairView>,
+}
+
+/// A pair of units, as `tqserver status` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PairView {
+    /// Which.
+    pub pair: Pair,
+    /// `running`, `starting`, `sleeping`, `restarting`, `stopping` or `failed`.
+    pub state: &'static str,
 }
 
 /// The address of a `listen: port` worker.

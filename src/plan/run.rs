@@ -6,24 +6,23 @@
 //! | Launching  | files and units are made       | Activating, or Accepting without a process, or Serving  |
 //! |            |                                | if it was accepted before the last boot; Stopping       |
 //! |            |                                | (refused, died, removed meanwhile)                      |
-//! | Activating | its first health request runs  | Accepting; Stopping (unhealthy, died, too late)         |
+//! | Activating | first health requests run      | Accepting; Stopping (unhealthy, died, too late)         |
 //! | Accepting  | the mark "accepted" is written | Serving; Stopping (refused, died)                       |
 //! | Serving    | gets the requests              | Draining (replaced, removed); Stopping (all stop)       |
 //! | Draining   | ends what it has begun         | Stopping (drained, or its grace is over)                |
 //! | Stopping   | its units are being stopped    | gone                                                    |
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::member::Member;
 use super::{Cause, Moment, Policy, Reason, Source, Spec};
 use crate::config::{Listen, WorkerType};
 use crate::route::{Address, Protocol};
-use crate::systemd::{Activity, Ending, ServiceState};
+use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
-
-/// Failed first answers that are put down to a worker which is not yet ready to listen.
-const BROKEN_ANSWERS: u32 = 5;
 
 /// How far a generation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +72,8 @@ pub(super) struct Run {
     pub(super) cause: Cause,
     /// It has passed its check, now or before.
     pub(super) accepted: bool,
-    pub(super) address: Address,
+    /// Its instances, by number: all that were made, and of one that was adopted those that were there.
+    pub(super) members: BTreeMap<u8, Member>,
     pub(super) protocol: Protocol,
     pub(super) public: Option<PathBuf>,
     pub(super) stage: Stage,
@@ -84,19 +84,10 @@ pub(super) struct Run {
     pub(super) saved: Option<Moment>,
     /// How long its build took, if there was something to build.
     pub(super) build_time: Option<Duration>,
-    pub(super) service: ServiceState,
-    /// The socket is gone: nobody can start it any more.
+    /// No instance of it can be started any more.
     pub(super) broken: Option<Reason>,
     /// Why it is being stopped, if it failed.
     pub(super) failed: Option<Reason>,
-    /// The health request under way.
-    pub(super) probe: Option<u64>,
-    /// When the next health request is due.
-    pub(super) probe_at: Option<Moment>,
-    /// Health requests in a row that failed.
-    pub(super) unhealthy: u32,
-    /// How the last one failed.
-    pub(super) last_answer: Option<Reason>,
     /// When it must have become ready.
     pub(super) ready_by: Option<Moment>,
     /// Its assets changed and are being copied.
@@ -116,7 +107,7 @@ impl Run {
         spec: Spec,
         source: Source,
         cause: Cause,
-        address: Address,
+        members: BTreeMap<u8, Member>,
         stage: Stage,
         now: Moment,
     ) -> Self {
@@ -126,7 +117,7 @@ impl Run {
             accepted: matches!(source, Source::Own(_)),
             source,
             cause,
-            address,
+            members,
             protocol: Protocol::Http,
             public,
             stage,
@@ -134,13 +125,8 @@ impl Run {
             reloads: Vec::new(),
             saved: None,
             build_time: None,
-            service: ServiceState::default(),
             broken: None,
             failed: None,
-            probe: None,
-            probe_at: None,
-            unhealthy: 0,
-            last_answer: None,
             ready_by: None,
             assets: None,
             next_assets: None,
@@ -153,8 +139,15 @@ impl Run {
     pub(super) fn enter(&mut self, stage: Stage, now: Moment) {
         self.stage = stage;
         self.since = now;
-        self.probe = None;
-        self.probe_at = None;
+        self.ask_at(None);
+    }
+
+    /// Forgets the health requests under way and sets when the next are due.
+    pub(super) fn ask_at(&mut self, at: Option<Moment>) {
+        for member in self.members.values_mut() {
+            member.probe = None;
+            member.probe_at = at.filter(|_| !member.broken);
+        }
     }
 
     /// On its way to serving.
@@ -184,18 +177,21 @@ impl Run {
         assets.map_or(&self.spec, |assets| &assets.spec)
     }
 
-    /// Takes a new state of its service and tells whether, before it serves, that is the end of it.
-    pub(super) fn observe(&mut self, state: ServiceState) -> Option<Reason> {
-        let ran = self.service.activity != Activity::Inactive;
-        self.service = state;
-        let ended = match (self.stage, self.service.activity) {
+    /// Takes a new state of one of its services and tells whether, before it serves, that is the end of it.
+    pub(super) fn observe(&mut self, number: u8, state: ServiceState) -> Option<Reason> {
+        let stage = self.stage;
+        let member = self.members.get_mut(&number)?;
+        let ran = member.service.activity != Activity::Inactive;
+        member.service = state;
+        let ended = match (stage, member.service.activity) {
             (Stage::Activating | Stage::Accepting, Activity::Restarting | Activity::Failed) => true,
-            (Stage::Activating, Activity::Inactive) => ran,
-            // Behind a socket it may have gone to sleep; without one nothing would wake it.
-            (Stage::Accepting, Activity::Inactive) => ran && !self.has_socket(),
+            // What has answered may have gone to sleep behind its socket; without one nothing would wake it.
+            (Stage::Activating | Stage::Accepting, Activity::Inactive) => {
+                ran && !(member.ready && member.has_socket())
+            }
             _ => false,
         };
-        ended.then(|| self.end())
+        ended.then(|| self.end(number))
     }
 
     /// Whether it was accepted before, and comes back as it was.
@@ -210,54 +206,73 @@ impl Run {
             && (settings.autostart || settings.listen == Listen::Port)
     }
 
-    /// Whether systemd listens for it and starts it when somebody connects.
-    pub(super) fn has_socket(&self) -> bool {
-        matches!(self.address, Address::Unix(_))
+    /// How the last process of one of its instances ended.
+    pub(super) fn end(&self, number: u8) -> Reason {
+        let member = self.members.get(&number);
+        let gone = || Reason::Refused("its units are not there".to_owned());
+        self.of(number, member.map_or_else(gone, Member::end))
     }
 
-    /// How its last process ended.
-    pub(super) fn end(&self) -> Reason {
-        Reason::Ended(match (&self.service.failure, self.service.activity) {
-            (Some(failure), _) => failure.clone(),
-            (None, Activity::Inactive) => Ending::ExitCode(self.service.exit_code.unwrap_or(0)),
-            (None, _) => Ending::Other("it ended".to_owned()),
-        })
-    }
-
-    /// Takes the answer to a first health request; `Err` when it has failed its check.
-    pub(super) fn judge(&mut self, outcome: &ProbeOutcome, now: Moment) -> Result<bool, Reason> {
-        self.probe = None;
-        let again = |run: &mut Self, wait: Duration, answer: Reason| {
-            run.last_answer = Some(answer);
-            run.probe_at = Some(now + wait);
-            Ok(false)
-        };
-        match outcome {
-            outcome if outcome.is_healthy() => Ok(true),
-            // "Not yet", in HTTP's own words.
-            ProbeOutcome::Status(503) => {
-                again(self, Duration::from_millis(200), Reason::HttpStatus(503))
-            }
-            ProbeOutcome::Status(status) => Err(Reason::HttpStatus(*status)),
-            ProbeOutcome::TimedOut => {
-                again(self, Duration::ZERO, Reason::NotReady(now - self.since))
-            }
-            // A worker on a port refuses connections until it listens; one on a socket breaks them only when it dies, of which
-            // systemd tells in a moment and with a better reason.
-            ProbeOutcome::Broken(how) => {
-                self.unhealthy += 1;
-                if self.has_socket() && self.unhealthy > BROKEN_ANSWERS {
-                    return Err(Reason::Broken(how.clone()));
-                }
-                again(self, Duration::from_millis(50), Reason::Broken(how.clone()))
-            }
+    /// What happened to one of its instances, which is named where there are several.
+    pub(super) fn of(&self, number: u8, reason: Reason) -> Reason {
+        match self.pairs() {
+            1 => reason,
+            _ => Reason::Instance(number, Box::new(reason)),
         }
+    }
+
+    /// How many pairs of units it consists of when nothing is missing.
+    pub(super) fn pairs(&self) -> u8 {
+        self.spec.settings.instances()
+    }
+
+    /// The first of its pairs that can not be started.
+    pub(super) fn lacks(&self) -> Option<u8> {
+        let stands = |member: &Member| !member.broken;
+        (1..=self.pairs()).find(|number| !self.members.get(number).is_some_and(stands))
+    }
+
+    /// Where requests can go, by the instances' numbers.
+    pub(super) fn addresses(&self) -> BTreeMap<u8, Address> {
+        let stands = self.members.iter().filter(|(_, member)| !member.broken);
+        stands
+            .map(|(number, member)| (*number, member.address.clone()))
+            .collect()
+    }
+
+    /// Whether no process of it runs, and a request would start one.
+    pub(super) fn sleeps(&self) -> bool {
+        let inactive = |member: &Member| member.service.activity == Activity::Inactive;
+        self.members.values().all(inactive)
+    }
+
+    /// Takes the answer to a first health request; whether all of its instances are ready, or `Err` when it has failed its check.
+    pub(super) fn judge(
+        &mut self,
+        number: u8,
+        outcome: &ProbeOutcome,
+        now: Moment,
+    ) -> Result<bool, Reason> {
+        let since = self.since;
+        let Some(member) = self.members.get_mut(&number) else {
+            return Ok(false);
+        };
+        let judged = member.judge(outcome, since, now);
+        judged.map_err(|reason| self.of(number, reason))?;
+        Ok(self.members.values().all(|member| member.ready))
+    }
+
+    /// The instances whose health is to be asked for now; `linked`: whether it can be.
+    pub(super) fn probes_due(&self, now: Moment, linked: bool) -> Vec<u8> {
+        let is_due = |member: &Member| member.probe_due(linked).is_some_and(|at| at <= now);
+        let due = self.members.iter().filter(|(_, member)| is_due(member));
+        due.map(|(number, _)| *number).collect()
     }
 
     /// When something about it is due without anything happening; `linked`: whether health can be asked for.
     pub(super) fn due(&self, policy: &Policy, linked: bool) -> Option<Moment> {
-        // What can not be sent, or was not answered yet, is not due: the answer, or the proxy's return, is an event of its own.
-        let probe = self.probe_at.filter(|_| linked && self.probe.is_none());
+        let members = self.members.values();
+        let probe = members.filter_map(|member| member.probe_due(linked)).min();
         match self.stage {
             Stage::Activating => self.ready_by.into_iter().chain(probe).min(),
             Stage::Serving => probe,
@@ -276,7 +291,7 @@ impl Run {
         self.drain_began.map(|began| began + wait)
     }
 
-    /// When its health is asked for next.
+    /// When the health of its instances is asked for next.
     pub(super) fn health_due(&self, now: Moment) -> Option<Moment> {
         let interval = self.spec.settings.health.interval;
         let asked = self.spec.settings.kind != WorkerType::Static

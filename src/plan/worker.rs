@@ -200,16 +200,24 @@ impl Worker {
                 access_log: settings.is_some_and(|settings| settings.limits.access_log),
                 scripts: false,
                 compression: false,
+                sticky: None,
                 work: None,
             });
         };
         let settings = &run.spec.settings;
-        let target = match &run.broken {
-            Some(reason) => unavailable(format!("it ended again and again: {reason}")),
-            None if settings.kind == WorkerType::Static => Target::Files,
-            None => Target::Serving(Upstream {
+        let mut instances = run.addresses();
+        let first = instances.values().next().cloned();
+        if run.pairs() == 1 {
+            instances.clear();
+        }
+        let target = match (&run.broken, first) {
+            (Some(reason), _) => unavailable(format!("it ended again and again: {reason}")),
+            _ if settings.kind == WorkerType::Static => Target::Files,
+            (None, None) => unavailable("it is starting".to_owned()),
+            (None, Some(address)) => Target::Serving(Upstream {
                 generation,
-                address: run.address.clone(),
+                address,
+                instances,
                 protocol: run.protocol.clone(),
                 max_requests: settings.limits.max_requests,
             }),
@@ -229,6 +237,7 @@ impl Worker {
             access_log: settings.limits.access_log,
             scripts: settings.kind == WorkerType::Php,
             compression: settings.limits.compression,
+            sticky: settings.sticky.clone(),
             work: None,
         })
     }
@@ -269,12 +278,11 @@ impl Worker {
 
     /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
     pub(super) fn state(&self) -> &'static str {
-        use crate::systemd::Activity;
         match self.serving() {
             _ if self.removed => "removed",
             Some((_, run)) if run.broken.is_some() => "failed",
             Some((_, run)) if run.spec.settings.kind == WorkerType::Static => "files",
-            Some((_, run)) if run.service.activity == Activity::Inactive => "sleeping",
+            Some((_, run)) if run.sleeps() => "sleeping",
             Some(_) => "serving",
             None if self.candidate().is_some() || self.waiting.is_some() => "starting",
             None if self.is_new() => "new",

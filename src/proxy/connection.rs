@@ -411,9 +411,11 @@ impl Client {
         }
         drop(path);
         let front = table.front();
-        let errand = match (&route.target, ticket) {
-            (Target::Serving(upstream), Some(ticket)) => Errand {
-                upstream: upstream.clone(),
+        let way = ticket.as_mut();
+        let way = way.and_then(|ticket| route.target.way(ticket, request.headers()));
+        let errand = match (&route.target, way.zip(ticket)) {
+            (_, Some((upstream, ticket))) => Errand {
+                upstream,
                 ticket,
                 host,
                 origin,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    SET_COOKIE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -31,6 +32,7 @@ use super::pages::Refusal;
 use super::path;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
+use super::several::Place;
 use super::table::Route;
 use super::tunnel::{self, Switch};
 use super::upload::{Gate, RequestBody, Upload, UploadError};
@@ -86,7 +88,7 @@ pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
 /// Sends `request` to the worker and returns its answer, or the refusal that stands for it.
 pub(super) async fn forward(
     client: &Rc<Client>,
-    errand: Errand,
+    mut errand: Errand,
     mut request: Request<Inbound>,
 ) -> Result<Response<Body>, Refusal> {
     let speaks_http2 = errand.upstream.protocol == Protocol::Http2;
@@ -104,7 +106,7 @@ pub(super) async fn forward(
     let timeouts = errand.route.timeouts;
     let mut fields = client.fields();
     let outcome = exchange(
-        &errand,
+        &mut errand,
         hearer.as_ref(),
         request,
         upload.as_deref(),
@@ -121,6 +123,9 @@ pub(super) async fn forward(
         Err(error) => return Err(refuse(&errand, &error)),
     };
     *response.version_mut() = Version::HTTP_11;
+    if let Some(cookie) = errand.ticket.place.as_ref().and_then(Place::cookie) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {
         let worker_side = hyper::upgrade::on(&mut response);
         headers::to_client(response.headers_mut(), true);
@@ -253,17 +258,17 @@ fn into_http2(request: &mut Request<RequestBody>, host: &HeaderValue) {
 
 /// Sends the request until it is answered, has failed, or must not be sent again.
 async fn exchange(
-    errand: &Errand,
+    errand: &mut Errand,
     audience: Option<&Hearer>,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
     patience: &mut Patience,
     fields: &mut Fields,
 ) -> Result<(Response<Incoming>, Connection), ForwardError> {
-    let (upstream, timeouts) = (&errand.upstream, errand.route.timeouts);
+    let timeouts = errand.route.timeouts;
     let deadline = errand.deadline;
     let mut retries = errand.route.retries;
-    let mut kept = upstream.take();
+    let mut kept = errand.upstream.take();
     // All tries together have the time of one.
     patience.stop();
     loop {
@@ -272,11 +277,21 @@ async fn exchange(
             Some(connection) => connection,
             None => {
                 // On a further try, what is left of the time of all.
-                let limit = shorter(timeouts.write, patience.left());
-                match upstream.connect(deadline.cap(limit), timeouts.write).await {
+                let limit = deadline.cap(shorter(timeouts.write, patience.left()));
+                let patient = errand.ticket.place.as_ref().is_none_or(Place::is_last);
+                let connected = errand.upstream.connect(limit, timeouts.write, patient);
+                match connected.await {
                     Ok(connection) => connection,
                     Err(_) if deadline.is_over() => return Err(ForwardError::Late),
-                    Err(error) => return Err(ForwardError::Connect(error)),
+                    Err(error) => {
+                        let place = errand.ticket.place.as_mut();
+                        let Some(other) = place.and_then(Place::move_on) else {
+                            return Err(ForwardError::Connect(error));
+                        };
+                        kept = other.take();
+                        errand.upstream = other;
+                        continue;
+                    }
                 }
             }
         };

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::flow::Pass;
+use super::several::Place;
 use crate::names::Instance;
 use crate::wire::Count;
 
@@ -59,6 +60,8 @@ pub(super) struct Ticket {
     shard: usize,
     /// Its place among those that may be in the worker, where they are counted.
     pass: Option<Pass>,
+    /// Where it is, if the generation has several instances.
+    pub(super) place: Option<Place>,
 }
 
 impl Generation {
@@ -115,6 +118,7 @@ impl Generation {
             generation: self.clone(),
             shard,
             pass: None,
+            place: None,
         }
     }
 

@@ -28,7 +28,7 @@ use super::listener::Listener;
 use super::preamble;
 use super::socket::Signals;
 use super::stream::{Door, Raw};
-use super::table::{Board, Route, Table, Target};
+use super::table::{Board, Route, Table};
 use crate::route::Front;
 
 /// Pause after an accept that failed for want of something: trying again at once would only burn what is left.
@@ -191,10 +191,7 @@ impl Lane {
         loop {
             let route = table.find(host, path).cloned();
             let entered = route.as_deref().filter(|route| enters(route));
-            let ticket = match entered.map(|route| &route.target) {
-                Some(Target::Serving(upstream)) => Some(upstream.enter()),
-                _ => None,
-            };
+            let ticket = entered.and_then(|route| route.target.enter());
             if self.board.edition() == table.edition {
                 return (route, ticket);
             }

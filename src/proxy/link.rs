@@ -33,7 +33,7 @@ const RECONNECT_PAUSES: [Duration; 6] = [
 const RECALL_WAIT: Duration = Duration::from_millis(500);
 
 /// Most health requests at a time; further ones wait on the link.
-const PROBES_MAX: usize = 64;
+const PROBES_MAX: usize = 1024;
 
 /// The one that puts tables in force and answers for them.
 pub(super) struct Steward {

@@ -19,7 +19,8 @@
 //! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `interim` | what a worker says before its answer |
-//! | `pool` | a thread's connections to a generation |
+//! | `pool` | a thread's connections to an instance of a generation |
+//! | `several` | the choice between several instances |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
 //! | `files`, `precompressed`, `conditions` | `public/` |
 //! | `compression/` | answers made smaller on their way to the client |
@@ -62,6 +63,7 @@ mod precompressed;
 mod probe;
 mod pulse;
 mod report;
+mod several;
 mod socket;
 mod stream;
 mod table;

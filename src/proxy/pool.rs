@@ -1,4 +1,4 @@
-//! One thread's connections to one generation: the last used is used first, so those that are too many grow old and are closed.
+//! One thread's connections to one instance of a generation: the last used is used first, so those that are too many grow old and are closed.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -26,7 +26,7 @@ use super::patience::Patience;
 use super::upload::RequestBody;
 use crate::route::{Address, Protocol};
 
-/// Most connections kept unused, for each thread and generation.
+/// Most connections kept unused, for each thread and instance.
 const IDLE_MAX: usize = 256;
 
 /// Pauses between attempts to connect. A listening socket whose backlog is full, or that systemd is about to put in place, gives no
@@ -41,13 +41,15 @@ const CONNECT_PAUSES: [Duration; 7] = [
     Duration::from_millis(500),
 ];
 
-/// One thread's way to one generation.
+/// One thread's way to one instance of a generation.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) generation: Arc<Generation>,
     pub(super) address: Address,
     pub(super) protocol: Protocol,
     shard: usize,
+    /// Requests under way, of which only a generation with several instances keeps count.
+    under_way: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
     /// Of a worker that speaks HTTP/2: the connection that all requests share.
     shared: RefCell<Option<Shared>>,
@@ -129,6 +131,7 @@ impl Upstream {
             address,
             protocol,
             shard,
+            under_way: Cell::new(0),
             idle: RefCell::default(),
             shared: RefCell::default(),
             idle_limit: Cell::default(),
@@ -139,6 +142,21 @@ impl Upstream {
     /// Counts a request in, see [`Generation::enter`].
     pub(super) fn enter(&self) -> Ticket {
         self.generation.enter(self.shard)
+    }
+
+    /// A request goes this way.
+    pub(super) fn begin(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
+    /// It has ended.
+    pub(super) fn end(&self) {
+        self.under_way.set(self.under_way.get() - 1);
+    }
+
+    /// Requests between the two.
+    pub(super) fn under_way(&self) -> u32 {
+        self.under_way.get()
     }
 
     /// How long an unused connection is kept; zero is for ever.
@@ -216,7 +234,8 @@ impl Upstream {
         Some(idle.first().map_or(now, |oldest| oldest.since) + limit)
     }
 
-    /// Opens a connection within `limit`, on which the worker may take `write_limit` to accept a piece; zero is no limit.
+    /// Opens a connection within `limit`, on which the worker may take `write_limit` to accept a piece; zero is no limit. `patient`: also
+    /// when its socket refuses for a moment.
     ///
     /// # Errors
     /// When the worker can not be reached within `limit`, and within a second or so of its socket refusing.
@@ -224,11 +243,12 @@ impl Upstream {
         &self,
         limit: Duration,
         write_limit: Duration,
+        patient: bool,
     ) -> io::Result<Connection> {
         let stream = if limit.is_zero() {
-            self.dial().await?
+            self.dial(patient).await?
         } else {
-            match tokio::time::timeout(limit, self.dial()).await {
+            match tokio::time::timeout(limit, self.dial(patient)).await {
                 Ok(stream) => stream?,
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
@@ -277,8 +297,9 @@ impl Upstream {
         Ok(connection)
     }
 
-    async fn dial(&self) -> io::Result<Stream> {
-        let mut pauses = CONNECT_PAUSES.iter();
+    async fn dial(&self, patient: bool) -> io::Result<Stream> {
+        let pauses: &[Duration] = if patient { &CONNECT_PAUSES } else { &[] };
+        let mut pauses = pauses.iter();
         loop {
             match Stream::connect(self).await {
                 Err(error) if is_passing(&error) => match pauses.next() {

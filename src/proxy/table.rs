@@ -7,22 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use tokio::sync::watch;
 
 use super::development::State;
 use super::files::Assets;
 use super::flow::{Gate, Rules};
-use super::generation::Generation;
+use super::generation::{Generation, Ticket};
 use super::hosts::Routes;
 use super::http2;
 use super::listener::Listener;
 use super::pool::Upstream;
+use super::several::Several;
 use crate::names::{Instance, WorkerName};
 use crate::route::{
-    Development, ErrorPages, Front, HostPattern, Redirect, RoutePath, RouteTable, Target as Asked,
-    Timeouts,
+    Address, Development, ErrorPages, Front, HostPattern, Protocol, Redirect, RoutePath,
+    RouteTable, Target as Asked, Timeouts,
 };
 use crate::tls::Acceptor;
 
@@ -95,12 +96,73 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) enum Target {
     Serving(Rc<Upstream>),
+    /// A generation with several instances.
+    Several(Rc<Several>),
     Files,
     Unavailable {
         reason: String,
         /// Seconds.
         retry_after: Option<u64>,
     },
+}
+
+/// One thread's ways to workers. The same generation may answer on two routes: one set of connections for both.
+struct Ways<'a> {
+    shard: usize,
+    all: HashMap<(&'a Instance, &'a Address), Rc<Upstream>>,
+}
+
+impl<'a> Ways<'a> {
+    fn way(
+        &mut self,
+        generation: &'a Arc<Generation>,
+        address: &'a Address,
+        protocol: &Protocol,
+        timeouts: Timeouts,
+    ) -> Rc<Upstream> {
+        let key = (&generation.instance, address);
+        let known = self.all.get(&key);
+        let known = known.filter(|known| known.protocol == *protocol).cloned();
+        let way = known.unwrap_or_else(|| {
+            let (generation, address) = (generation.clone(), address.clone());
+            let upstream = Upstream::new(generation, self.shard, address, protocol.clone());
+            Rc::new(upstream)
+        });
+        way.set_idle(timeouts.idle);
+        self.all.insert(key, way.clone());
+        way
+    }
+}
+
+impl Target {
+    /// The ways to the worker.
+    fn upstreams(&self) -> &[Rc<Upstream>] {
+        match self {
+            Self::Serving(upstream) => std::slice::from_ref(upstream),
+            Self::Several(several) => several.upstreams(),
+            Self::Files | Self::Unavailable { .. } => &[],
+        }
+    }
+
+    /// Counts a request in, if it goes to a worker. See [`Generation::enter`].
+    pub(super) fn enter(&self) -> Option<Ticket> {
+        match self {
+            Self::Serving(upstream) => Some(upstream.enter()),
+            _ => Some(self.upstreams().first()?.enter()),
+        }
+    }
+
+    /// The way of a request that was counted in and has these header fields.
+    pub(super) fn way(&self, ticket: &mut Ticket, headers: &HeaderMap) -> Option<Rc<Upstream>> {
+        match self {
+            Self::Serving(upstream) => Some(upstream.clone()),
+            Self::Several(several) => {
+                let place = ticket.place.insert(several.place(headers));
+                Some(place.upstream().clone())
+            }
+            Self::Files | Self::Unavailable { .. } => None,
+        }
+    }
 }
 
 impl Published {
@@ -164,10 +226,13 @@ impl Table {
     pub(super) fn compile(board: &Board, shard: usize, previous: Option<&Self>) -> Self {
         let edition = board.edition();
         let published = board.published();
-        let mut kept: HashMap<&Instance, Rc<Upstream>> = HashMap::new();
-        for upstream in previous.into_iter().flat_map(Self::upstreams) {
-            kept.insert(&upstream.generation.instance, upstream.clone());
-        }
+        let previous_ways = previous.into_iter().flat_map(Self::upstreams);
+        let mut ways = Ways {
+            shard,
+            all: previous_ways
+                .map(|way| ((&way.generation.instance, &way.address), way.clone()))
+                .collect(),
+        };
         let mut routes = Routes::default();
         let development = published.table.development.as_ref();
         for route in &published.table.routes {
@@ -175,24 +240,21 @@ impl Table {
                 Asked::Serving(asked) => {
                     let instance = Instance::new(route.worker.clone(), asked.generation);
                     let generation = &published.generations[&instance];
-                    // The same generation may answer on two routes: one set of connections for both.
-                    let upstream = kept
-                        .get(&instance)
-                        .filter(|kept| {
-                            kept.address == asked.address && kept.protocol == asked.protocol
-                        })
-                        .cloned()
-                        .unwrap_or_else(|| {
-                            Rc::new(Upstream::new(
-                                generation.clone(),
-                                shard,
-                                asked.address.clone(),
-                                asked.protocol.clone(),
-                            ))
-                        });
-                    upstream.set_idle(route.timeouts.idle);
-                    kept.insert(&generation.instance, upstream.clone());
-                    Target::Serving(upstream)
+                    let mut way =
+                        |address| ways.way(generation, address, &asked.protocol, route.timeouts);
+                    if asked.instances.is_empty() {
+                        Target::Serving(way(&asked.address))
+                    } else {
+                        let ways = asked.instances.iter();
+                        let ways = ways.map(|(number, address)| (*number, way(address)));
+                        Target::Several(Rc::new(Several::new(
+                            ways.collect(),
+                            route.sticky.as_deref(),
+                            &route.worker,
+                            &route.path,
+                            shard,
+                        )))
+                    }
                 }
                 Asked::Files => Target::Files,
                 Asked::Unavailable {
@@ -254,12 +316,10 @@ impl Table {
         self.routes.find(host, path)
     }
 
-    /// The connections to workers, one set a generation (several times if it has several routes).
+    /// The connections to workers, one set an instance (several times if it has several routes).
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Rc<Upstream>> {
-        self.routes.all().filter_map(|route| match &route.target {
-            Target::Serving(upstream) => Some(upstream),
-            _ => None,
-        })
+        let targets = self.routes.all().map(|route| &route.target);
+        targets.flat_map(Target::upstreams)
     }
 
     /// What developers are shown besides.
@@ -290,10 +350,10 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::names::Generation as Number;
-    use crate::route::{
-        Address, Flow, Halt, Protocol, Route as Asked, Target as Answer, Upstream as Serving,
-    };
+    use crate::route::{Flow, Halt, Route as Asked, Target as Answer, Upstream as Serving};
 
     /// A board with routes that lead to files.
     pub(in crate::proxy) fn board(routes: &[&str]) -> Board {
@@ -324,6 +384,7 @@ pub(super) mod tests {
             access_log: false,
             scripts: false,
             compression: false,
+            sticky: None,
             work: None,
         }
     }
@@ -335,6 +396,7 @@ pub(super) mod tests {
         published.table.routes[0].target = Answer::Serving(Serving {
             generation: Number(number),
             address: Address::Unix("/nowhere".into()),
+            instances: BTreeMap::new(),
             protocol: Protocol::Http,
             max_requests: 0,
         });

@@ -20,7 +20,7 @@ use zbus::{
 use super::signals::{Jobs, UnitChange, follow, lock, number, text, update};
 use super::state::{Ending, RawService, ServiceState};
 use super::units::{Properties, RECORD, UNPROVEN, UnitPair};
-use crate::names::{Instance, UnitKind};
+use crate::names::{Pair, UnitKind};
 
 /// Longest wait for the answer to one method call.
 const CALL: Duration = Duration::from_secs(25);
@@ -122,11 +122,11 @@ pub enum BusError {
     },
 }
 
-/// A generation that is loaded in systemd.
+/// A pair of units that is loaded in systemd.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// Which.
-    pub instance: Instance,
+    pub pair: Pair,
     /// Its process.
     pub service: ServiceState,
     /// Whether its socket listens; `None`: it has none.
@@ -137,7 +137,7 @@ pub struct Loaded {
     pub record: String,
 }
 
-/// What a generation uses, as far as systemd accounts for it.
+/// What a service uses, as far as systemd accounts for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Its main process; 0: none.
@@ -211,44 +211,36 @@ impl Systemd {
         &self.connection
     }
 
-    /// Starts a generation's units: the socket listens (the service is started by the first connection), or, without a socket, the
+    /// Starts a pair of units: the socket listens (the service is started by the first connection), or, without a socket, the
     /// service runs.
     ///
     /// # Errors
     /// When systemd refuses a property or the unit exists, or the job fails.
     pub async fn start_pair(&self, pair: &UnitPair) -> Result<(), BusError> {
         let call = "start unit";
-        let (unit, properties, aux) = if pair.has_socket() {
-            let service = (pair.instance.service_unit(), pair.service_properties());
-            (
-                pair.instance.socket_unit(),
-                pair.socket_properties(),
-                vec![service],
-            )
-        } else {
-            (
-                pair.instance.service_unit(),
-                pair.service_properties(),
-                Vec::new(),
-            )
+        let name = pair.name();
+        let service = (name.service_unit(), pair.service_properties());
+        let (unit, properties, aux) = match pair.has_socket() {
+            true => (name.socket_unit(), pair.socket_properties(), vec![service]),
+            false => (service.0, service.1, Vec::new()),
         };
-        lock(&self.jobs).starting.insert(pair.instance.clone());
+        lock(&self.jobs).starting.insert(name.clone());
         let job = self
             .manager
             .start_transient_unit(&unit, "replace", &properties, &aux)
             .await;
         let result = self.job(call, &unit, job, START).await;
         // All that came before the job's end was read by now.
-        lock(&self.jobs).starting.remove(&pair.instance);
+        lock(&self.jobs).starting.remove(&name);
         result
     }
 
-    /// Stops a generation's socket and service and has systemd forget them. Units that are gone already are no error.
+    /// Stops a socket and its service and has systemd forget them. Units that are gone already are no error.
     ///
     /// # Errors
     /// When systemd can not be reached or does not finish in `timeout` and some.
-    pub async fn stop_pair(&self, instance: &Instance, timeout: Duration) -> Result<(), BusError> {
-        let units = [instance.socket_unit(), instance.service_unit()];
+    pub async fn stop_pair(&self, pair: &Pair, timeout: Duration) -> Result<(), BusError> {
+        let units = [pair.socket_unit(), pair.service_unit()];
         let mut result = Ok(());
         for unit in &units {
             let stopped = match self.manager.stop_unit(unit, "replace").await {
@@ -264,13 +256,13 @@ impl Systemd {
         result
     }
 
-    /// Writes down that a generation has passed its check.
+    /// Writes down that a pair is of a generation that has passed its check.
     ///
     /// # Errors
     /// When systemd can not be reached or the unit is gone.
-    pub async fn mark_accepted(&self, instance: &Instance) -> Result<(), BusError> {
-        let unit = instance.service_unit();
-        let description = Variant::from(UnitPair::accepted_description(instance));
+    pub async fn mark_accepted(&self, pair: &Pair) -> Result<(), BusError> {
+        let unit = pair.service_unit();
+        let description = Variant::from(UnitPair::accepted_description(pair));
         self.manager
             .set_unit_properties(&unit, true, &[("Description", description)])
             .await
@@ -281,7 +273,7 @@ impl Systemd {
             })
     }
 
-    /// All generations that are loaded.
+    /// All pairs of units that are loaded.
     ///
     /// # Errors
     /// When systemd can not be reached.
@@ -293,7 +285,7 @@ impl Systemd {
             .collect();
         let mut loaded = Vec::new();
         for unit in &listed {
-            let Some((instance, UnitKind::Service)) = Instance::from_unit(&unit.0) else {
+            let Some((pair, UnitKind::Service)) = Pair::from_unit(&unit.0) else {
                 continue;
             };
             // A unit that vanishes between the list and the question is not there.
@@ -314,12 +306,12 @@ impl Systemd {
             loaded.push(Loaded {
                 service: raw.state(),
                 listening: states
-                    .get(instance.socket_unit().as_str())
+                    .get(pair.socket_unit().as_str())
                     .map(|state| *state == "active"),
                 accepted: !text(&properties, "Description")
                     .is_some_and(|text| text.ends_with(UNPROVEN)),
                 record,
-                instance,
+                pair,
             });
         }
         Ok(loaded)
@@ -342,9 +334,9 @@ impl Systemd {
         raw.state().failure
     }
 
-    /// What a generation uses now; all zero when it is not loaded.
-    pub async fn usage(&self, instance: &Instance) -> Usage {
-        let Ok(path) = self.manager.get_unit(&instance.service_unit()).await else {
+    /// What the service of a pair uses now; all zero when it is not loaded.
+    pub async fn usage(&self, pair: &Pair) -> Usage {
+        let Ok(path) = self.manager.get_unit(&pair.service_unit()).await else {
             return Usage::default();
         };
         let Ok(properties) = self.properties(&path).await else {

@@ -93,7 +93,7 @@ pub fn exposures(pairs: &[UnitPair]) -> Result<BTreeMap<Instance, Exposed>, Secu
     pairs
         .iter()
         .map(|pair| {
-            let unit = pair.instance.service_unit();
+            let unit = pair.name().service_unit();
             match found.remove(&unit) {
                 Some(exposed) => Ok((pair.instance.clone(), exposed)),
                 None => Err(SecurityError::Silent {

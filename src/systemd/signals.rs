@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use zbus::{MessageStream, ObjectPath, OwnedObjectPath, OwnedVariant};
 
 use super::state::{RawService, ServiceState};
-use crate::names::{Instance, UnitKind};
+use crate::names::{Instance, Pair, UnitKind};
 
 /// Ends of jobs kept for callers that have not asked yet.
 const ENDS: usize = 4096;
@@ -19,16 +19,16 @@ const ENDS: usize = 4096;
 #[derive(Clone, Debug, PartialEq)]
 pub enum UnitChange {
     /// The service is in this state now.
-    Service(Instance, ServiceState),
+    Service(Pair, ServiceState),
     /// The socket does not listen (any more).
-    SocketDown(Instance),
+    SocketDown(Pair),
 }
 
 /// What the calls of this connection and the reader of its signals have to know of each other.
 #[derive(Default)]
 pub(super) struct Jobs {
-    /// Generations whose units are being made: their sockets are "inactive" on the way up.
-    pub(super) starting: HashSet<Instance>,
+    /// Pairs that are being made: their sockets are "inactive" on the way up.
+    pub(super) starting: HashSet<Pair>,
     pub(super) waiting: HashMap<OwnedObjectPath, oneshot::Sender<String>>,
     /// Jobs that ended before their caller knew their name.
     pub(super) ended: Vec<(OwnedObjectPath, String)>,
@@ -44,7 +44,7 @@ pub(super) async fn follow(
     jobs: Arc<Mutex<Jobs>>,
     changes: mpsc::Sender<UnitChange>,
 ) {
-    let mut services: HashMap<Instance, RawService> = HashMap::new();
+    let mut services: HashMap<Pair, RawService> = HashMap::new();
     while let Some(Ok(message)) = stream.next().await {
         let header = message.header();
         let change = match header.member().map(|member| member.as_str()) {
@@ -52,7 +52,7 @@ pub(super) async fn follow(
                 let body = message.body();
                 if let Ok((_, job, unit, result)) =
                     body.deserialize::<(u32, ObjectPath<'_>, &str, &str)>()
-                    && (Instance::from_unit(unit).is_some() || Instance::from_build_unit(unit).is_some())
+                    && (Pair::from_unit(unit).is_some() || Instance::from_build_unit(unit).is_some())
                 {
                     job_ended(&jobs, job.into(), result);
                 }
@@ -61,7 +61,7 @@ pub(super) async fn follow(
             Some("PropertiesChanged") => header
                 .path()
                 .and_then(|path| changed(path, &message, &mut services))
-                .filter(|change| !matches!(change, UnitChange::SocketDown(instance) if lock(&jobs).starting.contains(instance))),
+                .filter(|change| !matches!(change, UnitChange::SocketDown(pair) if lock(&jobs).starting.contains(pair))),
             _ => None,
         };
         if let Some(change) = change
@@ -91,13 +91,13 @@ fn job_ended(jobs: &Mutex<Jobs>, job: OwnedObjectPath, result: &str) {
 fn changed(
     path: &ObjectPath<'_>,
     message: &zbus::Message,
-    services: &mut HashMap<Instance, RawService>,
+    services: &mut HashMap<Pair, RawService>,
 ) -> Option<UnitChange> {
     let unit = unescape(
         path.as_str()
             .strip_prefix("/org/freedesktop/systemd1/unit/")?,
     );
-    let (instance, kind) = Instance::from_unit(&unit)?;
+    let (pair, kind) = Pair::from_unit(&unit)?;
     let body = message.body();
     let (interface, properties, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
         body.deserialize().ok()?;
@@ -105,18 +105,17 @@ fn changed(
     let whole = interface == "org.freedesktop.systemd1.Unit";
     match kind {
         UnitKind::Service => {
-            let raw = services.entry(instance.clone()).or_default();
+            let raw = services.entry(pair.clone()).or_default();
             update(raw, &properties);
             let state = raw.state();
             if whole && state.activity == super::state::Activity::Inactive {
-                services.remove(&instance);
+                services.remove(&pair);
             }
-            whole.then_some(UnitChange::Service(instance, state))
+            whole.then_some(UnitChange::Service(pair, state))
         }
         UnitKind::Socket => {
             let state = text(&properties, "ActiveState")?;
-            matches!(state.as_str(), "failed" | "inactive")
-                .then_some(UnitChange::SocketDown(instance))
+            matches!(state.as_str(), "failed" | "inactive").then_some(UnitChange::SocketDown(pair))
         }
     }
 }

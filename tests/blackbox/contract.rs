@@ -55,6 +55,7 @@ fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
         ("GOMAXPROCS", "2"),
         ("GOMEMLIMIT", "94371840B"),
         ("GREETING", "a \"b\" $HOME %n"),
+        ("WORKER_INSTANCE", "1"),
         ("WORKER_MODE", "development"),
         ("WORKER_NAME", "api.users"),
         ("WORKER_ROUTE", "/api/users"),

@@ -13,6 +13,7 @@ mod command_line;
 mod contract;
 mod halt;
 mod illness;
+mod instances;
 mod leaving;
 mod limits;
 mod logs;

@@ -32,6 +32,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
         encrypted,
     };
     UnitPair {
+        number: 1,
         route: RoutePath::root(),
         mode: Mode::Production,
         address: Address::Unix(house.path().join(instance.file_name("sock"))),
@@ -45,6 +46,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
             gomemlimit: Some(ByteSize(64 << 20)),
             memory_high: Some(ByteSize(50 << 20)),
             cpu_weight: Some(50),
+            instances: 1,
             io_weight: Some(60),
             tasks_max: Some(40),
             ..Limits::default()
@@ -157,7 +159,7 @@ fn systemd_takes_every_property_of_a_sandbox() {
         {
             let pair = pair(&house, network, jit, number as u64 + 1);
             systemd.start_pair(&pair).await.unwrap();
-            systemd.stop_pair(&pair.instance, SECOND).await.unwrap();
+            systemd.stop_pair(&pair.name(), SECOND).await.unwrap();
         }
     });
     house.get("/").is("one");

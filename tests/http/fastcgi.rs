@@ -708,6 +708,7 @@ fn a_table_without_protocols_is_one_of_http() {
         Target::Serving(Upstream {
             generation: Generation(1),
             address: Address::Unix(house.socket(1)),
+            instances: BTreeMap::new(),
             protocol: Protocol::Http,
             max_requests: 0,
         })

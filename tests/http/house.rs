@@ -1,5 +1,6 @@
 //! A proxy in this process, the manager's end of its link, and both ends of the conversations it carries.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::BorrowedFd;
@@ -290,6 +291,7 @@ fn serving(directory: &Path, generation: u64) -> Target {
     Target::Serving(Upstream {
         generation: Generation(generation),
         address: Address::Unix(socket(directory, generation)),
+        instances: BTreeMap::new(),
         protocol: Protocol::Http,
         max_requests: 0,
     })
@@ -328,6 +330,7 @@ fn table(directory: &Path) -> RouteTable {
             access_log: false,
             scripts: false,
             compression: false,
+            sticky: None,
             work: None,
         }],
         draining: Vec::new(),

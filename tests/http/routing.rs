@@ -130,6 +130,7 @@ fn scripts_without_their_prefix_see_themselves_at_the_root() {
         table.routes[0].path = RoutePath::parse("/blog").unwrap();
         table.routes[0].strip_prefix = true;
         table.routes[0].target = Target::Serving(tqserver::route::Upstream {
+            instances: Default::default(),
             generation: Generation(1),
             address: Address::Unix(socket),
             protocol: Protocol::FastCgi(Scripts {

@@ -11,7 +11,7 @@ const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and wi
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 20] = [
+const ROWS: [(&[&str], &str, &str); 21] = [
     (
         &[
             "logfile",
@@ -42,6 +42,11 @@ const ROWS: [(&[&str], &str, &str); 20] = [
         &["limitnproc", "pidsmax"],
         OURS,
         "the key for it is 'tasks_max', a number of processes and threads",
+    ),
+    (
+        &["replicas", "processes", "numprocs", "scale"],
+        "TQServer starts, replaces and stops it",
+        "the key for it is 'instances', a number of processes",
     ),
     (
         &[

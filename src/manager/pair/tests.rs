@@ -3,7 +3,7 @@ use std::fs;
 use super::*;
 use crate::config::Settings;
 use crate::inventory::{self, Fingerprint, Status};
-use crate::names::Generation;
+use crate::names::{Generation, Instance};
 
 /// A server with one worker, `api/shop`, in a directory of its own.
 struct House {
@@ -71,7 +71,7 @@ impl House {
             accepted: false,
             stop_timeout: Duration::from_secs(1),
             record: String::new(),
-            instance,
+            pair: instance.pair(1),
         };
         ground.pair(&spec, run)
     }
@@ -130,7 +130,7 @@ fn a_server_yaml_among_other_files_hides_itself_alone() {
         journal: &Journal::Journald { user: false },
     };
     let run = Run {
-        instance: Instance::new(house.settings.name.clone(), Generation(7)),
+        pair: Instance::new(house.settings.name.clone(), Generation(7)).pair(1),
         address: Address::Unix("/run/tqserver/api.shop@7.sock".into()),
         files: "/var/lib/tqserver/.snapshots/api.shop/7".into(),
         command: Vec::new(),

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Fleet;
 use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::member::Member;
 use crate::plan::run::{Run, Stage};
 use crate::plan::worker::LIVE;
-use crate::plan::{Cause, Found, Kind, Severity, Source};
+use crate::plan::{Cause, Found, FoundPair, Kind, Severity, Source};
 use crate::route::Address;
 use crate::systemd::Activity;
 
@@ -52,64 +53,81 @@ impl Fleet {
         for (generation, found) in found.into_iter().rev() {
             let stage = match found.accepted {
                 // Its stop has begun, or nothing can start it: whether the worker is to have another, the first look tells.
-                true if !is_reachable(&found) || live >= LIVE => Stage::Stopping,
+                true if !can_serve(&found) || live >= LIVE => Stage::Stopping,
                 true if passed => Stage::Draining,
                 true => Stage::Serving,
                 false if generation == newest => Stage::Activating,
                 false => Stage::Stopping,
             };
             passed |= found.accepted;
-            live += usize::from(stage != Stage::Stopping && is_reachable(&found));
+            live += usize::from(stage != Stage::Stopping && can_serve(&found));
             self.adopt_run(found, stage);
         }
     }
 
     fn adopt_run(&mut self, found: Found, stage: Stage) {
         let now = self.now;
-        let reachable = is_reachable(&found);
         let instance = found.instance;
+        let members = found.pairs.into_iter().map(|(number, pair)| {
+            let mut member = Member::new(pair.address.clone());
+            member.broken = !is_reachable(&pair);
+            member.service = pair.service;
+            (number, member)
+        });
         let mut run = Run::new(
             found.spec,
             Source::Directory,
             Cause::Start,
-            found.address,
+            members.collect(),
             Stage::Activating,
             now,
         );
-        (run.public, run.service) = (found.public, found.service);
+        run.public = found.public;
         run.protocol = self.protocol(&instance, &run.spec);
         run.accepted = found.accepted;
         if stage == Stage::Activating {
             run.ready_by = Some(now + run.spec.settings.health.start_timeout);
-            run.probe_at = Some(now);
+            run.ask_at(Some(now));
         } else {
             run.enter(stage, now);
         }
         if stage == Stage::Serving {
-            run.probe_at = run.health_due(now);
+            run.ask_at(run.health_due(now));
         }
-        let dies = matches!(
-            run.service.activity,
-            Activity::Restarting | Activity::Failed
-        );
-        let end = run.end();
+        let dies = |member: &Member| {
+            let activity = member.service.activity;
+            matches!(activity, Activity::Restarting | Activity::Failed)
+        };
+        let mut members = run.members.iter();
+        let dead = members.find(|(_, member)| dies(member));
+        let dead = dead.map(|(number, _)| *number).or(run.lacks());
+        let (lacks, end) = (run.lacks(), dead.map(|number| run.end(number)));
         let worker = self.worker(&instance.worker);
         worker.runs.insert(instance.generation, run);
+        if let (Stage::Serving, Some(number)) = (stage, lacks) {
+            worker.replace = Some(format!("its instance {number} can not be started"));
+            worker.schedule_retry(Duration::ZERO, now);
+        }
         let text = format!(
             "adopted generation {} of '{}'",
             instance.generation, instance.worker
         );
         self.note(&instance, Severity::Info, Kind::Progress, Vec::new(), text);
-        match stage {
-            Stage::Stopping => self.stop(&instance, None),
-            Stage::Activating if dies || !reachable => self.fail(&instance, end),
+        match (stage, end) {
+            (Stage::Stopping, _) => self.stop(&instance, None),
+            (Stage::Activating, Some(end)) => self.fail(&instance, end),
             _ => {}
         }
     }
 }
 
+/// Whether there is an instance for its requests to go to.
+fn can_serve(found: &Found) -> bool {
+    found.pairs.values().any(is_reachable)
+}
+
 /// Whether it runs or a request would start it, and nobody has begun to stop it.
-fn is_reachable(found: &Found) -> bool {
+fn is_reachable(found: &FoundPair) -> bool {
     match (&found.address, found.service.activity) {
         (_, Activity::Deactivating) => false,
         // Without a socket, nothing starts what has ended.

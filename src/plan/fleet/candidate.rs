@@ -9,8 +9,9 @@ use super::{Fleet, News, instance};
 use crate::ansi;
 use crate::config::{DocumentRoot, Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::member::Member;
 use crate::plan::run::{Run, Stage};
-use crate::plan::worker::{Candidate, Worker};
+use crate::plan::worker::Candidate;
 use crate::plan::{
     Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, Spec, loopback,
 };
@@ -18,8 +19,10 @@ use crate::route::{Address, Protocol, RoutePath, Scripts};
 
 /// A build that took no longer is none: there was nothing to do.
 const NOTHING_TO_BUILD: Duration = Duration::from_millis(10);
-/// Most generations that are built, launched or checked at the same time.
+/// Most generations that are built, launched or checked at the same time, and most instances of them: each is asked for its health, and
+/// the proxy asks so many at a time and some more.
 const SIDE_BY_SIDE: usize = 64;
+const INSTANCES_SIDE_BY_SIDE: usize = 512;
 
 impl Fleet {
     /// Begins what waits, as far as there is room: first what somebody waits for, then what has waited longest, so that no number
@@ -28,8 +31,13 @@ impl Fleet {
         if self.ending {
             return;
         }
-        let under_way = |worker: &&Worker| worker.candidate().is_some();
-        let room = SIDE_BY_SIDE.saturating_sub(self.workers.values().filter(under_way).count());
+        let workers = self.workers.values();
+        let under_way =
+            workers.flat_map(|worker| worker.runs.values().find(|run| run.is_candidate()));
+        let (mut generations, mut instances) = under_way
+            .fold((0, 0), |(generations, instances), run| {
+                (generations + 1, instances + usize::from(run.pairs()))
+            });
         let mut ready: Vec<_> = self
             .workers
             .values()
@@ -37,11 +45,17 @@ impl Fleet {
             .filter_map(|worker| {
                 let waiting = worker.waiting.as_ref()?;
                 let wanted = !waiting.reloads.is_empty();
-                Some((Reverse(wanted), waiting.since, worker.name.clone()))
+                let pairs = usize::from(waiting.spec.settings.instances());
+                Some((Reverse(wanted), waiting.since, worker.name.clone(), pairs))
             })
             .collect();
         ready.sort();
-        for (_, _, name) in ready.into_iter().take(room) {
+        for (_, _, name, pairs) in ready {
+            (generations, instances) = (generations + 1, instances + pairs);
+            // Nobody behind one that does not fit goes before it, or it would wait for ever.
+            if generations > SIDE_BY_SIDE || instances > INSTANCES_SIDE_BY_SIDE {
+                break;
+            }
             self.begin(&name);
         }
     }
@@ -54,25 +68,33 @@ impl Fleet {
             Source::Own(generation) => generation,
             _ => self.worker(name).newest.next(),
         };
-        let address = match candidate.spec.settings.listen {
+        let name_of = instance(name, generation);
+        let pairs = candidate.spec.settings.instances();
+        let addresses = match candidate.spec.settings.listen {
             Listen::Socket => {
-                let file = instance(name, generation).file_name("sock");
-                Some(Address::Unix(self.policy.sockets.join(file)))
+                let files = (1..=pairs).map(|number| name_of.pair(number).file_name("sock"));
+                let paths = files.map(|file| Address::Unix(self.policy.sockets.join(file)));
+                Some(paths.collect())
             }
-            Listen::Port => self.free_port().map(loopback),
+            Listen::Port => self.free_ports(pairs),
         };
-        let Some(address) = address else {
+        let Some(addresses) = addresses else {
             let (first, last) = (self.policy.ports.start(), self.policy.ports.end());
+            let wanted = match pairs {
+                1 => "no port".to_owned(),
+                pairs => format!("fewer than {pairs} ports"),
+            };
+            let is = if pairs == 1 { "is" } else { "are" };
             let reason = Reason::Refused(format!(
-                "no port from {first} to {last} is free; widen workers.port_range_start/_end"
+                "{wanted} from {first} to {last} {is} free; widen workers.port_range_start/_end"
             ));
             let cause = Some(candidate.cause);
             return self.failed_without_units(name, None, cause, reason, candidate.reloads);
         };
-        self.make(Instance::new(name.clone(), generation), candidate, address);
+        self.make(name_of, candidate, addresses);
     }
 
-    fn make(&mut self, instance: Instance, candidate: Candidate, address: Address) {
+    fn make(&mut self, instance: Instance, candidate: Candidate, addresses: Vec<Address>) {
         let build = candidate.build && candidate.spec.settings.kind != WorkerType::Static;
         let stage = match build {
             true => Stage::Building,
@@ -82,7 +104,8 @@ impl Fleet {
             self.worker(&instance.worker).tried = Some(candidate.spec.clone());
         }
         let (source, cause) = (candidate.source, candidate.cause);
-        let mut run = Run::new(candidate.spec, source, cause, address, stage, self.now);
+        let members = (1..).zip(addresses.into_iter().map(Member::new)).collect();
+        let mut run = Run::new(candidate.spec, source, cause, members, stage, self.now);
         run.protocol = self.protocol(&instance, &run.spec);
         (run.reloads, run.saved) = (candidate.reloads, candidate.saved);
         self.actions.push(match build {
@@ -119,17 +142,21 @@ impl Fleet {
         })
     }
 
-    fn free_port(&self) -> Option<u16> {
+    fn free_ports(&self, wanted: u8) -> Option<Vec<Address>> {
         let taken: BTreeSet<u16> = self
             .workers
             .values()
             .flat_map(|worker| worker.runs.values())
-            .filter_map(|run| match run.address {
+            .flat_map(|run| run.members.values())
+            .filter_map(|member| match member.address {
                 Address::Tcp(address) => Some(address.port()),
                 Address::Unix(_) => None,
             })
             .collect();
-        self.policy.ports.clone().find(|port| !taken.contains(port))
+        let free = self.policy.ports.clone();
+        let free = free.filter(|port| !taken.contains(port)).map(loopback);
+        let ports: Vec<Address> = free.take(usize::from(wanted)).collect();
+        (ports.len() == usize::from(wanted)).then_some(ports)
     }
 
     pub(super) fn built(&mut self, instance: &Instance, result: Result<(), Reason>) {
@@ -185,9 +212,15 @@ impl Fleet {
         }
         run.enter(Stage::Activating, now);
         run.ready_by = Some(now + delay + run.spec.settings.health.start_timeout);
-        run.probe_at = Some(now + delay);
-        // It may have died before we heard that it was started.
-        let died = run.observe(run.service.clone());
+        run.ask_at(Some(now + delay));
+        // One may have died before we heard that it was started.
+        let known = run.members.iter();
+        let known: Vec<_> = known
+            .map(|(number, one)| (*number, one.service.clone()))
+            .collect();
+        let died = known
+            .into_iter()
+            .find_map(|(number, state)| run.observe(number, state));
         let (reloads, saved) = (run.reloads.clone(), run.saved.is_some());
         // Who saves a file hears of it when it is live.
         if !saved {
@@ -221,8 +254,10 @@ impl Fleet {
         };
         run.enter(Stage::Serving, now);
         run.accepted = true;
-        (run.unhealthy, run.last_answer) = (0, None);
-        run.probe_at = run.health_due(now);
+        for member in run.members.values_mut() {
+            (member.unhealthy, member.last_answer) = (0, None);
+        }
+        run.ask_at(run.health_due(now));
         let cause = run.cause;
         let (saved, build_time) = (run.saved, run.build_time);
         let mut reloads = std::mem::take(&mut run.reloads);
@@ -392,7 +427,7 @@ fn launch(instance: &Instance, run: &Run) -> Action {
         instance: instance.clone(),
         spec: run.spec.clone(),
         source: run.source,
-        address: run.address.clone(),
+        addresses: run.addresses().into_values().collect(),
         accepted: run.comes_back(),
     }
 }

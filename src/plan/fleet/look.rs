@@ -156,7 +156,7 @@ impl Fleet {
             return self.enqueue(name, spec, reloads, cause);
         };
         // What is broken is replaced even if its files are the same.
-        match change(run.latest(), &spec, force || run.broken.is_some()) {
+        match change(run.latest(), &spec, force || run.lacks().is_some()) {
             Change::None if run.assets.is_some() => {
                 self.join_assets(name, generation, reloads);
             }

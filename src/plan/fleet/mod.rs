@@ -28,7 +28,7 @@ use std::time::Duration;
 use super::run::{Run, Stage};
 use super::worker::Worker;
 use super::{Action, Event, Kind, Moment, Outcome, Policy, Reason, Spec};
-use crate::names::{Generation, Instance, WorkerName};
+use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::route::{Halt, RouteTable};
 
 type Looked = BTreeMap<WorkerName, Result<Spec, Reason>>;
@@ -52,7 +52,7 @@ pub struct Fleet {
     serial: u64,
     /// The table by which the proxy serves, as far as it has said on this link.
     applied: Option<u64>,
-    probes: BTreeMap<u64, Instance>,
+    probes: BTreeMap<u64, Pair>,
     next_probe: u64,
     ending: bool,
     ended: bool,
@@ -149,8 +149,8 @@ impl Fleet {
             Event::Halted(halts) => self.halts = halts,
             Event::Built(instance, result) => self.built(&instance, result),
             Event::Launched(instance, result) => self.launched(&instance, result),
-            Event::Unit(instance, state) => self.unit_changed(&instance, state),
-            Event::SocketFailed(instance) => self.socket_failed(&instance),
+            Event::Unit(pair, state) => self.unit_changed(&pair, state),
+            Event::SocketFailed(pair) => self.socket_failed(&pair),
             Event::Probed(id, outcome) => self.probed(id, &outcome),
             Event::Accepted(instance, result) => self.accepted(&instance, result),
             Event::AssetsReady(instance, result) => self.assets_ready(&instance, result),
@@ -195,12 +195,17 @@ impl Fleet {
         };
         run.enter(Stage::Stopping, now);
         // Of what was removed nobody wants to know how it ended.
-        let wanted = failed.as_ref().is_some_and(|why| !why.is_unwanted());
+        let wanted = failed.as_ref().filter(|why| !why.is_unwanted());
+        let failed_pair = wanted.map(|why| match why {
+            Reason::Instance(number, _) => *number,
+            _ => 1,
+        });
         run.failed = failed;
-        let accepted = run.accepted;
+        let (pairs, accepted) = (run.pairs(), run.accepted);
         self.actions.push(Action::Stop {
             instance: instance.clone(),
-            failed: wanted,
+            pairs,
+            failed: failed_pair,
             accepted,
         });
     }

@@ -1,37 +1,45 @@
 //! What happens to a generation that serves.
 
 use super::Fleet;
-use crate::names::Instance;
-use crate::plan::run::Stage;
+use crate::names::{Instance, Pair};
+use crate::plan::run::{Run, Stage};
 use crate::plan::{Action, Failure, Kind, Reason, Severity};
 use crate::systemd::{Activity, Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
 impl Fleet {
-    pub(super) fn unit_changed(&mut self, instance: &Instance, state: ServiceState) {
-        let now = self.now;
+    pub(super) fn unit_changed(&mut self, pair: &Pair, state: ServiceState) {
+        let (now, instance) = (self.now, &pair.instance);
         let Some(run) = self.run(instance) else {
             return;
         };
-        let before = run.service.clone();
-        if let Some(reason) = run.observe(state) {
+        let Some(before) = run.members.get(&pair.number) else {
+            return;
+        };
+        let before = before.service.clone();
+        if let Some(reason) = run.observe(pair.number, state) {
             return self.fail(instance, reason);
         }
         if run.stage != Stage::Serving {
             return;
         }
-        if run.probe.is_none() && run.probe_at.is_none() {
-            run.probe_at = run.health_due(now);
+        let (again, end) = (run.health_due(now), run.end(pair.number));
+        let Some(member) = run.members.get_mut(&pair.number) else {
+            return;
+        };
+        if member.probe.is_none() && member.probe_at.is_none() && !member.broken {
+            member.probe_at = again;
         }
-        let activity = run.service.activity;
+        let activity = member.service.activity;
         if activity == before.activity {
             return;
         }
         // What ended goes through several states until it is started again, or has hit the limit for that.
         let known = before.failure.is_some() && before.activity != Activity::Active;
-        let (failed, end) = (run.service.failure.is_some() && !known, run.end());
+        let failed = member.service.failure.is_some() && !known;
         // A worker on a port has no socket whose failure would tell that nothing starts it any more.
-        let over = matches!(activity, Activity::Failed | Activity::Inactive) && !run.has_socket();
+        let over =
+            matches!(activity, Activity::Failed | Activity::Inactive) && !member.has_socket();
         if failed {
             let (name, number) = (&instance.worker, instance.generation);
             let then = match over {
@@ -46,7 +54,7 @@ impl Fleet {
             self.remember(instance, end.clone());
         }
         if over {
-            self.socket_broke(instance, Some(end));
+            self.socket_broke(pair, Some(end));
         }
     }
 
@@ -60,63 +68,105 @@ impl Fleet {
         self.worker(&instance.worker).last_failure = Some((failure, self.now));
     }
 
-    pub(super) fn socket_failed(&mut self, instance: &Instance) {
-        let Some(run) = self.run(instance) else {
+    pub(super) fn socket_failed(&mut self, pair: &Pair) {
+        let Some(run) = self.run(&pair.instance) else {
             return;
         };
-        let reason = run.service.failure.clone().map(Reason::Ended);
+        let Some(member) = run.members.get(&pair.number) else {
+            return;
+        };
+        let reason = member.service.failure.clone().map(Reason::Ended);
+        let reason = reason.map(|reason| run.of(pair.number, reason));
         if run.stage == Stage::Serving {
-            return self.socket_broke(instance, reason);
+            return self.socket_broke(pair, reason);
         }
         // While it is launched its socket does not listen yet; that is no failure.
         if matches!(run.stage, Stage::Activating | Stage::Accepting) {
-            let socket = || Reason::Ended(Ending::Other("its socket failed".to_owned()));
-            self.fail(instance, reason.unwrap_or_else(socket));
+            let socket = || {
+                let ending = Ending::Other("its socket failed".to_owned());
+                run.of(pair.number, Reason::Ended(ending))
+            };
+            let reason = reason.unwrap_or_else(socket);
+            self.fail(&pair.instance, reason);
         }
     }
 
-    /// The serving generation can not be started by systemd any more: a new one of the same files is due.
-    pub(super) fn socket_broke(&mut self, instance: &Instance, reason: Option<Reason>) {
-        let now = self.now;
+    /// An instance of the serving generation can not be started by systemd any more: a new generation of the same files is due. Until
+    /// then the others get its requests, if there are others.
+    fn socket_broke(&mut self, pair: &Pair, reason: Option<Reason>) {
+        let (now, instance) = (self.now, &pair.instance);
         let last = self.worker(&instance.worker).last_failure.as_ref();
         let last = last
             .filter(|(failure, _)| failure.generation == Some(instance.generation))
             .map(|(failure, _)| failure.reason.clone());
-        let Some(run) = self
-            .run(instance)
-            .filter(|run| run.stage == Stage::Serving && run.broken.is_none())
-        else {
+        let Some(run) = self.run(instance).filter(|run| run.stage == Stage::Serving) else {
             return;
         };
+        let Some(member) = run.members.get_mut(&pair.number) else {
+            return;
+        };
+        if std::mem::replace(&mut member.broken, true) {
+            return;
+        }
+        (member.probe, member.probe_at) = (None, None);
         let unknown = || Reason::Ended(Ending::Other("start-limit-hit".to_owned()));
         let reason = reason.or(last).unwrap_or_else(unknown);
-        run.broken = Some(reason.clone());
-        (run.probe, run.probe_at) = (None, None);
+        let others = run.addresses().len();
+        if others == 0 {
+            run.broken = Some(reason.clone());
+        }
         let served = now - run.since;
-        let text = format!(
-            "'{}' does not serve: generation {} ended again and again: {reason}; it is tried again",
-            instance.worker, instance.generation
-        );
-        let kind = Kind::Down {
-            reason: reason.to_string(),
+        let (name, generation) = (&instance.worker, instance.generation);
+        let (severity, text) = match others {
+            0 => (
+                Severity::Error,
+                format!(
+                    "'{name}' does not serve: generation {generation} ended again and again: {reason}; it is tried again"
+                ),
+            ),
+            others => (
+                Severity::Warning,
+                format!(
+                    "generation {generation} of '{name}' has {others} of its instances left: {reason}; it is replaced"
+                ),
+            ),
+        };
+        let (why, kind) = match others {
+            0 => (
+                "it ended again and again".to_owned(),
+                Kind::Down {
+                    reason: reason.to_string(),
+                },
+            ),
+            _ => (
+                format!("its instance {} ended again and again", pair.number),
+                Kind::Ended {
+                    reason: reason.to_string(),
+                },
+            ),
         };
         self.remember(instance, reason);
         let worker = self.worker(&instance.worker);
-        worker.replace = Some("it ended again and again".to_owned());
+        worker.replace = Some(why);
         worker.schedule_retry(served, now);
-        self.note(instance, Severity::Error, kind, Vec::new(), text);
+        self.note(instance, severity, kind, Vec::new(), text);
     }
 
     pub(super) fn probed(&mut self, id: u64, outcome: &ProbeOutcome) {
         let now = self.now;
-        let Some(instance) = self.probes.remove(&id) else {
+        let Some(pair) = self.probes.remove(&id) else {
             return;
         };
-        let Some(run) = self.run(&instance).filter(|run| run.probe == Some(id)) else {
+        let instance = pair.instance.clone();
+        let asked = |run: &&mut Run| {
+            let member = run.members.get(&pair.number);
+            member.is_some_and(|member| member.probe == Some(id))
+        };
+        let Some(run) = self.run(&instance).filter(asked) else {
             return;
         };
         match run.stage {
-            Stage::Activating => match run.judge(outcome, now) {
+            Stage::Activating => match run.judge(pair.number, outcome, now) {
                 Ok(true) => {
                     run.enter(Stage::Accepting, now);
                     let spec = run.spec.clone();
@@ -125,30 +175,36 @@ impl Fleet {
                 Ok(false) => {}
                 Err(reason) => self.fail(&instance, reason),
             },
-            Stage::Serving => self.checked(&instance, outcome),
+            Stage::Serving => self.checked(&pair, outcome),
             _ => {}
         }
     }
 
     /// A periodic health request was answered, or not.
-    fn checked(&mut self, instance: &Instance, outcome: &ProbeOutcome) {
-        let now = self.now;
+    fn checked(&mut self, pair: &Pair, outcome: &ProbeOutcome) {
+        let (now, instance) = (self.now, &pair.instance);
         let Some(run) = self.run(instance) else {
             return;
         };
-        run.probe = None;
-        run.probe_at = run.health_due(now);
+        let again = run.health_due(now);
+        let health = &run.spec.settings.health;
+        let (most, timeout) = (health.failures, health.timeout);
+        let Some(member) = run.members.get_mut(&pair.number) else {
+            return;
+        };
+        (member.probe, member.probe_at) = (None, again);
         if outcome.is_healthy() {
-            run.unhealthy = 0;
+            member.unhealthy = 0;
             return;
         }
-        run.unhealthy += 1;
-        let (times, most) = (run.unhealthy, run.spec.settings.health.failures);
+        member.unhealthy += 1;
+        let times = member.unhealthy;
         let reason = match outcome {
             ProbeOutcome::Status(status) => Reason::HttpStatus(*status),
-            ProbeOutcome::TimedOut => Reason::NotReady(run.spec.settings.health.timeout),
+            ProbeOutcome::TimedOut => Reason::NotReady(timeout),
             ProbeOutcome::Broken(how) => Reason::Broken(how.clone()),
         };
+        let reason = run.of(pair.number, reason);
         let served = now - run.since;
         let text = format!(
             "generation {} of '{}' failed {times} health requests in a row: {reason}",

@@ -27,9 +27,9 @@ impl Fleet {
         self.probes.clear();
         let now = self.now;
         // Requests for health that were under way are asked again when the proxy is back.
-        for run in self.runs_mut() {
-            if run.probe.take().is_some() {
-                run.probe_at = Some(now);
+        for member in self.runs_mut().flat_map(|run| run.members.values_mut()) {
+            if member.probe.take().is_some() {
+                member.probe_at = Some(now);
             }
         }
     }

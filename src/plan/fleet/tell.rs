@@ -7,7 +7,9 @@ use super::look::no_such;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::reconcile::{Change, change, is_passed_over};
 use crate::plan::worker::Worker;
-use crate::plan::{Action, Kind, Note, Outcome, Reason, RunView, Severity, Spec, WorkerView};
+use crate::plan::{
+    Action, Kind, Note, Outcome, PairView, Reason, RunView, Severity, Spec, WorkerView,
+};
 use crate::route::{Claim, Halt};
 
 impl Fleet {
@@ -66,7 +68,7 @@ impl Fleet {
                     to: Generation(0),
                 },
                 (Some(Ok(spec)), Some((generation, run))) => {
-                    match change(&run.spec, spec, force || run.broken.is_some()) {
+                    match change(&run.spec, spec, force || run.lacks().is_some()) {
                         Change::None if is_passed_over(&run.spec, spec) => {
                             Outcome::PassedOver(generation)
                         }
@@ -149,12 +151,18 @@ fn view(worker: &Worker) -> WorkerView {
     let claims = worker
         .route()
         .map_or_else(Vec::new, |route| Claim::all(&route.hosts, &route.path));
-    let generations = worker.runs.iter().rev().map(|(number, run)| RunView {
-        instance: Instance::new(worker.name.clone(), *number),
-        stage: run.stage,
-        address: run.address.clone(),
-        since: run.since,
-        service: run.service.clone(),
+    let generations = worker.runs.iter().rev().map(|(number, run)| {
+        let instance = Instance::new(worker.name.clone(), *number);
+        let pairs = run.members.iter().map(|(number, member)| PairView {
+            pair: instance.pair(*number),
+            state: member.state(),
+        });
+        RunView {
+            stage: run.stage,
+            since: run.since,
+            pairs: pairs.collect(),
+            instance,
+        }
     });
     WorkerView {
         name: worker.name.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Fleet, Switch, instance};
-use crate::names::Instance;
+use crate::names::{Instance, Pair};
 use crate::plan::run::Stage;
 use crate::plan::worker::Candidate;
 use crate::plan::{Action, Cause, Kind, Moment, Outcome, Reason, Severity, Source, Spec};
@@ -38,15 +38,18 @@ impl Fleet {
             for (number, run) in &worker.runs {
                 if run.due(&self.policy, linked).is_some_and(|at| at <= now) {
                     let late = run.ready_by.is_some_and(|at| at <= now);
-                    due.push((instance(&worker.name, *number), run.stage, late));
+                    let probes = run.probes_due(now, linked);
+                    due.push((instance(&worker.name, *number), run.stage, late, probes));
                 }
             }
         }
-        for (instance, stage, late) in due {
+        for (instance, stage, late, probes) in due {
             match stage {
                 Stage::Draining => self.stop(&instance, None),
                 Stage::Activating if late => self.too_late(&instance),
-                _ => self.ask(instance),
+                _ => probes
+                    .into_iter()
+                    .for_each(|number| self.ask(instance.pair(number))),
             }
         }
         self.retry();
@@ -59,37 +62,48 @@ impl Fleet {
         let Some(run) = self.run(instance) else {
             return;
         };
-        let reason = match run.last_answer.take() {
+        let late = run.members.iter_mut().find(|(_, member)| !member.ready);
+        let (number, answer) = late.map_or((1, None), |(number, member)| {
+            (*number, member.last_answer.take())
+        });
+        let reason = match answer {
             _ if !linked => Reason::NoProxy,
-            Some(answer @ (Reason::HttpStatus(_) | Reason::Broken(_))) => answer,
-            _ => Reason::NotReady(run.spec.settings.health.start_timeout),
+            Some(answer @ (Reason::HttpStatus(_) | Reason::Broken(_))) => run.of(number, answer),
+            _ => run.of(
+                number,
+                Reason::NotReady(run.spec.settings.health.start_timeout),
+            ),
         };
         self.fail(instance, reason);
     }
 
-    fn ask(&mut self, instance: Instance) {
+    fn ask(&mut self, pair: Pair) {
         let (now, id) = (self.now, self.next_probe);
-        let Some(run) = self.run(&instance) else {
+        let Some(run) = self.run(&pair.instance) else {
             return;
         };
-        // The worker that sleeps is well; asking would wake it.
-        if run.stage == Stage::Serving && run.service.activity != Activity::Active {
-            run.probe_at = run.health_due(now);
-            return;
-        }
+        let again = run.health_due(now);
         let health = &run.spec.settings.health;
         let timeout = match run.ready_by.filter(|_| run.stage == Stage::Activating) {
             Some(ready_by) => ready_by.saturating_sub(now),
             None => health.timeout,
         };
-        (run.probe, run.probe_at) = (Some(id), None);
-        let (address, path) = (run.address.clone(), run.health_path());
-        let protocol = run.protocol.clone();
+        let (stage, path, protocol) = (run.stage, run.health_path(), run.protocol.clone());
+        let Some(member) = run.members.get_mut(&pair.number) else {
+            return;
+        };
+        // The worker that sleeps is well; asking would wake it.
+        if stage == Stage::Serving && member.service.activity != Activity::Active {
+            member.probe_at = again;
+            return;
+        }
+        (member.probe, member.probe_at) = (Some(id), None);
+        let address = member.address.clone();
         self.next_probe += 1;
-        self.probes.insert(id, instance.clone());
+        self.probes.insert(id, pair.clone());
         self.actions.push(Action::Probe {
             id,
-            instance,
+            pair,
             address,
             protocol,
             path,

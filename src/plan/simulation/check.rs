@@ -7,7 +7,7 @@ use super::disk::Behaviour;
 use super::systemd::Unit;
 use super::{GRACE, Happening, Moment, World};
 use crate::config::WorkerType;
-use crate::names::{Instance, WorkerName};
+use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::reconcile::is_passed_over;
 use crate::plan::run::Stage;
 use crate::plan::{Action, Event, Outcome, Reason, Spec};
@@ -101,12 +101,12 @@ impl World {
             | Event::Launched(instance, Err(_))
             | Event::Accepted(instance, Err(_))
             | Event::AssetsReady(instance, Err(_)) => &instance.worker,
-            Event::Unit(instance, _) | Event::SocketFailed(instance) => {
+            Event::Unit(pair, _) | Event::SocketFailed(pair) => {
                 let harmed = |unit: &Unit| unit.harmed;
-                if !self.units.get(instance).is_some_and(harmed) {
+                if !self.units.get(pair).is_some_and(harmed) {
                     return;
                 }
-                &instance.worker
+                &pair.instance.worker
             }
             _ => return,
         };
@@ -125,7 +125,8 @@ impl World {
                     "{instance} was given up, and comes back"
                 );
                 let of_worker = |known: &&Instance| known.worker == instance.worker;
-                let newest = self.units.keys().chain(&self.begun).filter(of_worker).max();
+                let loaded = self.units.keys().map(|pair| &pair.instance);
+                let newest = loaded.chain(&self.begun).filter(of_worker).max();
                 assert_eq!(newest, Some(instance), "numbers only grow");
             }
             Action::Stop { instance, .. } => {
@@ -142,7 +143,8 @@ impl World {
     }
 
     fn check_stop(&self, instance: &Instance) {
-        let serves = self.proxy.serving().contains(instance) && !self.broken.contains(instance);
+        let mut pairs = self.proxy.pairs().into_iter();
+        let serves = pairs.any(|pair| pair.instance == *instance && !self.broken.contains(&pair));
         assert!(!serves, "{instance} is stopped while it serves");
         let in_flight = self.proxy.in_flight.get(instance);
         if in_flight.is_some_and(|in_flight| !in_flight.is_empty()) {
@@ -164,14 +166,14 @@ impl World {
         }
     }
 
-    /// A request arrives at a generation: it must be there, unless it has ended by itself.
-    pub(super) fn check_reachable(&self, instance: &Instance) {
+    /// A request arrives at an instance: it must be there, unless it has ended by itself.
+    pub(super) fn check_reachable(&self, pair: &Pair) {
         if self.stopping {
             return;
         }
-        let unit = self.units.get(instance);
-        let there = unit.is_some_and(|unit| !unit.stopping) || self.broken.contains(instance);
-        assert!(there, "a request to {instance} is lost");
+        let unit = self.units.get(pair);
+        let there = unit.is_some_and(|unit| !unit.stopping) || self.broken.contains(pair);
+        assert!(there, "a request to {pair} is lost");
     }
 
     pub(super) fn check_finish(&mut self, id: u64, outcomes: &BTreeMap<WorkerName, Outcome>) {
@@ -277,10 +279,11 @@ impl World {
         for name in workers.keys() {
             assert!(self.disk.contains_key(name), "'{name}' was removed");
         }
-        for instance in self.units.keys() {
-            let known = workers.get(&instance.worker);
-            let known = known.is_some_and(|worker| worker.runs.contains_key(&instance.generation));
-            assert!(known, "{instance} is left over");
+        for pair in self.units.keys() {
+            let Instance { worker, generation } = &pair.instance;
+            let known = workers.get(worker);
+            let known = known.is_some_and(|worker| worker.runs.contains_key(generation));
+            assert!(known, "{pair} is left over");
         }
         self.check_table();
     }
@@ -293,8 +296,18 @@ impl World {
         });
         let in_table: BTreeSet<_> = self.proxy.serving().into_iter().collect();
         assert_eq!(in_table, serving.collect(), "the table is what serves");
+        for pair in &self.proxy.pairs() {
+            assert!(self.units.contains_key(pair), "{pair} has units");
+        }
         for instance in &in_table {
-            assert!(self.units.contains_key(instance), "{instance} has units");
+            let run = &self.fleet.workers()[&instance.worker].runs[&instance.generation];
+            let pairs = self.proxy.pairs();
+            let pairs = pairs.iter().filter(|pair| pair.instance == *instance);
+            let works = Behaviour::of(&run.spec).works();
+            assert!(
+                !works || pairs.count() == usize::from(run.pairs()),
+                "{instance} has all of its instances"
+            );
         }
     }
 

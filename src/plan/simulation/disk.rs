@@ -69,7 +69,7 @@ impl World {
     /// Somebody adds, removes or changes a worker.
     pub(super) fn change_disk(&mut self) {
         self.version += 1;
-        let names = ["index", "api", "docs", "port", "files"];
+        let names = ["index", "docs", "trio", "port", "ports", "files"];
         let name = WorkerName::parse(names[self.random.usize(..names.len())]).unwrap();
         if self.disk.contains_key(&name) && self.chance(6) {
             self.disk.remove(&name);
@@ -166,7 +166,7 @@ impl World {
     }
 }
 
-/// Settings of a worker: its name says whether it has a socket, a port or no process.
+/// Settings of a worker: its name says whether it has a socket, a port or no process, and of how many instances it consists.
 pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
     let patience = Duration::from_secs(30);
     WorkerSettings {
@@ -183,7 +183,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         command: None,
         build: None,
         listen: match name.as_str() {
-            "port" => Listen::Port,
+            "port" | "ports" => Listen::Port,
             _ => Listen::Socket,
         },
         health: Health {
@@ -201,6 +201,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         credentials: Vec::new(),
         autostart: false,
         document_root: None,
+        sticky: None,
         limits: Limits {
             gomaxprocs: None,
             gomemlimit: None,
@@ -208,6 +209,12 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
             memory_high: None,
             cpu_weight: None,
             io_weight: None,
+            instances: match name.as_str() {
+                "docs" => 2,
+                "trio" => 3,
+                "ports" => 2,
+                _ => 1,
+            },
             access_log: false,
             compression: true,
             max_requests: 0,
@@ -232,7 +239,7 @@ pub(in crate::plan) fn policy(build: bool) -> Policy {
         grace: GRACE,
         startup_delay: Duration::ZERO,
         restart_delay: Duration::ZERO,
-        ports: 9000..=9009,
+        ports: 9000..=9019,
         snapshots: None,
         build,
         development: None,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::check::Asked;
 use super::disk::Behaviour;
 use super::systemd::Unit;
-use super::{Happening, World, disk};
+use super::{Happening, Moment, World, disk};
 use crate::config::{Listen, WorkerType};
-use crate::names::{Instance, WorkerName};
+use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::{Action, Event, Fleet, Look, Reason, Source, Spec};
 use crate::route::Address;
 
@@ -15,7 +15,7 @@ use crate::route::Address;
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
     Build(Instance, Spec),
-    Launch(Instance, Spec, Address, bool),
+    Launch(Instance, Spec, Vec<Address>, bool),
     Accept(Instance),
     Assets(Instance),
     Stop(Instance),
@@ -48,6 +48,7 @@ impl World {
             match effect {
                 // Between the manifest and the mark.
                 Effect::Accept(instance) if self.chance(3) => self.keep_snapshot(&instance),
+                effect if self.chance(3) => self.take_half(effect),
                 effect if self.chance(2) => self.take_effect(dead, effect),
                 _ => {}
             }
@@ -59,6 +60,38 @@ impl World {
         self.proxy.link = None;
         self.start_manager();
         self.reconnect_later();
+    }
+
+    /// What concerns several pairs of units was done with some of them.
+    fn take_half(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch(instance, spec, addresses, accepted)
+                if spec.settings.kind != WorkerType::Static =>
+            {
+                let some = (1..).zip(addresses);
+                for (number, address) in some {
+                    if self.random.bool() {
+                        self.start_pair(&instance.pair(number), &spec, address, accepted);
+                    }
+                }
+            }
+            Effect::Accept(instance) => {
+                self.keep_snapshot(&instance);
+                for pair in self.pairs_of(&instance).into_iter().skip(1) {
+                    if let Some(unit) = self.units.get_mut(&pair) {
+                        unit.accepted = true;
+                    }
+                }
+            }
+            Effect::Stop(instance) => {
+                for pair in self.pairs_of(&instance) {
+                    if self.random.bool() {
+                        self.stop_pair(&pair);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     /// All units and processes are gone; what is on disk is there as before.
@@ -102,20 +135,17 @@ impl World {
                 instance,
                 spec,
                 source,
-                address,
+                addresses,
                 accepted,
-            } => self.launch(instance, spec, source, address, accepted),
+            } => self.launch(instance, spec, source, addresses, accepted),
             Action::Accept(instance, _) => self.begin(200, Effect::Accept(instance)),
             Action::Assets(instance, _) => self.begin(500, Effect::Assets(instance)),
             Action::Stop { instance, .. } => self.begin(50, Effect::Stop(instance)),
             Action::Probe {
-                id,
-                instance,
-                timeout,
-                ..
+                id, pair, timeout, ..
             } => {
                 if let Some(link) = self.proxy.link {
-                    let probe = Happening::Probe(link, id, instance, timeout);
+                    let probe = Happening::Probe(link, id, pair, timeout);
                     self.in_order("to proxy", 50, probe);
                 }
             }
@@ -161,9 +191,11 @@ impl World {
         instance: Instance,
         spec: Spec,
         source: Source,
-        address: Address,
+        addresses: Vec<Address>,
         accepted: bool,
     ) {
+        let pairs = usize::from(spec.settings.instances());
+        assert_eq!(addresses.len(), pairs, "{instance}");
         if let Source::Own(generation) = source {
             let kept = self.snapshots.get(&instance.worker);
             let own = kept.and_then(|kept| kept.get(&generation));
@@ -185,7 +217,7 @@ impl World {
                 "the snapshot of {instance} is there already"
             );
         }
-        self.begin(1000, Effect::Launch(instance, spec, address, accepted));
+        self.begin(1000, Effect::Launch(instance, spec, addresses, accepted));
     }
 
     pub(super) fn take_effect(&mut self, incarnation: u64, effect: Effect) {
@@ -203,18 +235,25 @@ impl World {
         };
         let event = match effect {
             Effect::Build(_, spec) => Event::Built(instance, self.build(&spec).and(result)),
-            Effect::Launch(_, spec, address, accepted) => {
+            Effect::Launch(_, spec, addresses, accepted) => {
                 let public = spec.public.clone();
-                if !refused && spec.settings.kind != WorkerType::Static {
-                    self.start_pair(&instance, spec, address, accepted);
+                if spec.settings.kind != WorkerType::Static {
+                    for (number, address) in (1..).zip(addresses) {
+                        // What is refused may be some of them.
+                        if !refused || number > 1 && self.random.bool() {
+                            self.start_pair(&instance.pair(number), &spec, address, accepted);
+                        }
+                    }
                 }
                 Event::Launched(instance, result.map(|()| public))
             }
             Effect::Accept(..) => {
                 if !refused {
                     self.keep_snapshot(&instance);
-                    if let Some(unit) = self.units.get_mut(&instance) {
-                        unit.accepted = true;
+                    for pair in self.pairs_of(&instance) {
+                        if let Some(unit) = self.units.get_mut(&pair) {
+                            unit.accepted = true;
+                        }
                     }
                 }
                 Event::Accepted(instance, result)
@@ -238,14 +277,18 @@ impl World {
         }
     }
 
-    fn start_pair(&mut self, instance: &Instance, spec: Spec, address: Address, accepted: bool) {
-        let listens = spec.settings.listen;
-        let mut unit = Unit::new(spec, address);
+    fn start_pair(&mut self, pair: &Pair, spec: &Spec, address: Address, accepted: bool) {
+        let mut unit = Unit::new(spec.clone(), address);
         unit.accepted = accepted;
-        let before = self.units.insert(instance.clone(), unit);
-        assert!(before.is_none(), "{instance} is loaded already");
-        if listens == Listen::Port {
-            self.wake(instance);
+        let before = self.units.insert(pair.clone(), unit);
+        assert!(before.is_none(), "{pair} is loaded already");
+        let ports = self.units.values().map(|unit| &unit.address);
+        let address = &self.units[pair].address;
+        let is_port = matches!(address, Address::Tcp(_));
+        let same = ports.filter(|other| *other == address).count();
+        assert!(!is_port || same == 1, "{pair} has another one's port");
+        if spec.settings.listen == Listen::Port {
+            self.wake(pair);
         }
     }
 
@@ -258,13 +301,20 @@ impl World {
     }
 
     fn stop(&mut self, incarnation: u64, instance: &Instance) {
-        let known = self.units.get(instance);
-        let gone_at = match known.is_some_and(|unit| !unit.stopping) {
-            true => self.begin_stop(instance),
-            false => self.now + Duration::from_secs(3) * u32::from(known.is_some()),
-        };
+        let pairs = self.pairs_of(instance);
+        let gone = pairs.iter().map(|pair| self.stop_pair(pair));
+        let gone_at = gone.max().unwrap_or(self.now);
         let event = Event::Stopped(instance.clone(), Vec::new());
         self.at(gone_at, Happening::Hear(incarnation, event));
+    }
+
+    /// Stops a pair and tells when it is gone.
+    fn stop_pair(&mut self, pair: &Pair) -> Moment {
+        let known = self.units.get(pair);
+        match known.is_some_and(|unit| !unit.stopping) {
+            true => self.begin_stop(pair),
+            false => self.now + Duration::from_secs(3) * u32::from(known.is_some()),
+        }
     }
 
     pub(super) fn want_look(&mut self, look: Look) {

@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::{Event, Fleet, Found, Look, Moment, Policy};
-use crate::names::{Instance, WorkerName};
+use crate::names::{Instance, Pair, WorkerName};
 use crate::route::RouteTable;
 use check::Asked;
 use disk::{Disk, Snapshots};
@@ -51,17 +51,17 @@ enum Happening {
     /// A table arrives at the proxy on this link.
     Table(u64, RouteTable),
     /// A health request arrives there.
-    Probe(u64, u64, Instance, Duration),
+    Probe(u64, u64, Pair, Duration),
     /// The proxy connects.
     Connect,
     /// Somebody makes a request on each route.
     Requests,
     /// A request ends.
-    Answered(Instance, u64),
+    Answered(Pair, u64),
     /// systemd starts a process again.
-    Restart(Instance),
+    Restart(Pair),
     /// systemd has stopped a pair.
-    Gone(Instance),
+    Gone(Pair),
     /// Something goes wrong, or somebody wants something.
     Trouble,
     /// Somebody asks for a reload of all.
@@ -88,9 +88,9 @@ struct World {
     disk: BTreeMap<WorkerName, Disk>,
     version: u32,
     snapshots: Snapshots,
-    units: BTreeMap<Instance, Unit>,
-    /// Generations that ended by themselves so that nothing starts them again.
-    broken: BTreeSet<Instance>,
+    units: BTreeMap<Pair, Unit>,
+    /// Instances that ended by themselves so that nothing starts them again.
+    broken: BTreeSet<Pair>,
     proxy: Proxy,
     /// Nothing goes wrong any more.
     quiet: bool,
@@ -195,15 +195,15 @@ impl World {
                 self.look(look)
             }
             Happening::Table(link, table) if Some(link) == self.proxy.link => self.apply(table),
-            Happening::Probe(link, id, instance, timeout) if Some(link) == self.proxy.link => {
-                self.probe(id, &instance, timeout);
+            Happening::Probe(link, id, pair, timeout) if Some(link) == self.proxy.link => {
+                self.probe(id, &pair, timeout);
             }
             Happening::Connect => self.connect(),
             Happening::Requests => self.requests(),
-            Happening::Answered(instance, request) => self.answered(&instance, request),
-            Happening::Restart(instance) => self.restart(&instance),
-            Happening::Gone(instance) => {
-                self.units.remove(&instance);
+            Happening::Answered(pair, request) => self.answered(&pair, request),
+            Happening::Restart(pair) => self.restart(&pair),
+            Happening::Gone(pair) => {
+                self.units.remove(&pair);
             }
             Happening::Trouble => self.trouble(),
             Happening::Ask => self.reload(Vec::new(), false),

@@ -1,11 +1,11 @@
 //! The proxy: the table it has applied, requests in flight, what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::disk::Behaviour;
 use super::{Happening, Moment, World};
-use crate::names::Instance;
+use crate::names::{Instance, Pair};
 use crate::plan::Event;
 use crate::route::{RouteTable, Target};
 use crate::systemd::Activity;
@@ -19,7 +19,8 @@ pub(super) struct Proxy {
     links: u64,
     pub(super) table: Option<RouteTable>,
     undrained: Vec<Instance>,
-    pub(super) in_flight: BTreeMap<Instance, BTreeSet<u64>>,
+    /// By the request's number, and where it is.
+    pub(super) in_flight: BTreeMap<Instance, BTreeMap<u64, Pair>>,
     requests: u64,
     /// Since when a generation gets no new requests.
     pub(super) left: BTreeMap<Instance, Moment>,
@@ -34,6 +35,26 @@ impl Proxy {
                 Some(Instance::new(route.worker.clone(), upstream.generation))
             }
             _ => None,
+        });
+        serving.collect()
+    }
+
+    /// Where their requests go.
+    pub(super) fn pairs(&self) -> Vec<Pair> {
+        let routes = self.table.iter().flat_map(|table| &table.routes);
+        let serving = routes.flat_map(|route| match &route.target {
+            Target::Serving(upstream) => {
+                let instance = Instance::new(route.worker.clone(), upstream.generation);
+                let numbers: Vec<u8> = match upstream.instances.is_empty() {
+                    true => vec![1],
+                    false => upstream.instances.keys().copied().collect(),
+                };
+                numbers
+                    .iter()
+                    .map(|number| instance.pair(*number))
+                    .collect()
+            }
+            _ => Vec::new(),
         });
         serving.collect()
     }
@@ -116,35 +137,37 @@ impl World {
         }
     }
 
-    /// Each generation in the table gets a request; none may find it gone.
+    /// Each instance in the table gets a request; none may find it gone.
     pub(super) fn requests(&mut self) {
-        for instance in self.proxy.serving() {
-            self.check_reachable(&instance);
-            self.wake(&instance);
+        for pair in self.proxy.pairs() {
+            self.check_reachable(&pair);
+            self.wake(&pair);
             let runs = |unit: &super::Unit| unit.service.activity == Activity::Active;
-            if self.units.get(&instance).is_some_and(runs) {
+            if self.units.get(&pair).is_some_and(runs) {
                 self.proxy.requests += 1;
                 let request = self.proxy.requests;
-                let in_flight = self.proxy.in_flight.entry(instance.clone());
-                in_flight.or_default().insert(request);
+                let in_flight = self.proxy.in_flight.entry(pair.instance.clone());
+                in_flight.or_default().insert(request, pair.clone());
                 let takes = if self.chance(20) { 15_000 } else { 300 };
-                self.soon(takes, Happening::Answered(instance, request));
+                self.soon(takes, Happening::Answered(pair, request));
             }
         }
         let pause = if self.quiet { 5000 } else { 700 };
         self.soon(pause, Happening::Requests);
     }
 
-    pub(super) fn answered(&mut self, instance: &Instance, request: u64) {
-        if let Some(in_flight) = self.proxy.in_flight.get_mut(instance) {
+    pub(super) fn answered(&mut self, pair: &Pair, request: u64) {
+        if let Some(in_flight) = self.proxy.in_flight.get_mut(&pair.instance) {
             in_flight.remove(&request);
             self.tell_drained();
         }
     }
 
     /// Its process is gone, and with it all it had not answered.
-    pub(super) fn cut_off(&mut self, instance: &Instance) {
-        self.proxy.in_flight.remove(instance);
+    pub(super) fn cut_off(&mut self, pair: &Pair) {
+        if let Some(in_flight) = self.proxy.in_flight.get_mut(&pair.instance) {
+            in_flight.retain(|_, at| at != pair);
+        }
         self.tell_drained();
     }
 
@@ -156,10 +179,10 @@ impl World {
         }
     }
 
-    pub(super) fn probe(&mut self, id: u64, instance: &Instance, timeout: Duration) {
-        self.wake(instance);
+    pub(super) fn probe(&mut self, id: u64, pair: &Pair, timeout: Duration) {
+        self.wake(pair);
         let broken = ProbeOutcome::Broken("refused".to_owned());
-        let Some(unit) = self.units.get(instance).cloned() else {
+        let Some(unit) = self.units.get(pair).cloned() else {
             return self.say(20, Event::Probed(id, broken));
         };
         let outcome = match self.behaviour(&unit) {
@@ -172,7 +195,7 @@ impl World {
             }
             Behaviour::Answers500 => ProbeOutcome::Status(500),
             Behaviour::Slow if unit.not_yet < 3 => {
-                if let Some(unit) = self.units.get_mut(instance) {
+                if let Some(unit) = self.units.get_mut(pair) {
                     unit.not_yet += 1;
                 }
                 ProbeOutcome::Status(503)

@@ -1,16 +1,17 @@
 //! Units and the processes in them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::disk::Behaviour;
 use super::{Found, Happening, Moment, World};
-use crate::names::Instance;
-use crate::plan::{Event, Spec};
+use crate::names::{Instance, Pair};
+use crate::plan::{Event, FoundPair, Spec};
 use crate::route::Address;
 use crate::systemd::{Activity, Ending, ServiceState};
 
-/// The pair of units of a generation.
+/// A pair of units.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
     pub(super) spec: Spec,
@@ -59,19 +60,33 @@ impl Unit {
 impl World {
     /// What `ListUnitsByPatterns` would tell.
     pub(super) fn found(&self) -> Vec<Found> {
-        let found = self.units.iter().map(|(instance, unit)| Found {
-            instance: instance.clone(),
-            spec: unit.spec.clone(),
-            address: unit.address.clone(),
-            public: unit.public.clone(),
-            accepted: unit.accepted,
-            listening: match unit.address {
-                Address::Unix(_) => unit.listening,
-                Address::Tcp(_) => unit.service.activity != Activity::Failed,
-            },
-            service: unit.service.clone(),
-        });
-        found.collect()
+        let mut found: BTreeMap<&Instance, Found> = BTreeMap::new();
+        for (pair, unit) in &self.units {
+            let of_unit = FoundPair {
+                address: unit.address.clone(),
+                listening: match unit.address {
+                    Address::Unix(_) => unit.listening,
+                    Address::Tcp(_) => unit.service.activity != Activity::Failed,
+                },
+                service: unit.service.clone(),
+            };
+            let generation = found.entry(&pair.instance).or_insert_with(|| Found {
+                instance: pair.instance.clone(),
+                spec: unit.spec.clone(),
+                pairs: BTreeMap::new(),
+                public: unit.public.clone(),
+                // The first one speaks for all.
+                accepted: unit.accepted,
+            });
+            generation.pairs.insert(pair.number, of_unit);
+        }
+        found.into_values().collect()
+    }
+
+    /// The pairs of a generation that are there.
+    pub(super) fn pairs_of(&self, instance: &Instance) -> Vec<Pair> {
+        let pairs = self.units.keys().filter(|pair| pair.instance == *instance);
+        pairs.cloned().collect()
     }
 
     pub(super) fn behaviour(&self, unit: &Unit) -> Behaviour {
@@ -82,8 +97,8 @@ impl World {
     }
 
     /// Somebody connects, or systemd tries again: a process starts, and may die.
-    pub(super) fn wake(&mut self, instance: &Instance) {
-        let Some(unit) = self.units.get(instance).cloned() else {
+    pub(super) fn wake(&mut self, pair: &Pair) {
+        let Some(unit) = self.units.get(pair).cloned() else {
             return;
         };
         let can = unit.listening && !unit.stopping && !unit.broken;
@@ -95,39 +110,39 @@ impl World {
         {
             return;
         }
-        self.set(instance, Activity::Active, None);
+        self.set(pair, Activity::Active, None);
         if self.behaviour(&unit) == Behaviour::ExitsAtOnce {
-            self.die(instance, Ending::ExitCode(1));
+            self.die(pair, Ending::ExitCode(1));
         }
     }
 
     /// A process dies; systemd starts it again, but not more than three times.
-    pub(super) fn die(&mut self, instance: &Instance, how: Ending) {
-        self.cut_off(instance);
-        let Some(unit) = self.units.get_mut(instance) else {
+    pub(super) fn die(&mut self, pair: &Pair, how: Ending) {
+        self.cut_off(pair);
+        let Some(unit) = self.units.get_mut(pair) else {
             return;
         };
         unit.deaths += 1;
         if unit.deaths < 3 {
-            self.set(instance, Activity::Restarting, Some(how));
-            return self.soon(200, Happening::Restart(instance.clone()));
+            self.set(pair, Activity::Restarting, Some(how));
+            return self.soon(200, Happening::Restart(pair.clone()));
         }
         (unit.broken, unit.listening) = (true, false);
-        self.broken.insert(instance.clone());
+        self.broken.insert(pair.clone());
         let has_port = unit.has_port();
-        self.set(instance, Activity::Failed, Some(how));
+        self.set(pair, Activity::Failed, Some(how));
         if !has_port {
-            let event = Event::SocketFailed(instance.clone());
+            let event = Event::SocketFailed(pair.clone());
             self.in_order("units", 50, Happening::Hear(self.incarnation, event));
         }
     }
 
-    pub(super) fn restart(&mut self, instance: &Instance) {
-        if let Some(unit) = self.units.get_mut(instance)
+    pub(super) fn restart(&mut self, pair: &Pair) {
+        if let Some(unit) = self.units.get_mut(pair)
             && unit.service.activity == Activity::Restarting
         {
             unit.service.activity = Activity::Inactive;
-            self.wake(instance);
+            self.wake(pair);
         }
     }
 
@@ -137,58 +152,58 @@ impl World {
             .units
             .iter()
             .filter(|(_, unit)| unit.service.activity == Activity::Active && !unit.stopping)
-            .map(|(instance, _)| instance.clone())
+            .map(|(pair, _)| pair.clone())
             .collect();
-        let Some(instance) = self.random.choice(running) else {
+        let Some(pair) = self.random.choice(running) else {
             return;
         };
-        self.disturb(Some(&instance.worker));
-        let Some(unit) = self.units.get_mut(&instance) else {
+        self.disturb(Some(&pair.instance.worker));
+        let Some(unit) = self.units.get_mut(&pair) else {
             return;
         };
         unit.harmed = true;
         match self.random.u8(..4) {
             0 => {
                 unit.deaths = 5;
-                self.trace(|| format!("BREAK {instance} hits its start limit"));
-                self.die(&instance, Ending::Signal(11));
+                self.trace(|| format!("BREAK {pair} hits its start limit"));
+                self.die(&pair, Ending::Signal(11));
             }
             1 => {
                 unit.deaths = 0;
-                self.trace(|| format!("BREAK {instance} dies"));
-                self.die(&instance, Ending::OomKill);
+                self.trace(|| format!("BREAK {pair} dies"));
+                self.die(&pair, Ending::OomKill);
             }
             2 => {
                 unit.sick = true;
-                self.trace(|| format!("BREAK {instance} is sick"));
+                self.trace(|| format!("BREAK {pair} is sick"));
             }
             _ => {
                 unit.broken = unit.has_port();
                 if unit.broken {
-                    self.broken.insert(instance.clone());
+                    self.broken.insert(pair.clone());
                 }
-                self.cut_off(&instance);
-                self.trace(|| format!("BREAK {instance} exits with 0"));
-                self.set(&instance, Activity::Inactive, None);
+                self.cut_off(&pair);
+                self.trace(|| format!("BREAK {pair} exits with 0"));
+                self.set(&pair, Activity::Inactive, None);
             }
         }
     }
 
     /// A stop begins: no more connections; the process gets its signal and takes a while.
-    pub(super) fn begin_stop(&mut self, instance: &Instance) -> Moment {
-        let Some(unit) = self.units.get_mut(instance) else {
+    pub(super) fn begin_stop(&mut self, pair: &Pair) -> Moment {
+        let Some(unit) = self.units.get_mut(pair) else {
             return self.now;
         };
         (unit.stopping, unit.listening) = (true, false);
-        self.cut_off(instance);
-        self.set(instance, Activity::Deactivating, None);
+        self.cut_off(pair);
+        self.set(pair, Activity::Deactivating, None);
         let at = self.now + Duration::from_millis(self.random.u64(1..3000));
-        self.at(at, Happening::Gone(instance.clone()));
+        self.at(at, Happening::Gone(pair.clone()));
         at
     }
 
-    pub(super) fn set(&mut self, instance: &Instance, activity: Activity, failure: Option<Ending>) {
-        let Some(unit) = self.units.get_mut(instance) else {
+    pub(super) fn set(&mut self, pair: &Pair, activity: Activity, failure: Option<Ending>) {
+        let Some(unit) = self.units.get_mut(pair) else {
             return;
         };
         unit.service = ServiceState {
@@ -197,7 +212,7 @@ impl World {
             exit_code: Some(0),
             ..ServiceState::default()
         };
-        let event = Event::Unit(instance.clone(), unit.service.clone());
+        let event = Event::Unit(pair.clone(), unit.service.clone());
         self.in_order("units", 50, Happening::Hear(self.incarnation, event));
     }
 }

@@ -1,4 +1,4 @@
-//! A generation's pair of units, described once and rendered twice: as D-Bus properties for `StartTransientUnit`, and as unit
+//! A pair of units of a generation, described once and rendered twice: as D-Bus properties for `StartTransientUnit`, and as unit
 //! files for people (`tqserver check --show-units`).
 
 mod directive;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use self::directive::{Directive, directive, properties, quote, render, span};
 use crate::config::{Limits, Mode};
-use crate::names::{Instance, worker_slice};
+use crate::names::{Instance, Pair, worker_slice};
 use crate::route::{Address, RoutePath};
 
 pub(super) use self::directive::Properties;
@@ -36,11 +36,13 @@ const RESTART_WAIT: Duration = Duration::from_millis(200);
 /// Connections that may queue while a worker starts; the kernel caps it at net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 
-/// A generation as systemd is to run it.
+/// One instance of a generation as systemd is to run it.
 #[derive(Clone, Debug)]
 pub struct UnitPair {
-    /// Which.
+    /// Of which generation.
     pub instance: Instance,
+    /// Which of its instances, from 1; told to the worker.
+    pub number: u8,
     /// Its place in the URL space, told to the worker.
     pub route: RoutePath,
     /// Told to the worker.
@@ -80,6 +82,11 @@ pub struct UnitPair {
 }
 
 impl UnitPair {
+    /// What its units are called.
+    pub fn name(&self) -> Pair {
+        self.instance.pair(self.number)
+    }
+
     /// Whether systemd listens for the worker.
     pub fn has_socket(&self) -> bool {
         matches!(self.address, Address::Unix(_))
@@ -97,28 +104,30 @@ impl UnitPair {
         properties
     }
 
-    /// The description of a generation that has passed its check.
-    pub fn accepted_description(instance: &Instance) -> String {
-        format!(
-            "TQServer worker {}, generation {}",
-            instance.worker, instance.generation
-        )
+    /// The description of a pair whose generation has passed its check.
+    pub fn accepted_description(pair: &Pair) -> String {
+        let Instance { worker, generation } = &pair.instance;
+        let of = format!("TQServer worker {worker}, generation {generation}");
+        match pair.number {
+            1 => of,
+            number => format!("{of}, instance {number}"),
+        }
     }
 
     /// Both as unit files, each behind a comment with its name.
     pub fn to_unit_files(&self) -> String {
         let mut text = String::new();
         if self.has_socket() {
-            render(&mut text, &self.instance.socket_unit(), self.socket());
+            render(&mut text, &self.name().socket_unit(), self.socket());
             text.push('\n');
         }
-        render(&mut text, &self.instance.service_unit(), self.service());
+        render(&mut text, &self.name().service_unit(), self.service());
         text
     }
 
     /// The service as a unit file: its name and its text.
     pub(super) fn service_file(&self) -> (String, String) {
-        let (name, mut text) = (self.instance.service_unit(), String::new());
+        let (name, mut text) = (self.name().service_unit(), String::new());
         render(&mut text, &name, self.service());
         (name, text)
     }
@@ -134,7 +143,7 @@ impl UnitPair {
         } else {
             0o600
         };
-        let description = Self::accepted_description(&self.instance);
+        let description = Self::accepted_description(&self.name());
         let mut lines = vec![
             directive("Unit", "Description", description.clone(), description),
             directive("Unit", "Before", WORKERS, vec![WORKERS.to_owned()]),
@@ -167,7 +176,7 @@ impl UnitPair {
     }
 
     fn service(&self) -> Vec<Directive> {
-        let mut description = Self::accepted_description(&self.instance);
+        let mut description = Self::accepted_description(&self.name());
         if !self.accepted {
             description += UNPROVEN;
         }
@@ -321,6 +330,7 @@ impl UnitPair {
         let mut environment = self.env.clone();
         let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
         set("WORKER_NAME", self.instance.worker.to_string());
+        set("WORKER_INSTANCE", self.number.to_string());
         set("WORKER_ROUTE", self.route.to_string());
         set("WORKER_MODE", self.mode.to_string());
         // With a sandbox systemd makes the directories, and tells the worker where.

@@ -7,6 +7,7 @@ use crate::route::Timeouts;
 fn pair(address: Address) -> UnitPair {
     let second = Duration::from_secs(1);
     UnitPair {
+        number: 1,
         instance: Instance::new(WorkerName::parse("api.a-b").unwrap(), Generation(7)),
         route: RoutePath::parse("/api/a-b").unwrap(),
         mode: Mode::Production,
@@ -24,6 +25,7 @@ fn pair(address: Address) -> UnitPair {
             memory_high: None,
             cpu_weight: None,
             io_weight: None,
+            instances: 1,
             access_log: false,
             compression: true,
             max_requests: 0,
@@ -70,10 +72,27 @@ fn a_generation_is_shown_as_its_unit_files() {
     }
     assert!(
         text.contains(
-            r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" STATE_DIRECTORY=/var/lib/x WORKER_MODE=production"#
+            r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" STATE_DIRECTORY=/var/lib/x WORKER_INSTANCE=1 WORKER_MODE=production"#
         ),
         "{text}"
     );
+}
+
+#[test]
+fn each_further_instance_has_units_of_its_own_name_and_is_told_its_number() {
+    let mut pair = pair(Address::Unix("/run/tqserver/api.a-b@7.2.sock".into()));
+    pair.number = 2;
+    let text = pair.to_unit_files();
+    for part in [
+        "# tqserver-api.a-b@7.2.socket",
+        "# tqserver-api.a-b@7.2.service",
+        "Description=TQServer worker api.a-b, generation 7, instance 2\n",
+        "Description=TQServer worker api.a-b, generation 7, instance 2 (not yet accepted)",
+        " WORKER_INSTANCE=2 ",
+        "Slice=tqserver-api.a\\x2db.slice",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::fleet::{Fleet, instance};
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::{policy, settings};
-use crate::plan::{Action, Event, Found, Look, Moment, Outcome, Spec};
+use crate::plan::{Action, Event, Found, FoundPair, Look, Moment, Outcome, Spec};
 use crate::route::{Address, Target};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
@@ -130,8 +130,9 @@ impl House {
         match action {
             Action::Build(instance, _) => vec![Event::Built(instance, Ok(()))],
             Action::Launch { instance, .. } => vec![Event::Launched(instance, Ok(None))],
-            Action::Probe { id, instance, .. } => {
-                let run = &self.fleet.workers[&instance.worker].runs[&instance.generation];
+            Action::Probe { id, pair, .. } => {
+                let Instance { worker, generation } = &pair.instance;
+                let run = &self.fleet.workers[worker].runs[generation];
                 let bad = self.bad.contains(run.spec.fingerprint.program.as_str());
                 let status = if bad { 500 } else { 200 };
                 vec![Event::Probed(id, ProbeOutcome::Status(status))]
@@ -275,9 +276,16 @@ pub(super) fn found(generation: u64, accepted: bool) -> Found {
     Found {
         instance: index(generation),
         spec: spec("index", "one"),
-        address: Address::Unix(PathBuf::from("/run/index.sock")),
+        pairs: BTreeMap::from([(1, found_pair())]),
         public: None,
         accepted,
+    }
+}
+
+/// A pair of units that is well.
+pub(super) fn found_pair() -> FoundPair {
+    FoundPair {
+        address: Address::Unix(PathBuf::from("/run/index.sock")),
         listening: true,
         service: ServiceState {
             activity: Activity::Active,

@@ -1,6 +1,7 @@
 //! The main stories, each told by the actions they lead to, and the table of stages.
 
 mod house;
+mod instances;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ fn at(stage: Stage) -> House {
 fn each_stage_leads_where_its_table_says() {
     let refused = || Reason::Refused("no".to_owned());
     let died = Event::Unit(
-        index(1),
+        index(1).pair(1),
         ServiceState {
             activity: Activity::Failed,
             ..ServiceState::default()
@@ -97,7 +98,11 @@ fn each_stage_leads_where_its_table_says() {
             Some(Stopping),
         ),
         (Activating, died.clone(), Some(Stopping)),
-        (Activating, Event::SocketFailed(index(1)), Some(Stopping)),
+        (
+            Activating,
+            Event::SocketFailed(index(1).pair(1)),
+            Some(Stopping),
+        ),
         (Activating, gone(), Some(Stopping)),
         (Accepting, Event::Accepted(index(1), Ok(())), Some(Serving)),
         (
@@ -106,9 +111,17 @@ fn each_stage_leads_where_its_table_says() {
             Some(Stopping),
         ),
         (Accepting, died.clone(), Some(Stopping)),
-        (Accepting, Event::SocketFailed(index(1)), Some(Stopping)),
+        (
+            Accepting,
+            Event::SocketFailed(index(1).pair(1)),
+            Some(Stopping),
+        ),
         (Serving, died, Some(Serving)),
-        (Serving, Event::SocketFailed(index(1)), Some(Serving)),
+        (
+            Serving,
+            Event::SocketFailed(index(1).pair(1)),
+            Some(Serving),
+        ),
         (Serving, gone(), Some(Draining)),
         (Serving, Event::StopAll, Some(Stopping)),
         (Draining, Event::Drained(index(1)), Some(Stopping)),
@@ -138,8 +151,8 @@ fn what_ended_long_ago_or_never_was_is_ignored() {
         for event in [
             Event::Built(instance.clone(), Ok(())),
             Event::Launched(instance.clone(), Ok(None)),
-            Event::Unit(instance.clone(), ServiceState::default()),
-            Event::SocketFailed(instance.clone()),
+            Event::Unit(instance.pair(1), ServiceState::default()),
+            Event::SocketFailed(instance.pair(1)),
             Event::Accepted(instance.clone(), Ok(())),
             Event::AssetsReady(instance.clone(), Ok(PathBuf::new())),
             Event::Stopped(instance.clone(), Vec::new()),
@@ -272,8 +285,8 @@ fn a_generation_that_fails_its_health_requests_is_replaced() {
     let index = house.disk.get_mut(&name("index")).unwrap();
     index.settings.health.interval = Duration::from_secs(10);
     house.reload(&[]);
-    let active = found(1, true).service;
-    house.happen(Event::Unit(self::index(1), active));
+    let active = house::found_pair().service;
+    house.happen(Event::Unit(self::index(1).pair(1), active));
     house.told.clear();
     house.bad.insert("one");
     house.wait();
@@ -338,7 +351,7 @@ fn of_two_accepted_generations_the_older_drains() {
 #[test]
 fn what_was_not_accepted_and_does_not_listen_is_stopped() {
     let mut half_made = found(2, false);
-    half_made.listening = false;
+    half_made.pairs.get_mut(&1).unwrap().listening = false;
     let mut house = House::adopt(vec![found(1, true), half_made]);
     house.was(&["publish", "stop index@2", "publish index@1"]);
 }
@@ -508,7 +521,7 @@ fn a_retry_that_outlived_its_manager_and_fails_is_followed_by_another_of_what_wa
     house.start_beside([("index", 5, "one")]);
     house.held.clear();
     house.told.clear();
-    house.happen(Event::SocketFailed(index(6)));
+    house.happen(Event::SocketFailed(index(6).pair(1)));
     house.wait();
     assert!(
         house.told.contains(&"launch index@7".to_owned()),
@@ -525,7 +538,9 @@ fn what_had_not_passed_its_check_is_not_kept_when_it_ends() {
     house.held.insert("accept");
     house.put("index", "two");
     house.reload(&[]);
-    let actions = house.fleet.step(house.now, Event::SocketFailed(index(2)));
+    let actions = house
+        .fleet
+        .step(house.now, Event::SocketFailed(index(2).pair(1)));
     let kept = actions.iter().find_map(|action| match action {
         Action::Stop { accepted, .. } => Some(*accepted),
         _ => None,

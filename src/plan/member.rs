@@ -1,0 +1,114 @@
+//! One instance of a generation: a pair of units and what is known of its health.
+
+use std::time::Duration;
+
+use super::{Moment, Reason};
+use crate::route::Address;
+use crate::systemd::{Activity, Ending, ServiceState};
+use crate::wire::ProbeOutcome;
+
+/// Failed first answers that are put down to a worker which is not yet ready to listen.
+const BROKEN_ANSWERS: u32 = 5;
+
+/// One instance of a generation.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) address: Address,
+    pub(super) service: ServiceState,
+    /// It has answered its first health request.
+    pub(super) ready: bool,
+    /// The socket is gone: nobody can start it any more.
+    pub(super) broken: bool,
+    /// The health request under way.
+    pub(super) probe: Option<u64>,
+    /// When the next health request is due.
+    pub(super) probe_at: Option<Moment>,
+    /// Health requests in a row that failed.
+    pub(super) unhealthy: u32,
+    /// How the last one failed.
+    pub(super) last_answer: Option<Reason>,
+}
+
+impl Member {
+    pub(super) fn new(address: Address) -> Self {
+        Self {
+            address,
+            service: ServiceState::default(),
+            ready: false,
+            broken: false,
+            probe: None,
+            probe_at: None,
+            unhealthy: 0,
+            last_answer: None,
+        }
+    }
+
+    /// Whether systemd listens for it and starts it when somebody connects.
+    pub(super) fn has_socket(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
+    /// When its health is to be asked for; `linked`: whether it can be.
+    pub(super) fn probe_due(&self, linked: bool) -> Option<Moment> {
+        // What can not be sent, or was not answered yet, is not due: the answer, or the proxy's return, is an event of its own.
+        self.probe_at.filter(|_| linked && self.probe.is_none())
+    }
+
+    /// How its last process ended.
+    pub(super) fn end(&self) -> Reason {
+        Reason::Ended(match (&self.service.failure, self.service.activity) {
+            (Some(failure), _) => failure.clone(),
+            (None, Activity::Inactive) => Ending::ExitCode(self.service.exit_code.unwrap_or(0)),
+            (None, _) => Ending::Other("it ended".to_owned()),
+        })
+    }
+
+    /// Takes the answer to a first health request, which tells whether it is ready; `Err` when it has failed its check.
+    pub(super) fn judge(
+        &mut self,
+        outcome: &ProbeOutcome,
+        since: Moment,
+        now: Moment,
+    ) -> Result<(), Reason> {
+        self.probe = None;
+        let again = |member: &mut Self, wait: Duration, answer: Reason| {
+            member.last_answer = Some(answer);
+            member.probe_at = Some(now + wait);
+            Ok(())
+        };
+        match outcome {
+            outcome if outcome.is_healthy() => {
+                (self.ready, self.last_answer) = (true, None);
+                Ok(())
+            }
+            // "Not yet", in HTTP's own words.
+            ProbeOutcome::Status(503) => {
+                again(self, Duration::from_millis(200), Reason::HttpStatus(503))
+            }
+            ProbeOutcome::Status(status) => Err(Reason::HttpStatus(*status)),
+            ProbeOutcome::TimedOut => again(self, Duration::ZERO, Reason::NotReady(now - since)),
+            // A worker on a port refuses connections until it listens; one on a socket breaks them only when it dies, of which
+            // systemd tells in a moment and with a better reason.
+            ProbeOutcome::Broken(how) => {
+                self.unhealthy += 1;
+                if self.has_socket() && self.unhealthy > BROKEN_ANSWERS {
+                    return Err(Reason::Broken(how.clone()));
+                }
+                again(self, Duration::from_millis(50), Reason::Broken(how.clone()))
+            }
+        }
+    }
+
+    /// How it is, in a word.
+    pub(super) fn state(&self) -> &'static str {
+        match self.service.activity {
+            _ if self.broken => "failed",
+            Activity::Active => "running",
+            Activity::Activating => "starting",
+            Activity::Restarting => "restarting",
+            Activity::Failed => "failed",
+            Activity::Deactivating => "stopping",
+            Activity::Inactive => "sleeping",
+        }
+    }
+}
