@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -24,6 +26,7 @@ use super::headers::{self, Forwarded};
 use super::pages::Refusal;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
+use super::strict;
 use super::table::Route;
 use super::tunnel;
 use super::upload::{Gate, RequestBody, Upload, UploadError};
@@ -56,6 +59,8 @@ enum ForwardError {
     Broken(String),
     #[error("it changed to another protocol without being asked")]
     Switched,
+    #[error("{0}")]
+    Ambiguous(&'static str),
     #[error(transparent)]
     Client(UploadError),
 }
@@ -77,7 +82,8 @@ pub(super) async fn forward(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let upgrade = (request.version() == Version::HTTP_11
-        && headers::wants_upgrade(request.headers()))
+        && headers::wants_upgrade(request.headers())
+        && request.body().is_end_stream())
     .then(|| hyper::upgrade::on(&mut request));
     let old = request.version() < Version::HTTP_11;
     let (request, upload) = outbound(client, &errand, request, upgrade.is_some());
@@ -97,7 +103,10 @@ pub(super) async fn forward(
         Ok((response, _)) if is_unasked(&response, upgrade.is_some()) => {
             return Err(refuse(&errand, &ForwardError::Switched));
         }
-        Ok(answered) => answered,
+        Ok(answered) => match strict::answer(answered.0.headers()) {
+            Ok(()) => answered,
+            Err(what) => return Err(refuse(&errand, &ForwardError::Ambiguous(what))),
+        },
         Err(error) => return Err(refuse(&errand, &error)),
     };
     *response.version_mut() = Version::HTTP_11;
@@ -177,6 +186,11 @@ fn outbound(
             gate.clone(),
             client.signals(),
         );
+        if !parts.headers.contains_key(CONTENT_LENGTH) {
+            // hyper would take it for granted that a GET has no body.
+            let chunked = HeaderValue::from_static("chunked");
+            parts.headers.insert(TRANSFER_ENCODING, chunked);
+        }
         (body, Some(upload))
     };
     let mut request = Request::new(body);
@@ -311,7 +325,9 @@ fn refuse(errand: &Errand, error: &ForwardError) -> Refusal {
     let status = match error {
         ForwardError::Connect(_) => StatusCode::SERVICE_UNAVAILABLE,
         ForwardError::Silent(_) | ForwardError::Stalled(_) => StatusCode::GATEWAY_TIMEOUT,
-        ForwardError::Broken(_) | ForwardError::Switched => StatusCode::BAD_GATEWAY,
+        ForwardError::Broken(_) | ForwardError::Switched | ForwardError::Ambiguous(_) => {
+            StatusCode::BAD_GATEWAY
+        }
         ForwardError::Client(UploadError::Slow) => {
             return Refusal::new(StatusCode::REQUEST_TIMEOUT, error.to_string()).closing();
         }

@@ -13,6 +13,7 @@
 //! | `table`, `path` | from a request's path to its route |
 //! | `generation` | the counters that all threads share |
 //! | `connection`, `socket` | one client: its requests, its deadlines |
+//! | `strict` | messages whose end is ambiguous |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `pool` | a thread's connections to a generation |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
@@ -45,6 +46,7 @@ mod probe;
 mod pulse;
 mod report;
 mod socket;
+mod strict;
 mod table;
 mod tunnel;
 mod upload;

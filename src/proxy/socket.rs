@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::patience::Patience;
+use super::strict::{Flaw, Mark, Scanner, Verdict};
 use crate::route::Front;
 
 /// Sent to a client that did not finish its request's head in time.
@@ -39,6 +40,8 @@ const LINGER_BYTES: usize = 4 << 20;
 pub(super) struct Socket {
     stream: TcpStream,
     signals: Arc<Signals>,
+    /// Looks at what the client sends.
+    scanner: Scanner,
     waiting: Waiting,
     /// The turn that `waiting` belongs to.
     turn: u64,
@@ -65,6 +68,8 @@ pub(super) struct Signals {
     unread: AtomicBool,
     /// What was sent is not whole, and only a reset can say so.
     torn: AtomicBool,
+    /// What is wrong with a request on this connection.
+    flaw: Mark,
 }
 
 /// While it lives the connection waits for us and not for the client.
@@ -100,6 +105,7 @@ impl Signals {
             parting: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
+            flaw: Mark::default(),
         }
     }
 
@@ -139,6 +145,11 @@ impl Signals {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
+    /// What is wrong with the request of this number, counted from one.
+    pub(super) fn flaw(&self, request: u64) -> Option<Flaw> {
+        self.flaw.of(request)
+    }
+
     /// Ends the connection with a reset: the only way to tell a client that reads until the end that this is not the end.
     pub(super) fn tear(&self) {
         self.torn.store(true, Ordering::Relaxed);
@@ -167,6 +178,7 @@ impl Socket {
         let mut socket = Self {
             stream,
             signals,
+            scanner: Scanner::default(),
             waiting: Waiting::Request,
             turn: 0,
             reading: Patience::default(),
@@ -283,6 +295,21 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Looks at what was read beyond `before`, and takes away what must not pass. The error is for who wants to read more of it.
+    fn scan(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Option<io::Error> {
+        let answered = self.waiting != Waiting::Nothing;
+        match self.scanner.take(&buffer.filled()[before..], answered) {
+            Verdict::Pass => {}
+            Verdict::Refuse(request, flaw) => self.signals.flaw.set(request, flaw),
+            // What came before may belong to requests that are to be answered.
+            Verdict::Break(0) => return Some(io::ErrorKind::InvalidData.into()),
+            Verdict::Break(passed) => buffer.set_filled(before + passed),
+        }
+        None
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -290,15 +317,17 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Pending => this.poll_reading(cx),
             outcome => {
                 this.take_turn();
+                let passed = this.scan(buffer, before);
                 if this.waiting == Waiting::Request {
                     this.waiting = Waiting::Head;
                     this.reading.start(this.limits.read);
                 }
-                outcome
+                passed.map_or(outcome, |error| Poll::Ready(Err(error)))
             }
         }
     }
