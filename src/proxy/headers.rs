@@ -46,14 +46,24 @@ fn is_hop(name: &str) -> bool {
 }
 
 /// Whether a client's field claims what only the proxy can know. A program that reads fields as environment variables (CGI and its
-/// heirs) can not tell `_` from `-`, so neither do we.
+/// heirs) can not tell `_` from `-`, so neither do we; to such a one `Proxy` is `HTTP_PROXY`, where others have their own proxy's address.
+/// Some frameworks take the target from `X-Original-URL` or `X-Rewrite-URL`, which would be another than the one that was routed.
 fn is_claim(name: &str) -> bool {
     let bytes = name.as_bytes();
     match bytes.first() {
         Some(b'f') => name == "forwarded",
+        Some(b'p') => name == "proxy",
         Some(b'x') if bytes.len() >= 9 && matches!(bytes[1], b'-' | b'_') => {
             let name = &bytes[2..];
-            name.starts_with(b"forwarded") || same(name, b"real-ip") || same(name, b"request-id")
+            name.starts_with(b"forwarded")
+                || [
+                    &b"real-ip"[..],
+                    b"request-id",
+                    b"original-url",
+                    b"rewrite-url",
+                ]
+                .iter()
+                .any(|claim| same(name, claim))
         }
         _ => false,
     }
@@ -89,6 +99,16 @@ pub(super) fn to_worker(headers: &mut HeaderMap, forwarded: Forwarded<'_>, upgra
     headers.insert(FORWARDED_PREFIX, forwarded.prefix.clone());
     headers.insert(REQUEST_ID, forwarded.id.clone());
     headers.insert(HOST, forwarded.host);
+}
+
+/// Makes a client's trailers the worker's. What may not be claimed before the body may not be claimed after it.
+pub(super) fn trailers_to_worker(trailers: &mut HeaderMap) {
+    let is_framing = |name: &str| {
+        same(name.as_bytes(), b"content-length") || same(name.as_bytes(), b"transfer-encoding")
+    };
+    strip(trailers, |name| {
+        is_hop(name) || is_claim(name) || is_framing(name)
+    });
 }
 
 /// Makes a worker's fields the client's; an upgrade's own are kept.

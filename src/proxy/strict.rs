@@ -14,7 +14,10 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 /// As much of a line is kept when its end comes with a later read. No line that frames a message needs more.
 const LINE_MAX: usize = 256;
 
-/// Most digits of a chunk's size, leading zeros included: no body is larger than 2^60 bytes, and the sum below can not overflow.
+/// No body is as large as this, so no sum of lengths can overflow, here or further down.
+const BODY_MAX: u64 = 1 << 60;
+
+/// Most digits of a chunk's size, leading zeros included; it is then below [`BODY_MAX`].
 const CHUNK_DIGITS: usize = 15;
 
 /// What is wrong with a request.
@@ -31,7 +34,7 @@ pub(super) enum Flaw {
     TwoFramings,
     /// More than one `Content-Length`, or more than one `Transfer-Encoding`.
     Twice,
-    /// A length that is not a number.
+    /// A length that is not a number, or beyond all bounds.
     Length,
     /// A transfer coding other than `chunked`.
     Coding,
@@ -130,7 +133,7 @@ impl Flaw {
             Self::Fragment => "the request's target has a fragment",
             Self::TwoFramings => "the request has Content-Length and Transfer-Encoding",
             Self::Twice => "the request says more than once how long it is",
-            Self::Length => "the request's Content-Length is not a number",
+            Self::Length => "the request's Content-Length is not a number of bytes",
             Self::Coding => "the request's Transfer-Encoding is not 'chunked'",
             Self::Underscore => "the request has a field that only looks like one about its length",
             Self::Expectation => {
@@ -163,6 +166,11 @@ impl Mark {
 }
 
 impl Scanner {
+    /// Whether nothing more may pass.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state == State::Nothing
+    }
+
     /// Looks at what was read. `answered` says that all requests before these bytes are.
     pub(super) fn take(&mut self, bytes: &[u8], answered: bool) -> Verdict {
         let mut rest = bytes;
@@ -170,7 +178,10 @@ impl Scanner {
             match &mut self.state {
                 State::Anything => return Verdict::Pass,
                 State::Nothing => return Verdict::Break(bytes.len() - rest.len()),
-                State::Silence if answered => self.state = State::Request,
+                // A request that came with these very bytes can not have been answered.
+                State::Silence if answered && rest.len() == bytes.len() => {
+                    self.state = State::Request;
+                }
                 State::Silence => {
                     self.requests += 1;
                     return self.refuse(Flaw::Early);
@@ -264,6 +275,8 @@ impl Scanner {
 
     /// Takes a line without its end, or the begin of one that is `cut`. The error is a flaw of a head, or of a body when there is none.
     fn line(&mut self, text: &[u8], crlf: bool, cut: bool) -> Result<(), Option<Flaw>> {
+        // The same whether it came in pieces or not.
+        let cut = cut || text.len() > LINE_MAX;
         match self.state {
             State::Request if text.is_empty() && crlf => Ok(()),
             State::Request => {
@@ -295,7 +308,8 @@ impl Scanner {
             }
             State::Field => self.head.field(text, cut).map_err(Some),
             // What follows is about a body, which is not ours to explain.
-            _ if !crlf || cut => Err(None),
+            _ if !crlf => Err(None),
+            State::Size if cut => Err(None),
             State::Size => {
                 match size(text).ok_or(None)? {
                     0 => self.state = State::Trailer,
@@ -376,12 +390,13 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// A length: digits, and nothing else.
+/// A length: digits, and nothing else, and no more than any body has.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (number < BODY_MAX).then_some(number)
 }
 
 /// The size on the line before a chunk. Extensions are allowed, and nobody reads them.

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::headers;
 use super::patience::Patience;
 use super::socket::Signals;
 
@@ -169,7 +170,11 @@ impl Streaming {
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.upload.end(Ok(()));
                 }
-                return Poll::Ready(Some(Ok(frame)));
+                let frame = frame.into_trailers().map(|mut trailers| {
+                    headers::trailers_to_worker(&mut trailers);
+                    Frame::trailers(trailers)
+                });
+                return Poll::Ready(Some(Ok(frame.unwrap_or_else(|data| data))));
             }
             Poll::Ready(Some(Err(_))) => Err(UploadError::Torn),
             Poll::Ready(None) => Ok(()),
