@@ -69,7 +69,10 @@ impl Record {
             let named = lines.filter(|(field, _)| field.eq_ignore_ascii_case(name));
             named.map(|(_, value)| value.trim().to_owned()).collect()
         };
-        if values("expect") == ["100-continue"] {
+        if values("expect")
+            .iter()
+            .any(|value| value.eq_ignore_ascii_case("100-continue"))
+        {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
         }
         let (lengths, codings) = (values("content-length"), values("transfer-encoding"));

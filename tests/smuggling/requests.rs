@@ -88,6 +88,9 @@ pub(crate) fn run(case: &Case, house: &House, record: &Record) -> Outcome {
             problems.push(format!("the next request: {answered:?}, {sentinel:?}"));
         }
     }
+    if answers.silent {
+        problems.push("nothing came, and the connection stands".to_owned());
+    }
     // What came late is an arrival as well.
     arrivals.extend(record.take());
     for arrival in &arrivals {
@@ -117,23 +120,27 @@ pub(crate) fn run(case: &Case, house: &House, record: &Record) -> Outcome {
 
 /// The answers on one connection.
 #[derive(Default)]
-pub(crate) struct Answers(Vec<u8>);
+pub(crate) struct Answers {
+    heard: Vec<u8>,
+    /// Nothing came in time, and the connection still stands.
+    pub(crate) silent: bool,
+}
 
 impl Answers {
     /// The status of the next final answer; `None` at the end of the connection, or when nothing comes in time.
     pub(crate) fn next(&mut self, stream: &mut impl Read) -> Option<u16> {
         loop {
-            while find(&self.0, b"\r\n\r\n").is_none() {
+            while find(&self.heard, b"\r\n\r\n").is_none() {
                 self.more(stream)?;
             }
-            let end = find(&self.0, b"\r\n\r\n")? + 4;
-            let head = String::from_utf8_lossy(&self.0[..end]).into_owned();
-            self.0.drain(..end);
+            let end = find(&self.heard, b"\r\n\r\n")? + 4;
+            let head = String::from_utf8_lossy(&self.heard[..end]).into_owned();
+            self.heard.drain(..end);
             let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
-            while self.0.len() < length {
+            while self.heard.len() < length {
                 self.more(stream)?;
             }
-            self.0.drain(..length);
+            self.heard.drain(..length);
             if status(&head) >= 200 {
                 return Some(status(&head));
             }
@@ -145,11 +152,14 @@ impl Answers {
         match stream.read(&mut buffer) {
             Ok(0) => None,
             Ok(read) => {
-                self.0.extend(&buffer[..read]);
+                self.heard.extend(&buffer[..read]);
                 Some(())
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Some(()),
-            Err(_) => None,
+            Err(error) => {
+                self.silent = error.kind() == ErrorKind::WouldBlock;
+                None
+            }
         }
     }
 }
