@@ -1,5 +1,6 @@
 //! One client's connection: its requests, one after the other.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
@@ -71,6 +72,8 @@ pub(super) struct Client {
     /// How long it may take for a piece of an answer.
     write_limit: Duration,
     signals: Arc<Signals>,
+    /// Requests so far.
+    requests: Cell<u64>,
     /// A clock that requests hand on, one to the next.
     spare: Rc<Cell<Option<Patience>>>,
     /// Room for a copy of a request, handed on likewise.
@@ -159,6 +162,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         redirect: how.redirect,
         write_limit: front.write_timeout,
         signals,
+        requests: Cell::new(0),
         spare: Rc::default(),
         fields: Cell::default(),
         _seat: seat,
@@ -312,6 +316,13 @@ impl Client {
         id: &HeaderValue,
         notes: &mut Notes,
     ) -> Result<Response<Body>, Refusal> {
+        self.requests.set(self.requests.get() + 1);
+        if let Some(flaw) = self.signals.flaw(self.requests.get()) {
+            // Whatever else comes is not read as a request.
+            self.signals.set_unread(true);
+            let (status, detail) = flaw.refusal();
+            return Err(Refusal::new(status, detail).closing());
+        }
         let mut table = self.lane.table();
         if request.headers().len() > table.front().max_headers {
             return Err(Refusal::new(
@@ -333,9 +344,7 @@ impl Client {
             path if path.starts_with('/') => super::path::decode(path),
             _ => return Err(Refusal::bad_request("the request's target is not a path")),
         };
-        let Ok(path) = path else {
-            return Err(Refusal::bad_request("the path has a '.' or '..' segment"));
-        };
+        let path = path.map_err(|error| Refusal::bad_request(&error.to_string()))?;
         if path == table.front().health_path.as_str() {
             return match reading {
                 true => Ok(health(&table)),
@@ -362,7 +371,14 @@ impl Client {
         let Some(mut route) = route else {
             return Err(Refusal::not_found());
         };
+        let respelled = match &path {
+            Cow::Owned(_) => super::path::respell(request.uri(), route.path.prefix()),
+            Cow::Borrowed(_) => None,
+        };
         let path = path.into_owned();
+        if let Some(uri) = respelled {
+            *request.uri_mut() = uri;
+        }
         if route.compression {
             notes.offer = Offer::of(&request);
         }
@@ -471,11 +487,13 @@ fn host<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
     if request.version() < Version::HTTP_11 && !has_field && request.uri().authority().is_none() {
         return Ok(HeaderValue::from_static(""));
     }
-    // An absolute target names the host, and in HTTP/1.1 the field must still be there.
+    // An absolute target names the host, and in HTTP/1.1 the field must still be there and say the same.
     let host = headers::host(request.headers(), request.uri().authority());
     host.filter(|_| has_field || request.version() != Version::HTTP_11)
         .ok_or_else(|| {
-            Refusal::bad_request("the request needs exactly one valid Host header field")
+            Refusal::bad_request(
+                "the request needs exactly one valid Host header field, and its target no other host",
+            )
         })
 }
 

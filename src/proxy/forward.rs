@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    SET_COOKIE,
+    SET_COOKIE, TRANSFER_ENCODING,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -33,6 +33,7 @@ use super::path;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Upstream};
 use super::several::Place;
+use super::strict;
 use super::table::Route;
 use super::tunnel::{self, Switch};
 use super::upload::{Gate, RequestBody, Upload, UploadError};
@@ -71,6 +72,8 @@ enum ForwardError {
     Broken(String),
     #[error("it changed to another protocol without being asked")]
     Switched,
+    #[error("{0}")]
+    Ambiguous(&'static str),
     #[error(transparent)]
     Client(UploadError),
 }
@@ -94,7 +97,8 @@ pub(super) async fn forward(
     let speaks_http2 = errand.upstream.protocol == Protocol::Http2;
     let upgrade = (request.version() >= Version::HTTP_11
         && !speaks_http2
-        && headers::wants_upgrade(request.headers()))
+        && headers::wants_upgrade(request.headers())
+        && request.body().is_end_stream())
     .then(|| Switch::of(&mut request));
     let old = request.version() < Version::HTTP_11;
     let hearer = match request.extensions_mut().remove::<Hints>() {
@@ -119,7 +123,10 @@ pub(super) async fn forward(
         Ok((response, _)) if is_unasked(&response, upgrade.is_some()) => {
             return Err(refuse(&errand, &ForwardError::Switched));
         }
-        Ok(answered) => answered,
+        Ok(answered) => match strict::answer(answered.0.headers()) {
+            Ok(()) => answered,
+            Err(what) => return Err(refuse(&errand, &ForwardError::Ambiguous(what))),
+        },
         Err(error) => return Err(refuse(&errand, &error)),
     };
     *response.version_mut() = Version::HTTP_11;
@@ -210,6 +217,13 @@ fn outbound(
             gate.clone(),
             client.signals(),
         );
+        if !parts.headers.contains_key(CONTENT_LENGTH)
+            && errand.upstream.protocol != Protocol::Http2
+        {
+            // hyper would take it for granted that a GET has no body.
+            let chunked = HeaderValue::from_static("chunked");
+            parts.headers.insert(TRANSFER_ENCODING, chunked);
+        }
         (body, Some(upload))
     };
     let mut request = Request::new(body);
@@ -405,7 +419,9 @@ fn refuse(errand: &Errand, error: &ForwardError) -> Refusal {
         ForwardError::Silent(_) | ForwardError::Stalled(_) | ForwardError::Late => {
             StatusCode::GATEWAY_TIMEOUT
         }
-        ForwardError::Broken(_) | ForwardError::Switched => StatusCode::BAD_GATEWAY,
+        ForwardError::Broken(_) | ForwardError::Switched | ForwardError::Ambiguous(_) => {
+            StatusCode::BAD_GATEWAY
+        }
         ForwardError::Client(UploadError::Slow) => {
             return Refusal::new(StatusCode::REQUEST_TIMEOUT, error.to_string()).closing();
         }

@@ -88,7 +88,7 @@ impl Origin {
 /// The host that a trusted proxy says the client has asked for.
 pub(super) fn forwarded_host(headers: &HeaderMap) -> Option<HeaderValue> {
     let host = one(headers, &FORWARDED_HOST)?;
-    host.as_bytes().iter().all(is_plain).then(|| host.clone())
+    is_host(host.as_bytes()).then(|| host.clone())
 }
 
 /// A member of `X-Forwarded-For`: an address, perhaps with a port.
@@ -118,18 +118,29 @@ fn is_hop(name: &str) -> bool {
             | "te"
             | "transfer-encoding"
             | "upgrade"
+            | "http2-settings"
     )
 }
 
 /// Whether a client's field claims what only the proxy can know. A program that reads fields as environment variables (CGI and its
-/// heirs) can not tell `_` from `-`, so neither do we.
+/// heirs) can not tell `_` from `-`, so neither do we; to such a one `Proxy` is `HTTP_PROXY`, where others have their own proxy's address.
+/// Some frameworks take the target from `X-Original-URL` or `X-Rewrite-URL`, which would be another than the one that was routed.
 fn is_claim(name: &str) -> bool {
     let bytes = name.as_bytes();
     match bytes.first() {
         Some(b'f') => name == "forwarded",
+        Some(b'p') => name == "proxy",
         Some(b'x') if bytes.len() >= 9 && matches!(bytes[1], b'-' | b'_') => {
             let name = &bytes[2..];
-            name.starts_with(b"forwarded") || same(name, b"real-ip") || same(name, b"request-id")
+            name.starts_with(b"forwarded")
+                || [
+                    &b"real-ip"[..],
+                    b"request-id",
+                    b"original-url",
+                    b"rewrite-url",
+                ]
+                .iter()
+                .any(|claim| same(name, claim))
         }
         _ => false,
     }
@@ -165,6 +176,16 @@ pub(super) fn to_worker(headers: &mut HeaderMap, forwarded: Forwarded<'_>, upgra
     headers.insert(FORWARDED_PREFIX, forwarded.prefix.clone());
     headers.insert(REQUEST_ID, forwarded.id.clone());
     headers.insert(HOST, forwarded.host);
+}
+
+/// Makes a client's trailers the worker's. What may not be claimed before the body may not be claimed after it.
+pub(super) fn trailers_to_worker(trailers: &mut HeaderMap) {
+    let is_framing = |name: &str| {
+        same(name.as_bytes(), b"content-length") || same(name.as_bytes(), b"transfer-encoding")
+    };
+    strip(trailers, |name| {
+        is_hop(name) || is_claim(name) || is_framing(name)
+    });
 }
 
 /// Makes a worker's fields the client's; an upgrade's own are kept.
@@ -216,9 +237,21 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
     members.any(|member| member.eq_ignore_ascii_case("trailers"))
 }
 
-/// Whether the client asks to speak another protocol from here on.
+/// Whether the client asks to speak another protocol from here on. Other versions of HTTP are none: a worker that took it up would
+/// answer, inside a tunnel, requests that nobody has routed.
 pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let is_http = |protocol: &str| {
+        let name = protocol.split('/').next().unwrap_or_default();
+        ["h2c", "h2", "http", "tls"]
+            .iter()
+            .any(|http| name.trim().eq_ignore_ascii_case(http))
+    };
     headers.contains_key(UPGRADE)
+        && !headers
+            .get_all(UPGRADE)
+            .iter()
+            .flat_map(tokens)
+            .any(is_http)
         && headers
             .get_all(CONNECTION)
             .iter()
@@ -226,24 +259,56 @@ pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
             .any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
-/// The request's host: the target's own when it has one, else the field's. `None` when there is none, there are two, or it could not be
-/// the name of a host.
+/// The request's host: the target's own when it has one, else the field's. `None` when there is none, there are two, field and target
+/// differ, or it could not be the name of a host.
 pub(super) fn host(headers: &HeaderMap, authority: Option<&Authority>) -> Option<HeaderValue> {
     let mut fields = headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
         return None;
     }
-    let host = match authority {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok()?,
-        None => field?.clone(),
+    let host = match (authority, field) {
+        (Some(authority), Some(field))
+            if !field
+                .as_bytes()
+                .eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            return None;
+        }
+        (Some(authority), _) => HeaderValue::from_str(authority.as_str()).ok()?,
+        (None, field) => field?.clone(),
     };
-    host.as_bytes().iter().all(is_plain).then_some(host)
+    is_host(host.as_bytes()).then_some(host)
 }
 
-/// Whether it can be a part of a host and its port.
-fn is_plain(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte)
+/// Whether this names a host as the web does: a name or an IPv4 address, or an IPv6 address in brackets, and perhaps a port. The other
+/// characters that RFC 3986 allows in a name mean something in a list, a path or a log. Nothing at all is a host that is not known.
+fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host {
+        [b'[', rest @ ..] => {
+            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
+                return false;
+            };
+            let plain = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+            if end < 2 || !rest[..end].iter().all(plain) {
+                return false;
+            }
+            (&[][..], &rest[end + 1..])
+        }
+        _ => {
+            let end = host.iter().position(|&byte| byte == b':');
+            host.split_at(end.unwrap_or(host.len()))
+        }
+    };
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let port = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            host[0] != b':' && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    };
+    port && name.iter().all(plain)
 }
 
 /// The client's own name for the request, if it is one that can stand in a log.
@@ -405,6 +470,12 @@ mod tests {
         assert!(wants_upgrade(&fields(&lines)));
         let headers = passed(&lines, true);
         assert_eq!(headers[UPGRADE], "websocket");
+        for http in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "TLS/1.2"] {
+            assert!(!wants_upgrade(&fields(&[
+                ("connection", "Upgrade"),
+                ("upgrade", http)
+            ])));
+        }
     }
 
     #[test]
@@ -423,12 +494,28 @@ mod tests {
         assert_eq!(host(&fields(&[("host", "a:1")]), None).unwrap(), "a:1");
         assert!(host(&fields(&[]), None).is_none());
         assert!(host(&fields(&[("host", "a"), ("host", "a")]), None).is_none());
-        assert!(host(&fields(&[("host", "a/b")]), None).is_none());
+        for good in [
+            "",
+            "a-b_c.example",
+            "192.0.2.1:80",
+            "[::1]",
+            "[2001:db8::1]:8080",
+            "a:",
+        ] {
+            assert!(host(&fields(&[("host", good)]), None).is_some(), "{good}");
+        }
+        for bad in [
+            "a/b", "a,b", "a b", "u@a", "a:b", "a:1:2", ":80", "[::1", "[]", "[::1]x", "a[b]",
+            "a%2eb", "a:123456", "(a)",
+        ] {
+            assert!(host(&fields(&[("host", bad)]), None).is_none(), "{bad}");
+        }
         let target = Authority::from_static("target");
         assert_eq!(
-            host(&fields(&[("host", "field")]), Some(&target)).unwrap(),
+            host(&fields(&[("host", "Target")]), Some(&target)).unwrap(),
             "target"
         );
+        assert!(host(&fields(&[("host", "field")]), Some(&target)).is_none());
         let user = Authority::from_static("user@target");
         assert!(host(&fields(&[]), Some(&user)).is_none());
     }

@@ -14,6 +14,7 @@
 //! | `generation` | the counters that all threads share |
 //! | `crowd` | how many clients there are, and how many too many |
 //! | `connection`, `socket`, `stream` | one client: its requests, its deadlines, its bytes |
+//! | `strict` | messages whose end is ambiguous |
 //! | `flow` | what stands between a request and its worker: limits, a queue, a pause |
 //! | `http2`, `inbound`, `piece` | a client with many requests at a time |
 //! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
@@ -66,6 +67,7 @@ mod report;
 mod several;
 mod socket;
 mod stream;
+mod strict;
 mod table;
 mod tunnel;
 mod upload;

@@ -8,16 +8,24 @@ use http::uri::PathAndQuery;
 use crate::route::rest_of_path;
 
 /// Why a path is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PathError {
     /// A `.` or `..` segment, plain or escaped: two programs in a row may resolve it to two different places.
+    #[error("the path has a '.' or '..' segment")]
     Dots,
     /// A NUL, which ends a name for whoever is written in C.
+    #[error("the path has a NUL")]
     Nul,
+    /// A `%` that is not followed by two hexadecimal digits: a character for some, the begin of an escape for others (`%u002e`, `%%32e`).
+    #[error("the path has a '%' that is not followed by two hexadecimal digits")]
+    Escape,
+    /// A character in a longer form than it needs: for a careless decoder, a dot or a slash (RFC 3629, 10).
+    #[error("the path has a character in an overlong form")]
+    Overlong,
 }
 
 /// Decodes the percent escapes of `path`, a slash excepted: `%2F` is a character of a segment and stays as it is written, so that
-/// no escape changes which segments there are. The worker gets the path as the client wrote it, not this one.
+/// no escape changes which segments there are. The worker gets the path as the client wrote it, except for its route: see [`respell`].
 ///
 /// # Errors
 /// For what could be taken for another path further down.
@@ -27,11 +35,48 @@ pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, PathError> {
     } else {
         Cow::Borrowed(path)
     };
-    // `memmem` for the rare pair first: hardly any path has a segment that begins with a dot.
-    if decoded.contains("/.") && decoded.split('/').any(|s| matches!(s, "." | "..")) {
-        return Err(PathError::Dots);
+    match has_dots(decoded.as_bytes()) {
+        true => Err(PathError::Dots),
+        false => Ok(decoded),
     }
-    Ok(decoded)
+}
+
+/// Whether there is a `.` or `..` segment for anybody: some take `\` and `%2F` for a slash, some end a segment at `;`.
+fn has_dots(path: &[u8]) -> bool {
+    let slash = |three: &[u8]| three.eq_ignore_ascii_case(b"%2f");
+    memchr::memchr_iter(b'.', path).any(|at| {
+        let (before, rest) = (&path[..at], &path[at + 1..]);
+        let begins = match before {
+            [.., b'/' | b'\\'] => true,
+            [.., a, b, c] => slash(&[*a, *b, *c]),
+            _ => false,
+        };
+        let rest = rest.strip_prefix(b".").unwrap_or(rest);
+        begins
+            && match rest {
+                [] | [b'/' | b'\\' | b';', ..] => true,
+                [a, b, c, ..] => slash(&[*a, *b, *c]),
+                _ => false,
+            }
+    })
+}
+
+/// The target with the route's `prefix` as the route is written, if the client has written it with escapes: what leads to a worker
+/// is what the worker sees.
+pub(super) fn respell(uri: &Uri, prefix: &str) -> Option<Uri> {
+    let target = uri.path_and_query()?.as_str();
+    if target.starts_with(prefix) {
+        return None;
+    }
+    let bytes = target.as_bytes();
+    let mut at = 0;
+    for _ in 0..prefix.len() {
+        at += if *bytes.get(at)? == b'%' { 3 } else { 1 };
+    }
+    let target = format!("{prefix}{}", target.get(at..)?);
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// `uri` without the first `segments` segments of its path, as the client wrote the rest: decoding makes and takes away no slash, so that
@@ -52,24 +97,34 @@ fn unescape(path: &str) -> Result<String, PathError> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
-        let escape = (byte == b'%')
-            .then(|| hex(bytes.get(at + 1..at + 3)?))
-            .flatten();
-        match escape {
+        if byte != b'%' {
+            decoded.push(byte);
+            at += 1;
+            continue;
+        }
+        match bytes.get(at + 1..at + 3).and_then(hex) {
+            None => return Err(PathError::Escape),
             Some(0) => return Err(PathError::Nul),
             Some(b'/') => decoded.extend_from_slice(&bytes[at..at + 3]),
             Some(character) => decoded.push(character),
-            None => {
-                decoded.push(byte);
-                at += 1;
-                continue;
-            }
         }
         at += 3;
     }
     // Names that are not UTF-8 match no route and no file of ours; the replacement character does neither.
-    Ok(String::from_utf8(decoded)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    String::from_utf8(decoded).or_else(|error| match is_overlong(error.as_bytes()) {
+        true => Err(PathError::Overlong),
+        false => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+    })
+}
+
+fn is_overlong(bytes: &[u8]) -> bool {
+    let overlong = |pair: &[u8]| {
+        matches!(
+            pair,
+            [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]
+        )
+    };
+    bytes.windows(2).any(overlong)
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {
@@ -88,8 +143,9 @@ mod tests {
             ("/%61pi", "/api"),
             ("/a%2Fb", "/a%2Fb"),
             ("/a%2fb", "/a%2fb"),
-            ("/100%", "/100%"),
-            ("/%zz/%4", "/%zz/%4"),
+            ("/%2561pi", "/%61pi"),
+            ("/caf%E9", "/caf\u{fffd}"),
+            ("//a", "//a"),
             ("/.hidden", "/.hidden"),
             ("/a..b/...", "/a..b/..."),
         ] {
@@ -120,5 +176,39 @@ mod tests {
             assert_eq!(decode(path), Err(PathError::Dots), "{path}");
         }
         assert_eq!(decode("/a%00"), Err(PathError::Nul));
+    }
+
+    #[test]
+    fn what_others_may_take_for_dot_segments_is_refused() {
+        for path in [
+            "/a\\..\\b",
+            "/a%5c..",
+            "/a%2f..%2fb",
+            "/%2F.",
+            "/..;/b",
+            "/..;a=b",
+            "/.;",
+            "/..%2F",
+        ] {
+            assert_eq!(decode(path), Err(PathError::Dots), "{path}");
+        }
+        for path in ["/100%", "/%zz", "/%4", "/%u002e", "/%%32e"] {
+            assert_eq!(decode(path), Err(PathError::Escape), "{path}");
+        }
+        for path in ["/%c0%ae", "/%C1%9C", "/%e0%80%ae", "/%f0%80%80%ae"] {
+            assert_eq!(decode(path), Err(PathError::Overlong), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_spelled_as_it_is_written() {
+        let respelled = |target: &str, prefix| {
+            let uri = respell(&target.parse().unwrap(), prefix)?;
+            Some(uri.to_string())
+        };
+        assert_eq!(respelled("/%61pi/%61?%61", "/api").unwrap(), "/api/%61?%61");
+        assert_eq!(respelled("http://h/a%70i", "/api").unwrap(), "http://h/api");
+        assert_eq!(respelled("/api/%61", "/api"), None);
+        assert_eq!(respelled("/%61pi", ""), None);
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::interim::Outbox;
 use super::patience::Patience;
 use super::stream::Stream;
+use super::strict::{Flaw, Mark, Scanner, Verdict};
 use crate::route::Front;
 
 /// Sent to a client that did not finish its request's head in time.
@@ -45,6 +46,8 @@ pub(super) struct Socket {
     /// Many requests share the connection: what comes between them need not be the head of one.
     multiplexed: bool,
     signals: Arc<Signals>,
+    /// Looks at what the client sends.
+    scanner: Scanner,
     waiting: Waiting,
     /// The turn that `waiting` belongs to.
     turn: u64,
@@ -80,6 +83,8 @@ pub(super) struct Signals {
     torn: AtomicBool,
     /// What a worker says before its answer.
     interims: Outbox,
+    /// What is wrong with a request on this connection.
+    flaw: Mark,
 }
 
 /// While it lives the connection waits for us and not for the client.
@@ -117,6 +122,7 @@ impl Signals {
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             interims: Outbox::default(),
+            flaw: Mark::default(),
         }
     }
 
@@ -172,6 +178,11 @@ impl Signals {
         &self.interims
     }
 
+    /// What is wrong with the request of this number, counted from one.
+    pub(super) fn flaw(&self, request: u64) -> Option<Flaw> {
+        self.flaw.of(request)
+    }
+
     /// Ends the connection with a reset: the only way to tell a client that reads until the end that this is not the end.
     pub(super) fn tear(&self) {
         self.torn.store(true, Ordering::Relaxed);
@@ -204,6 +215,7 @@ impl Socket {
             unread: Bytes::new(),
             multiplexed: false,
             signals,
+            scanner: Scanner::default(),
             waiting: Waiting::Request,
             turn: 0,
             reading: Patience::default(),
@@ -334,6 +346,21 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Looks at what was read beyond `before`, and takes away what must not pass. The error is for who wants to read more of it.
+    fn scan(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Option<io::Error> {
+        let answered = self.waiting != Waiting::Nothing;
+        match self.scanner.take(&buffer.filled()[before..], answered) {
+            Verdict::Pass => {}
+            Verdict::Refuse(request, flaw) => self.signals.flaw.set(request, flaw),
+            // What came before may belong to requests that are to be answered.
+            Verdict::Break(0) => return Some(io::ErrorKind::InvalidData.into()),
+            Verdict::Break(passed) => buffer.set_filled(before + passed),
+        }
+        None
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -347,15 +374,24 @@ impl AsyncRead for Socket {
             this.unread.advance(count);
             return Poll::Ready(Ok(()));
         }
+        if this.scanner.is_broken() {
+            // hyper takes it for a body that has broken off, and so it is.
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Pending => this.poll_reading(cx),
             outcome => {
                 this.take_turn();
-                if this.waiting == Waiting::Request && !this.multiplexed {
+                if this.multiplexed {
+                    return outcome;
+                }
+                let passed = this.scan(buffer, before);
+                if this.waiting == Waiting::Request {
                     this.waiting = Waiting::Head;
                     this.reading.start(this.limits.read);
                 }
-                outcome
+                passed.map_or(outcome, |error| Poll::Ready(Err(error)))
             }
         }
     }

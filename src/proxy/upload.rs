@@ -13,6 +13,7 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::headers;
 use super::inbound::Inbound;
 use super::patience::Patience;
 use super::socket::Signals;
@@ -181,7 +182,11 @@ impl Streaming {
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.upload.end(Ok(()));
                 }
-                return Poll::Ready(Some(Ok(frame)));
+                let frame = frame.into_trailers().map(|mut trailers| {
+                    headers::trailers_to_worker(&mut trailers);
+                    Frame::trailers(trailers)
+                });
+                return Poll::Ready(Some(Ok(frame.unwrap_or_else(|data| data))));
             }
             Poll::Ready(Some(Err(_))) => Err(UploadError::Torn),
             Poll::Ready(None) => Ok(()),

@@ -106,11 +106,12 @@ fn fields_of_the_worker_are_left_alone() {
 fn an_absolute_target_names_the_host() {
     let house = House::new();
     let worker = house.worker(1);
-    let mut client = house.ask("GET http://real.example:81/x?y HTTP/1.1\r\nhost: other\r\n\r\n");
+    let mut client =
+        house.ask("GET http://Real.example:81/x?y HTTP/1.1\r\nhost: real.example:81\r\n\r\n");
     let mut upstream = worker.accept();
     let head = upstream.head();
     assert!(head.starts_with("GET /x?y HTTP/1.1\r\n"), "{head}");
-    assert_eq!(field(&head, "host"), Some("real.example:81"));
+    assert_eq!(field(&head, "host"), Some("Real.example:81"));
     assert_eq!(
         head.matches("host:").count(),
         2,
