@@ -144,7 +144,7 @@ impl House {
         let file = place.join("haproxy.cfg");
         fs::write(&file, text).expect("a configuration");
         let mut command = program("haproxy", valgrind);
-        command.args(["-db", "-q", "-f"]).arg(file);
+        command.args(["-db", "-f"]).arg(file);
         Contestant::new(Kind::Haproxy, command, place, plain, Some(tls))
     }
 
