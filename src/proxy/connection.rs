@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
@@ -53,9 +53,9 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
         fields: Cell::default(),
         lane,
     });
-    let lane = client.lane.clone();
+    let (lane, signals) = (client.lane.clone(), client.signals.clone());
     if lane.is_stopping() {
-        client.signals.part();
+        signals.part();
     }
     let table = lane.table();
     let socket = Socket::new(stream, client.signals.clone(), table.front());
@@ -78,16 +78,11 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: SocketAddr) {
     });
     let connection = table.server.serve_connection(TokioIo::new(socket), service);
     drop(table);
-    let mut connection = pin!(connection.with_upgrades());
-    let outcome = tokio::select! {
-        biased;
-        outcome = connection.as_mut() => outcome,
-        () = lane.stopping() => {
-            // Not hyper's shutdown, which closes at once what is idle: the next request may be on its way.
-            client.signals.part();
-            connection.await
-        }
-    };
+    // When the proxy stops it is not hyper that is told, which closes at once what is idle: the next request may be on its way.
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let guest = lane.welcome(&signals, waker);
+    let outcome = connection.with_upgrades().await;
+    drop(guest);
     if let Err(error) = outcome {
         debug!("connection of {address} ended: {error}");
     }

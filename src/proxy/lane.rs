@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
@@ -23,6 +24,7 @@ use super::access::Journal;
 use super::connection;
 use super::generation::Ticket;
 use super::listener::Listener;
+use super::socket::Signals;
 use super::table::{Board, Route, Table, Target};
 
 /// Pause after an accept that failed for want of something: trying again at once would only burn what is left.
@@ -37,9 +39,20 @@ pub(super) struct Lane {
     board: Arc<Board>,
     table: RefCell<Rc<Table>>,
     tasks: RefCell<Tasks>,
+    guests: RefCell<HashMap<u64, (Arc<Signals>, Waker)>>,
+    /// Connections so far.
+    seen: Cell<u64>,
     stop: CancellationToken,
     journal: Journal,
     ids: Ids,
+}
+
+/// A client's connection that the lane tells when the proxy is to stop. It is forgotten when this is dropped.
+///
+/// Each could wait for the end by itself; but it is polled several times a request, and would each time look at what all threads share.
+pub(super) struct Guest {
+    lane: Rc<Lane>,
+    number: u64,
 }
 
 /// What is to end before the thread does.
@@ -85,6 +98,7 @@ pub(super) async fn run(context: Context) {
             () = stop.cancelled() => break,
         }
     }
+    lane.part();
     let grace = lane.table().front().grace;
     let old = lane.tasks.take().end();
     if !successor {
@@ -128,6 +142,8 @@ impl Lane {
             table: RefCell::new(Rc::new(Table::compile(&board, shard, None))),
             board,
             tasks: RefCell::default(),
+            guests: RefCell::default(),
+            seen: Cell::new(0),
             stop,
             journal,
             ids: Ids {
@@ -179,9 +195,29 @@ impl Lane {
         self.stop.is_cancelled()
     }
 
-    /// Ends when the proxy is to stop.
+    /// Ends when the proxy is to stop. Not for what is polled for each request, see [`Guest`].
     pub(super) async fn stopping(&self) {
         self.stop.cancelled().await;
+    }
+
+    /// From now on the connection of `signals`, whose task `waker` wakes, is told when the proxy is to stop.
+    pub(super) fn welcome(self: &Rc<Self>, signals: &Arc<Signals>, waker: Waker) -> Guest {
+        let number = self.seen.get();
+        self.seen.set(number + 1);
+        let guest = (signals.clone(), waker);
+        self.guests.borrow_mut().insert(number, guest);
+        Guest {
+            lane: self.clone(),
+            number,
+        }
+    }
+
+    /// Tells the clients that the proxy is to stop.
+    fn part(&self) {
+        for (signals, waker) in self.guests.borrow().values() {
+            signals.part();
+            waker.wake_by_ref();
+        }
     }
 
     /// Where the access log is written.
@@ -215,6 +251,12 @@ impl Lane {
         }
         let next = table.upstreams().filter_map(|upstream| upstream.reap(now));
         next.min().unwrap_or(now + REAP_MAX).min(now + REAP_MAX)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.lane.guests.borrow_mut().remove(&self.number);
     }
 }
 
