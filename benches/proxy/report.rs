@@ -69,10 +69,11 @@ pub(crate) fn idle(bytes: &[(Kind, Vec<f64>)]) {
     }
 }
 
-/// What else the machine does.
+/// What the machine has done in the last minute.
 pub(crate) fn machine() {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("unknown");
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    println!("cores: {cores}, load average: {load}");
+    println!(
+        "load average: {}",
+        load.split(' ').next().unwrap_or("unknown")
+    );
 }
