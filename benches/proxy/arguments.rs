@@ -1,5 +1,6 @@
 //! What is asked for on the command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::idle;
@@ -11,6 +12,8 @@ pub(crate) struct Arguments {
     /// Of one measurement.
     pub(crate) length: Duration,
     pub(crate) callgrind: bool,
+    /// The program that is measured.
+    pub(crate) tqserver: PathBuf,
     /// Names of scenarios; empty: all.
     only: Vec<String>,
 }
@@ -22,6 +25,7 @@ impl Arguments {
             rounds: 8,
             length: Duration::from_secs(2),
             callgrind: false,
+            tqserver: env!("CARGO_BIN_EXE_tqserver").into(),
             only: Vec::new(),
         };
         let mut words = std::env::args().skip(1).peekable();
@@ -41,6 +45,10 @@ impl Arguments {
                     Some(seconds) => arguments.length = Duration::from_secs_f64(seconds),
                     None => fail("--seconds needs a number, 0.1 or more"),
                 },
+                "--tqserver" => match words.next() {
+                    Some(file) => arguments.tqserver = file.into(),
+                    None => fail("--tqserver needs a file: the program to measure"),
+                },
                 "--callgrind" => arguments.callgrind = true,
                 "--only" => {
                     let named = std::iter::from_fn(|| words.next_if(|word| !word.starts_with('-')));
@@ -51,7 +59,7 @@ impl Arguments {
                     std::process::exit(0);
                 }
                 _ => fail(&format!(
-                    "'{word}' is not one of --rounds, --seconds, --only, --list, --callgrind"
+                    "'{word}' is not one of --rounds, --seconds, --only, --list, --callgrind, --tqserver"
                 )),
             }
         }

@@ -33,6 +33,7 @@ pub(crate) enum Kind {
 pub(crate) struct House {
     directory: TempDir,
     worker: PathBuf,
+    tqserver: PathBuf,
     started: AtomicUsize,
 }
 
@@ -60,11 +61,11 @@ impl Kind {
 }
 
 impl House {
-    /// Makes what they need.
+    /// Makes what they need; `tqserver` is the program that is measured.
     ///
     /// # Panics
     /// With what to install, if a program is missing.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(tqserver: &Path) -> Self {
         need("nginx", "-v");
         need("haproxy", "-v");
         need("openssl", "version");
@@ -88,6 +89,7 @@ impl House {
         fs::write(path.join("bundle.pem"), bundle).expect("a file");
         Self {
             worker: path.join("worker.sock"),
+            tqserver: tqserver.to_owned(),
             started: AtomicUsize::new(0),
             directory,
         }
@@ -132,7 +134,7 @@ impl House {
         }
         let file = place.join("nginx.conf");
         fs::write(&file, text).expect("a configuration");
-        let mut command = program("nginx", valgrind);
+        let mut command = program(Path::new("nginx"), valgrind);
         command.arg("-p").arg(place).arg("-c").arg(file);
         command.args(["-e", "stderr"]);
         Contestant::new(Kind::Nginx, command, place, plain, Some(tls))
@@ -143,7 +145,7 @@ impl House {
         let text = self.filled(include_str!("haproxy.cfg"), place, plain, tls);
         let file = place.join("haproxy.cfg");
         fs::write(&file, text).expect("a configuration");
-        let mut command = program("haproxy", valgrind);
+        let mut command = program(Path::new("haproxy"), valgrind);
         command.args(["-db", "-f"]).arg(file);
         Contestant::new(Kind::Haproxy, command, place, plain, Some(tls))
     }
@@ -151,7 +153,7 @@ impl House {
     fn tqserver(&self, place: &Path, valgrind: Option<&[String]>) -> Contestant {
         let link = place.join("link.sock");
         let manager = Manager::listen(&link);
-        let mut command = program(env!("CARGO_BIN_EXE_tqserver"), valgrind);
+        let mut command = program(&self.tqserver, valgrind);
         // It serves with a thread for each core it may use, which is one.
         command.arg("proxy").arg("--link").arg(&link);
         let child = spawned(command, place);
@@ -255,7 +257,7 @@ impl Drop for Contestant {
     }
 }
 
-fn program(name: &str, valgrind: Option<&[String]>) -> Command {
+fn program(name: &Path, valgrind: Option<&[String]>) -> Command {
     match valgrind {
         Some([valgrind, arguments @ ..]) => {
             let mut command = Command::new(valgrind);

@@ -7,6 +7,7 @@
 //! --seconds S         length of one measurement (2)
 //! --only SCENARIO...  some of them; --list tells their names
 //! --callgrind         instructions a request instead, counted by valgrind
+//! --tqserver FILE     another build of it
 //! ```
 //!
 //! How it is measured, and why so, is told in docs/PERFORMANCE.md.
@@ -43,7 +44,7 @@ const IDLE_ROUNDS: usize = 3;
 
 fn main() {
     let arguments = Arguments::read();
-    let house = House::new();
+    let house = House::new(&arguments.tqserver);
     report::machine();
     let cores = Cores::choose();
     cores.set_worker(worker::start(house.worker()));
