@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
+use bytes::BytesMut;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -32,6 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest time between two looks for connections that are too old.
 const REAP_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of memory that request ids share. A request that takes long keeps them all.
+const IDS_ROOM: usize = 1 << 10;
 
 /// A thread of the proxy.
 pub(super) struct Lane {
@@ -79,6 +83,8 @@ pub(super) struct Context {
 struct Ids {
     secrets: [RandomState; 2],
     count: Cell<u64>,
+    /// Memory for the next ones: by itself each would need a piece of its own, and another when it is cloned.
+    room: RefCell<BytesMut>,
 }
 
 /// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force, and if it has
@@ -149,6 +155,7 @@ impl Lane {
             ids: Ids {
                 secrets: [RandomState::new(), RandomState::new()],
                 count: Cell::new(0),
+                room: RefCell::default(),
             },
         }
     }
@@ -239,7 +246,13 @@ impl Lane {
     pub(super) fn request_id(&self) -> HeaderValue {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         let id = self.ids.next().hyphenated().encode_lower(&mut text);
-        HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        let mut room = self.ids.room.borrow_mut();
+        if room.capacity() < id.len() {
+            room.reserve(IDS_ROOM);
+        }
+        room.extend_from_slice(id.as_bytes());
+        HeaderValue::from_maybe_shared(room.split().freeze())
+            .unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 
     /// Closes connections to workers that have been unused for too long; says when to look again.
