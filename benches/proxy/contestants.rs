@@ -18,6 +18,8 @@ use super::scenario::{Ask, Scenario};
 
 /// Longest wait for a proxy to listen. Under valgrind all takes its time.
 const LONG: Duration = Duration::from_secs(60);
+/// A proxy that was told to end is told again after this.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of the file that is served.
 const FILE: usize = 10 << 10;
 
@@ -251,8 +253,20 @@ impl Contestant {
 impl Drop for Contestant {
     fn drop(&mut self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        // nginx's master takes its worker process along.
-        let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        let began = Instant::now();
+        while began.elapsed() < LONG {
+            // nginx's master takes its worker process along. Said again and again, for nginx without a master may be about to sleep, and
+            // then does not look before something else wakes it.
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            let said = Instant::now();
+            while said.elapsed() < PATIENCE {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
