@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +58,8 @@ pub(super) struct Arrival {
     pub(super) signals: Arc<Signals>,
     /// Its place among all.
     pub(super) seat: Seat,
+    /// What its thread calls it.
+    pub(super) number: u64,
 }
 
 /// A client and what its requests have in common.
@@ -113,6 +115,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         address: peer,
         signals,
         mut seat,
+        number,
     } = arrival;
     let table = lane.table();
     let front = table.front();
@@ -169,6 +172,12 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         lane,
     });
     let mut socket = Socket::new(stream, client.signals.clone(), front);
+    // When the proxy stops it is not hyper that is told, which closes at once what is idle: the next request may be on its way.
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    client.lane.welcome(number, waker);
+    if client.lane.is_stopping() {
+        client.signals.part();
+    }
     if front.http2_cleartext && !how.tls {
         let (has_preface, read) = preamble::has_preface(&mut socket).await?;
         socket.unread(read);
@@ -178,8 +187,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         let builder = table.server2.clone();
         drop(table);
         socket.multiplex();
-        let lane = client.lane.clone();
-        return Ok(http2::serve(client, socket, builder, lane.stopping()).await?);
+        return Ok(http2::serve(client, socket, builder).await?);
     }
     serve_http1(client, socket, table).await
 }
@@ -200,10 +208,6 @@ async fn serve_http1(
     socket: Socket,
     table: Rc<Table>,
 ) -> Result<(), Box<dyn Error>> {
-    let lane = client.lane.clone();
-    if lane.is_stopping() {
-        client.signals.part();
-    }
     let service = service_fn(|request: Request<Incoming>| {
         let answering = client.signals.answering();
         let client = client.clone();
@@ -226,17 +230,7 @@ async fn serve_http1(
     });
     let connection = table.server.serve_connection(TokioIo::new(socket), service);
     drop(table);
-    let mut connection = pin!(connection.with_upgrades());
-    let outcome = tokio::select! {
-        biased;
-        outcome = connection.as_mut() => outcome,
-        () = lane.stopping() => {
-            // Not hyper's shutdown, which closes at once what is idle: the next request may be on its way.
-            client.signals.part();
-            connection.await
-        }
-    };
-    Ok(outcome?)
+    Ok(connection.with_upgrades().await?)
 }
 
 impl Client {

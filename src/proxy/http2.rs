@@ -92,21 +92,19 @@ pub(super) fn server(front: &Front) -> Builder {
     builder
 }
 
-/// Serves a client until it leaves, or `stopping` ends and its requests have.
+/// Serves a client until it leaves, or the proxy stops and its requests have ended.
 pub(super) async fn serve(
     client: Rc<Client>,
     socket: Socket,
     builder: Builder,
-    stopping: impl Future<Output = ()>,
 ) -> Result<(), h2::Error> {
     let mut connection = builder.handshake::<_, Bytes>(socket).await?;
-    let mut stopping = pin!(stopping);
     let mut parting = false;
     let mut streams = FuturesUnordered::new();
     let mut resets = Resets::new();
     poll_fn(|cx| {
         loop {
-            if !parting && stopping.as_mut().poll(cx).is_ready() {
+            if !parting && client.signals().is_parting() {
                 parting = true;
                 // The client hears which of its requests will be answered, and brings others elsewhere: none is lost.
                 connection.graceful_shutdown();

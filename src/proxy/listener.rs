@@ -466,10 +466,14 @@ mod tests {
         let place = Place::Unix(path.clone());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let mut listeners = Listeners::new(Vec::new(), None);
-        listeners.listen_at(&[place.clone()], None).unwrap();
+        listeners
+            .listen_at(std::slice::from_ref(&place), None)
+            .unwrap();
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         let mut others = Listeners::new(Vec::new(), None);
-        let problem = others.listen_at(&[place.clone()], None).unwrap_err();
+        let problem = others
+            .listen_at(std::slice::from_ref(&place), None)
+            .unwrap_err();
         assert!(problem.contains("in use"), "{problem}");
         let inherited = listeners.current()[0].socket.try_clone().unwrap();
         let mut next = Listeners::new(vec![inherited], None);

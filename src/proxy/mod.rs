@@ -243,7 +243,12 @@ fn start(context: lane::Context, ear: pulse::Ear) -> io::Result<oneshot::Receive
         .spawn(move || {
             let local = LocalSet::new();
             local.spawn_local(pulse::answer(ear));
-            local.block_on(&runtime, lane::run(context));
+            // A task of its own, for the future that is blocked on is polled whenever any of the tasks has something to do.
+            let lane = local.spawn_local(lane::run(context));
+            if local.block_on(&runtime, lane).is_err() {
+                // It has panicked, and was heard.
+                return;
+            }
             // What outlived its grace ends here.
             drop(local);
             drop(runtime);
