@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -66,7 +66,7 @@ pub(super) struct Arrival {
 pub(super) struct Client {
     lane: Rc<Lane>,
     /// Where its requests come from, as long as no proxy says otherwise.
-    origin: Origin,
+    origin: Rc<Origin>,
     /// It is a proxy whose word is believed.
     trusted: bool,
     /// Where its requests are sent that are to come with TLS: a port.
@@ -156,11 +156,11 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         None => HeaderValue::from_static("unknown"),
     };
     let client = Rc::new(Client {
-        origin: Origin {
+        origin: Rc::new(Origin {
             way: address.clone(),
             client: address,
             proto: HeaderValue::from_static(proto),
-        },
+        }),
         trusted,
         redirect: how.redirect,
         write_limit: front.write_timeout,
@@ -281,14 +281,18 @@ impl Client {
             Some(id) => id.clone(),
             None => self.lane.request_id(),
         };
-        let form = Form::wanted(request.headers());
+        // Looked at only if the answer is ours.
+        let accept = request.headers().get(ACCEPT).cloned();
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
         let mut notes = Notes::default();
         let mut response = match self.dispatch(request, &id, &mut notes).await {
             Ok(response) => response,
-            Err(refusal) => answers::refusal(refusal, notes.own.as_deref(), form, &id),
+            Err(refusal) => {
+                let form = Form::wanted(accept.as_ref());
+                answers::refusal(refusal, notes.own.as_deref(), form, &id)
+            }
         };
         if let Some(tag) = notes.tag {
             development::append(&mut response, tag);
@@ -329,11 +333,13 @@ impl Client {
         let mut origin = self.origin.clone();
         if self.trusted {
             let trusts = |address| table.front().trusts(address);
-            origin = origin.behind(request.headers(), trusts);
+            origin = Rc::new(origin.behind(request.headers(), trusts));
             host = headers::forwarded_host(request.headers()).unwrap_or(host);
         }
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-        let path = match request.uri().path() {
+        // A share in the target's bytes, by which the path is still there when the request is not ours any more.
+        let target = request.uri().clone();
+        let path = match target.path() {
             "*" if request.method() == Method::OPTIONS => return Ok(no_content()),
             path if path.starts_with('/') => super::path::decode(path),
             _ => return Err(Refusal::bad_request("the request's target is not a path")),
@@ -369,7 +375,6 @@ impl Client {
             Cow::Owned(_) => super::path::respell(request.uri(), route.path.prefix()),
             Cow::Borrowed(_) => None,
         };
-        let path = path.into_owned();
         if let Some(uri) = respelled {
             *request.uri_mut() = uri;
         }
@@ -419,7 +424,6 @@ impl Client {
                 }
             }
         }
-        drop(path);
         let front = table.front();
         let way = ticket.as_mut();
         let way = way.and_then(|ticket| route.target.way(ticket, request.headers()));

@@ -45,7 +45,7 @@ pub(super) struct Errand {
     pub(super) upstream: Rc<Upstream>,
     pub(super) ticket: Ticket,
     pub(super) host: HeaderValue,
-    pub(super) origin: Origin,
+    pub(super) origin: Rc<Origin>,
     pub(super) id: HeaderValue,
     /// Where the request is noted, on a route with an access log.
     pub(super) entry: Option<Rc<Entry>>,

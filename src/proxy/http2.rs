@@ -195,7 +195,6 @@ async fn answer(
         respond.send_response(response, end)
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        answering.for_ever();
         let (Some((receive, piece)), mut head) = (tunnel.take(), head_of(&response)) else {
             return End::Answered;
         };
@@ -205,7 +204,7 @@ async fn answer(
         }
         if let Ok(send) = send(head, false) {
             // Nobody there: the worker's side is gone, and the client sees the stream end.
-            let _ = piece.send(Piece::new(send, receive));
+            let _ = piece.send(Piece::new(send, receive, answering));
         }
         return End::Answered;
     }
