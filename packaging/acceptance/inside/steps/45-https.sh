@@ -50,8 +50,8 @@ claim_https_with_a_key_that_only_root_can_read() {
     secure_site '' '' ', redirect_http: true'
     run tqserver check
     run systemctl reload tqserver
-    is "$(secure_curl --http2 -w ' %{http_version}' https://site.example:8443/alpha)" 'alpha 11 2'
-    is "$(secure_curl --http1.1 -w ' %{http_version}' https://site.example:8443/alpha)" 'alpha 11 1.1'
+    is "$(secure_curl --http2 -w 'HTTP/%{http_version}' https://site.example:8443/alpha)" $'alpha 11\nHTTP/2'
+    is "$(secure_curl --http1.1 -w 'HTTP/%{http_version}' https://site.example:8443/alpha)" $'alpha 11\nHTTP/1.1'
     shows first
     is "$(curl -sS -o /dev/null -w '%{http_code} %{redirect_url}' -H 'Host: site.example' http://127.0.0.1:8080/alpha?x=1)" \
         '308 https://site.example:8443/alpha?x=1'
