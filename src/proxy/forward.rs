@@ -130,7 +130,9 @@ pub(super) async fn forward(
         Err(error) => return Err(refuse(&errand, &error)),
     };
     *response.version_mut() = Version::HTTP_11;
-    if let Some(cookie) = errand.ticket.place.as_ref().and_then(Place::cookie) {
+    if let Some(place) = &errand.ticket.place
+        && let Some(cookie) = place.cookie(errand.origin.proto == "https")
+    {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {
