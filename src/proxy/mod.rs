@@ -31,6 +31,7 @@
 //! | `access` | the access log |
 //! | `probe` | a health request for the manager |
 //! | `patience` | a clock that is cheap to start and stop |
+//! | `fuzzed` | what must hold of any bytes from outside; not in the server |
 
 mod access;
 mod answers;
@@ -44,6 +45,9 @@ mod fastcgi;
 mod files;
 mod flow;
 mod forward;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod generation;
 mod headers;
 mod hosts;
