@@ -46,8 +46,6 @@ const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE: u32 = 6;
 const REFUSED: u32 = 7;
 const CANCEL: u32 = 8;
-const COMPRESSION: u32 = 9;
-const CALM: u32 = 11;
 
 /// What must come.
 #[derive(Clone, Copy, Debug)]
@@ -273,13 +271,12 @@ impl Case {
             Must::Close => matches!(came, What::Close | What::End(_)),
             Must::Deviates(what, _) => came == what,
         };
-        let Self {
-            section,
-            claim,
-            must,
-            ..
-        } = self;
-        (!right).then(|| format!("{section}: {claim}: {came:?}, but it must be {must:?}"))
+        let Self { section, claim, .. } = self;
+        let must = match self.must {
+            Must::Deviates(what, why) => format!("was {what:?} ({why})"),
+            must => format!("must be {must:?}"),
+        };
+        (!right).then(|| format!("{section}: {claim}: {came:?}, but it {must}"))
     }
 }
 
