@@ -166,8 +166,12 @@ impl Hints {
 async fn answer(
     client: Rc<Client>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Bytes>,
 ) -> End {
+    if request.headers().values().any(is_padded) {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return End::Answered;
+    }
     let answering = client.signals().answering();
     let hints = Hints(Arc::new(Mutex::new(respond)));
     let (mut request, mut tunnel) = into_http1(request);
@@ -219,6 +223,14 @@ async fn answer(
             End::Answered
         }
     }
+}
+
+/// Whether a field's value begins or ends with white space. Such a request is malformed (RFC 9113, 8.2.1): whoever passes it on over
+/// HTTP/1.1 changes it.
+fn is_padded(value: &HeaderValue) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let value = value.as_bytes();
+    blank(value.first()) || blank(value.last())
 }
 
 /// The head of a response, as HTTP/2 has it.
