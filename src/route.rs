@@ -183,6 +183,13 @@ pub struct Front {
     pub write_timeout: Duration,
     /// How long a connection may stay open between two requests, or a tunnel without a byte.
     pub idle_timeout: Duration,
+    /// Bytes of a body with which a client earns back a second of [`Front::read_timeout`] when it has kept us waiting; 0: one byte gives
+    /// all of it back.
+    #[serde(default)]
+    pub min_read_rate: u32,
+    /// The same for what a client takes of a response, and [`Front::write_timeout`].
+    #[serde(default)]
+    pub min_write_rate: u32,
     /// The path of the server's own health report.
     pub health_path: RoutePath,
     /// Most bytes of a request's head.
@@ -206,6 +213,8 @@ impl Default for Front {
             read_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),
+            min_read_rate: 240,
+            min_write_rate: 240,
             health_path: RoutePath("/health".to_owned()),
             max_header_bytes: 64 << 10,
             max_headers: 100,

@@ -8,6 +8,8 @@ mod house;
 mod access;
 #[path = "http/compression.rs"]
 mod compression;
+#[path = "http/crowd.rs"]
+mod crowd;
 #[path = "http/deadlines.rs"]
 mod deadlines;
 #[path = "http/development.rs"]

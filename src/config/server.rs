@@ -26,6 +26,8 @@ const PORT: u16 = 8080;
 const WORKER_PORTS: RangeInclusive<u16> = 9000..=9999;
 /// Bytes of a request's head: less than the first and the HTTP library could not read at all, more is a burden for each connection.
 const HEADER_BYTES: RangeInclusive<ByteSize> = ByteSize(8 << 10)..=ByteSize(1 << 20);
+/// Highest rate in bytes per second that can be asked of a client. It is about those who do harm, not about those with a slow line.
+const MOST_RATE: u64 = 1 << 20;
 /// Longest fixed wait in milliseconds that can be set: ten minutes.
 const LONGEST_DELAY: u64 = 600_000;
 /// Longest grace in milliseconds that can be set: an hour.
@@ -179,6 +181,16 @@ impl Settings {
             &mut front.idle_timeout,
             server.seconds("idle_timeout_seconds", TIMEOUT),
         );
+        let mut rate = |key| {
+            let rate = server.number(
+                key,
+                0..=MOST_RATE,
+                ", in bytes per second; 0 is no such rule",
+            );
+            rate.and_then(|rate| u32::try_from(rate).ok())
+        };
+        front.min_read_rate = rate("min_read_rate").unwrap_or(front.min_read_rate);
+        front.min_write_rate = rate("min_write_rate").unwrap_or(front.min_write_rate);
         if let Some((path, item)) = server.text("health_path") {
             match RoutePath::parse(&path) {
                 Ok(path) if path == RoutePath::root() => item.problem(

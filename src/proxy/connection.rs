@@ -33,8 +33,9 @@ use super::forward::{Errand, Fields, forward};
 use super::headers::{self, Origin};
 use super::http2;
 use super::inbound::Inbound;
-use super::lane::Lane;
+use super::lane::{Lane, Streaming};
 use super::listener::Listener;
+use super::pace::Pace;
 use super::pages::{Form, Refusal};
 use super::patience::Patience;
 use super::preamble;
@@ -71,8 +72,8 @@ pub(super) struct Client {
     trusted: bool,
     /// Where its requests are sent that are to come with TLS: a port.
     redirect: Option<u16>,
-    /// How long it may take for a piece of an answer.
-    write_limit: Duration,
+    /// How slow it may be in taking an answer.
+    write_pace: Pace,
     signals: Arc<Signals>,
     /// Requests so far.
     requests: Cell<u64>,
@@ -163,7 +164,10 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         }),
         trusted,
         redirect: how.redirect,
-        write_limit: front.write_timeout,
+        write_pace: Pace {
+            most: front.write_timeout,
+            rate: front.min_write_rate,
+        },
         signals,
         requests: Cell::new(0),
         spare: Rc::default(),
@@ -234,9 +238,14 @@ async fn serve_http1(
 }
 
 impl Client {
-    /// How long it may take for a piece of an answer.
-    pub(super) fn write_limit(&self) -> Duration {
-        self.write_limit
+    /// How slow it may be in taking an answer.
+    pub(super) fn write_pace(&self) -> Pace {
+        self.write_pace
+    }
+
+    /// A place for a request among many on the connection, if there is one left on this thread.
+    pub(super) fn stream(&self) -> Option<Streaming> {
+        self.lane.stream()
     }
 
     /// The client's socket.
@@ -436,7 +445,10 @@ impl Client {
                 id: id.clone(),
                 entry: notes.entry.clone(),
                 deadline,
-                client_limit: front.read_timeout,
+                client_pace: Pace {
+                    most: front.read_timeout,
+                    rate: front.min_read_rate,
+                },
                 tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
                 route,
             },

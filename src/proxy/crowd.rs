@@ -50,19 +50,13 @@ impl Crowd {
         }
     }
 
-    /// Takes in a client.
-    ///
-    /// # Errors
-    /// When there are as many as there may be.
-    pub(super) fn enter(self: &Arc<Self>, front: &Front) -> Result<Seat, Full> {
-        // Threads that enter at the same moment may be a few more: the bound is for memory, and not to the last byte.
-        match self.all.load(Ordering::Relaxed) < front.max_connections {
-            true => Ok(self.seat()),
-            false => Err(Full::All),
-        }
+    /// Whether there are as many as there may be. Threads that ask at the same moment may take in a few more: the bound is for memory,
+    /// and not to the last byte.
+    pub(super) fn is_full(&self, front: &Front) -> bool {
+        self.all.load(Ordering::Relaxed) >= front.max_connections
     }
 
-    /// Takes in a client in place of others that are about to leave.
+    /// Takes in a client.
     pub(super) fn seat(self: &Arc<Self>) -> Seat {
         self.all.fetch_add(1, Ordering::Relaxed);
         Seat {
@@ -163,7 +157,10 @@ mod tests {
         (front.max_connections, front.max_connections_per_address) = (3, 1);
         let crowd = Arc::new(Crowd::new());
         let enter = |address: &str| -> Result<Seat, Full> {
-            let mut seat = crowd.enter(&front)?;
+            if crowd.is_full(&front) {
+                return Err(Full::All);
+            }
+            let mut seat = crowd.seat();
             seat.is(address.parse().unwrap(), &front)?;
             Ok(seat)
         };

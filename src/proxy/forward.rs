@@ -28,6 +28,7 @@ use super::headers::{self, Forwarded, Origin};
 use super::http2::Hints;
 use super::inbound::Inbound;
 use super::interim::Hearer;
+use super::pace::Pace;
 use super::pages::Refusal;
 use super::path;
 use super::patience::Patience;
@@ -51,8 +52,8 @@ pub(super) struct Errand {
     pub(super) entry: Option<Rc<Entry>>,
     /// When all is to be over.
     pub(super) deadline: Deadline,
-    /// Longest pause of the client in its body.
-    pub(super) client_limit: Duration,
+    /// How slow the client may be in its body.
+    pub(super) client_pace: Pace,
     /// Longest silence of both ends of a tunnel.
     pub(super) tunnel_limit: Duration,
 }
@@ -214,7 +215,7 @@ fn outbound(
         }
         let (body, upload) = RequestBody::streaming(
             incoming,
-            errand.client_limit,
+            pace(errand, &parts.headers),
             errand.route.rules.as_ref().map_or(u64::MAX, |r| r.max_body),
             gate.clone(),
             client.signals(),
@@ -247,6 +248,18 @@ fn outbound(
         });
     }
     (request, upload)
+}
+
+/// How slow the client may be in its body. A call that goes on for as long as both sides like is a tunnel; only to a worker that speaks
+/// HTTP/2 can it be one.
+fn pace(errand: &Errand, headers: &HeaderMap) -> Pace {
+    match errand.upstream.protocol == Protocol::Http2 && is_stream(headers) {
+        true => Pace {
+            most: errand.tunnel_limit,
+            rate: 0,
+        },
+        false => errand.client_pace,
+    }
 }
 
 /// The request's target as an origin wants it, also when the client took us for a proxy of its own.

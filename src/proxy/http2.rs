@@ -9,7 +9,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -29,7 +28,8 @@ use tracing::debug;
 use super::body::Body;
 use super::connection::Client;
 use super::inbound::Inbound;
-use super::patience::Patience;
+use super::lane::Streaming;
+use super::pace::{Pace, Purse};
 use super::piece::Piece;
 use super::socket::Socket;
 use super::tunnel::Switch;
@@ -110,8 +110,14 @@ pub(super) async fn serve(
                 connection.graceful_shutdown();
             }
             match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    streams.push(answer(client.clone(), request, respond));
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
+                    match client.stream() {
+                        Some(place) => {
+                            streams.push(answer(client.clone(), request, respond, place));
+                        }
+                        // The client may send it again (RFC 9113, 8.7).
+                        None => respond.send_reset(Reason::REFUSED_STREAM),
+                    }
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -167,6 +173,7 @@ async fn answer(
     client: Rc<Client>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    _place: Streaming,
 ) -> End {
     if request.headers().values().any(is_padded) {
         respond.send_reset(Reason::PROTOCOL_ERROR);
@@ -216,7 +223,7 @@ async fn answer(
     let head = head_of(&response);
     let end = body.is_end_stream();
     match send(head, end) {
-        Ok(stream) if !end => pipe(body, stream, client.write_limit()).await,
+        Ok(stream) if !end => pipe(body, stream, client.write_pace()).await,
         Ok(_) => End::Answered,
         Err(error) => {
             debug!("an answer was not sent: {error}");
@@ -329,8 +336,8 @@ fn websocket_key() -> HeaderValue {
 }
 
 /// Sends a body piece by piece, as the client takes it.
-async fn pipe(mut body: Body, mut stream: SendStream<Bytes>, limit: Duration) -> End {
-    let mut patience = Patience::default();
+async fn pipe(mut body: Body, mut stream: SendStream<Bytes>, pace: Pace) -> End {
+    let mut purse = Purse::new(pace);
     loop {
         let frame = poll_fn(|cx| poll_next(&mut body, &mut stream, cx)).await;
         let frame = match frame {
@@ -361,13 +368,13 @@ async fn pipe(mut body: Body, mut stream: SendStream<Bytes>, limit: Duration) ->
         }
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
-            patience.stop();
-            let room = poll_fn(|cx| poll_room(&mut stream, &mut patience, limit, cx)).await;
+            let room = poll_fn(|cx| poll_room(&mut stream, &mut purse, cx)).await;
             let Some(room) = room else {
                 stream.send_reset(Reason::CANCEL);
                 return End::Reset;
             };
             let piece = data.split_to(room.min(data.len()));
+            purse.moved(piece.len());
             if stream.send_data(piece, last && data.is_empty()).is_err() {
                 return End::Reset;
             }
@@ -395,11 +402,10 @@ fn poll_next(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'
     }
 }
 
-/// Room in the client's window; `None` when it takes nothing for `limit`, or has left.
+/// Room in the client's window; `None` when it is too slow, or has left.
 fn poll_room(
     stream: &mut SendStream<Bytes>,
-    patience: &mut Patience,
-    limit: Duration,
+    purse: &mut Purse,
     cx: &mut Context<'_>,
 ) -> Poll<Option<usize>> {
     loop {
@@ -407,13 +413,15 @@ fn poll_room(
             Poll::Ready(Some(Ok(0))) => {}
             Poll::Ready(Some(Ok(room))) => return Poll::Ready(Some(room)),
             Poll::Ready(_) => return Poll::Ready(None),
-            Poll::Pending => return patience.poll(cx, limit).map(|()| None),
+            Poll::Pending => return purse.poll(cx).map(|()| None),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -53,6 +53,10 @@ pub(super) struct Lane {
     ids: Ids,
     crowd: Arc<Crowd>,
     clients: RefCell<Clients>,
+    /// Clients that were sent away to make room, and whose places nobody has got yet.
+    sent_away: Cell<usize>,
+    /// Requests in flight over HTTP/2.
+    streams: Cell<usize>,
 }
 
 /// The clients of this thread, to find those that can be sent away when there are too many.
@@ -165,6 +169,8 @@ impl Lane {
             journal,
             crowd,
             clients: RefCell::default(),
+            sent_away: Cell::new(0),
+            streams: Cell::new(0),
             ids: Ids {
                 secrets: [RandomState::new(), RandomState::new()],
                 count: Cell::new(0),
@@ -272,21 +278,16 @@ impl Lane {
     fn admit(self: &Rc<Self>, listener: &Arc<Listener>, stream: Raw, peer: Option<SocketAddr>) {
         let table = self.table();
         let front = table.front();
-        let mut seat = match self.crowd.enter(front) {
-            Ok(seat) => seat,
-            Err(full) => {
-                // In a moment there is room for others; this one is turned away only if nobody is found who needs none.
-                if !self.send_idle_away() {
-                    return self.crowd.complain(full, front);
-                }
-                self.crowd.seat()
-            }
-        };
+        let is_full = self.crowd.is_full(front);
+        let mut seat = self.crowd.seat();
         let address = preamble::client_of(peer);
         if let Some(address) = address.filter(|address| !front.trusts(*address))
             && let Err(full) = seat.is(address, front)
         {
             return self.crowd.complain(full, front);
+        }
+        if !self.has_room(is_full) {
+            return self.crowd.complain(Full::All, front);
         }
         let signals = Arc::new(Signals::new());
         let number = {
@@ -315,22 +316,51 @@ impl Lane {
         self.clients.borrow_mut().by_number.insert(number, known);
     }
 
-    /// Closes the connections of this thread that have had nothing in flight for the longest time, so that not each new client needs a
-    /// look at all; says whether there were any.
-    fn send_idle_away(&self) -> bool {
-        let clients = self.clients.borrow();
-        let idle = clients.by_number.values();
-        let idle = idle.filter_map(|known| Some((known.signals.idle_since()?, &known.task)));
-        let mut idle: Vec<_> = idle.filter(|(_, task)| !task.is_finished()).collect();
-        let count = (idle.len() / 16).max(1).min(idle.len());
-        if count == 0 {
-            return false;
-        }
-        idle.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
-        for (_, task) in &idle[..count] {
-            task.abort();
+    /// Whether a client can be taken in. One is turned away only if nobody is found who needs no place.
+    fn has_room(&self, is_full: bool) -> bool {
+        // Those who were sent away are gone in a moment, and counted until then. Each place is given away once.
+        match self.sent_away.get().checked_sub(1) {
+            Some(left) => self.sent_away.set(left),
+            None if is_full => match self.send_idle_away().checked_sub(1) {
+                Some(left) => self.sent_away.set(left),
+                None => return false,
+            },
+            None => {}
         }
         true
+    }
+
+    /// Closes connections of this thread that have nothing in flight, some more than are needed now, so that not each new client needs
+    /// a look at all; says how many.
+    fn send_idle_away(&self) -> usize {
+        let mut clients = self.clients.borrow_mut();
+        let now = Instant::now();
+        let idle = clients.by_number.iter();
+        let mut idle: Vec<_> = idle
+            .filter_map(|(number, known)| Some((known.signals.rank(now)?, *number)))
+            .collect();
+        let count = (idle.len() / 16).max(1).min(idle.len());
+        if count == 0 {
+            return 0;
+        }
+        idle.select_nth_unstable(count - 1);
+        for (_, number) in &idle[..count] {
+            if let Some(known) = clients.by_number.remove(number) {
+                known.task.abort();
+            }
+        }
+        count
+    }
+
+    /// A place for a request over HTTP/2. Connections are counted, and each can have many requests; so all of them together are no more
+    /// than there may be connections.
+    pub(super) fn stream(self: &Rc<Self>) -> Option<Streaming> {
+        let count = self.streams.get();
+        if count >= self.table.borrow().front().max_connections {
+            return None;
+        }
+        self.streams.set(count + 1);
+        Some(Streaming(self.clone()))
     }
 
     /// Runs a connection that is HTTP no more. The lane waits for it too.
@@ -375,6 +405,15 @@ impl Ids {
         let millis = now.map_or(0, |now| now.as_millis());
         uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis).unwrap_or(0), &random)
             .into_uuid()
+    }
+}
+
+/// A request in flight over HTTP/2.
+pub(super) struct Streaming(Rc<Lane>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
     }
 }
 

@@ -30,7 +30,7 @@
 //! | `answers` | and on a worker's route as the worker's settings say |
 //! | `access` | the access log |
 //! | `probe` | a health request for the manager |
-//! | `patience` | a clock that is cheap to start and stop |
+//! | `patience`, `pace` | a clock that is cheap to start and stop, and how slow a client may be |
 //! | `fuzzed` | what must hold of any bytes from outside; not in the server |
 
 mod access;
@@ -58,6 +58,7 @@ mod lane;
 mod link;
 mod listener;
 mod memory;
+mod pace;
 mod pages;
 mod path;
 mod patience;

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::interim::Outbox;
+use super::pace::{Pace, Purse};
 use super::patience::Patience;
 use super::stream::Stream;
 use super::strict::{Flaw, Mark, Scanner, Verdict};
@@ -52,7 +53,7 @@ pub(super) struct Socket {
     /// The turn that `waiting` belongs to.
     turn: u64,
     reading: Patience,
-    writing: Patience,
+    writing: Purse,
     limits: Limits,
     /// The clocks know that the proxy stops.
     parting: bool,
@@ -91,6 +92,16 @@ pub(super) struct Signals {
 #[derive(Debug)]
 pub(super) struct Answering(Option<Arc<Signals>>);
 
+/// A client that has nothing in flight, by what it has done so far. Of too many the least leave first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// It came then, has had time for a request, and has not brought a whole one.
+    Silent(Instant),
+    /// Its last request was answered then, or it came then and its request may be on the way. In a flood of connections those of the flood
+    /// are soon the oldest, and not those of a client that goes on asking.
+    Idle(Instant),
+}
+
 /// What the socket waits for when it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
@@ -106,7 +117,6 @@ enum Waiting {
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     read: Duration,
-    write: Duration,
     idle: Duration,
 }
 
@@ -159,11 +169,14 @@ impl Signals {
         Answering(Some(self.clone()))
     }
 
-    /// Since when the client has nothing in flight, if that is so.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    /// How soon the client is to leave when there are too many; `None` while it has something in flight.
+    pub(super) fn rank(&self, now: Instant) -> Option<Rank> {
         match self.turns.load(Ordering::Relaxed) {
-            0 => Some(self.born),
-            turn if turn % 2 == 0 => Some(self.ended()),
+            0 if now.saturating_duration_since(self.born) > PARTING_NEW => {
+                Some(Rank::Silent(self.born))
+            }
+            0 => Some(Rank::Idle(self.born)),
+            turn if turn % 2 == 0 => Some(Rank::Idle(self.ended())),
             _ => None,
         }
     }
@@ -219,10 +232,12 @@ impl Socket {
             waiting: Waiting::Request,
             turn: 0,
             reading: Patience::default(),
-            writing: Patience::default(),
+            writing: Purse::new(Pace {
+                most: front.write_timeout,
+                rate: front.min_write_rate,
+            }),
             limits: Limits {
                 read: front.read_timeout,
-                write: front.write_timeout,
                 idle: front.idle_timeout,
             },
             parting: false,
@@ -398,16 +413,16 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
-    fn poll_writing<T>(
+    fn poll_writing(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.writing.stop();
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = &outcome {
+            self.writing.moved(*written.as_ref().unwrap_or(&0));
             return outcome;
         }
-        ready!(self.writing.poll(cx, self.limits.write));
+        ready!(self.writing.poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -483,7 +498,8 @@ impl AsyncWrite for Socket {
         let this = self.get_mut();
         ready!(this.poll_flush_interims(cx))?;
         let outcome = Pin::new(&mut this.stream).poll_flush(cx);
-        this.poll_writing(cx, outcome)
+        let outcome = this.poll_writing(cx, outcome.map_ok(|()| 0));
+        outcome.map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::headers;
 use super::inbound::Inbound;
-use super::patience::Patience;
+use super::pace::{Pace, Purse};
 use super::socket::Signals;
 
 /// How long a client that asked "may I send?" waits for a worker that does not say. RFC 9110 forbids to wait for ever: many never say.
@@ -24,8 +24,8 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Why a body did not arrive whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UploadError {
-    /// The client paused for too long.
-    #[error("the client stopped sending the request's body")]
+    /// The client paused for too long, in one go or all in all.
+    #[error("the client was too slow in sending the request's body")]
     Slow,
     /// The client went away, or broke the framing.
     #[error("the client broke off the request's body")]
@@ -65,9 +65,8 @@ pub(super) enum RequestBody {
 pub(super) struct Streaming {
     incoming: Inbound,
     upload: Rc<Upload>,
-    patience: Patience,
-    /// Longest pause of the client.
-    limit: Duration,
+    /// The client's time.
+    purse: Purse,
     /// Most bytes, and those that have passed.
     most: u64,
     passed: u64,
@@ -110,10 +109,10 @@ impl Gate {
 }
 
 impl RequestBody {
-    /// Passes `incoming` on as it comes, `most` bytes with pauses of at most `limit`, and not before `gate` is open.
+    /// Passes `incoming` on as it comes, `most` bytes at least at `pace`, and not before `gate` is open.
     pub(super) fn streaming(
         incoming: Inbound,
-        limit: Duration,
+        pace: Pace,
         most: u64,
         gate: Option<Arc<Gate>>,
         signals: &Arc<Signals>,
@@ -122,8 +121,7 @@ impl RequestBody {
         let body = Self::Streaming(Streaming {
             incoming,
             upload: upload.clone(),
-            patience: Patience::default(),
-            limit,
+            purse: Purse::new(pace),
             most,
             passed: 0,
             gate,
@@ -169,14 +167,14 @@ impl Streaming {
         ready!(self.poll_gate(cx));
         let end = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
-                ready!(self.patience.poll(cx, self.limit));
+                ready!(self.purse.poll(cx));
                 Err(UploadError::Slow)
             }
             Poll::Ready(Some(Ok(frame))) if self.is_too_long(&frame) => {
                 Err(UploadError::Long(self.most))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                self.patience.stop();
+                self.purse.moved(frame.data_ref().map_or(0, Bytes::len));
                 self.upload.progress.set(Instant::now());
                 // Nothing comes after trailers, and nobody asks for it.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
@@ -208,9 +206,9 @@ impl Streaming {
         };
         gate.waker.register(cx.waker());
         if !gate.open.load(Ordering::Acquire) {
-            ready!(self.patience.poll(cx, CONTINUE_WAIT));
+            ready!(self.purse.clock().poll(cx, CONTINUE_WAIT));
         }
-        self.patience.stop();
+        self.purse.clock().stop();
         self.gate = None;
         Poll::Ready(())
     }

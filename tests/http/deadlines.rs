@@ -175,3 +175,86 @@ fn a_client_that_never_asks_is_closed_without_a_word() {
     let mut client = house.client();
     client.closes();
 }
+
+/// Writes a byte of a body whenever there is nothing to read, until there is or `enough` says so. No pause is as long as a limit.
+fn drip(client: &mut crate::house::Talk<std::net::TcpStream>, mut enough: impl FnMut() -> bool) {
+    client.stream.set_nonblocking(true).unwrap();
+    let began = std::time::Instant::now();
+    let mut buffer = [0; 1];
+    while !enough() {
+        match client.stream.peek(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let _ = client.stream.write(b"x");
+                std::thread::yield_now();
+            }
+            Ok(_) | Err(_) => break,
+        }
+        assert!(began.elapsed() < crate::house::DEADLINE);
+    }
+    client.stream.set_nonblocking(false).unwrap();
+}
+
+/// The head of a body that needs more bytes than anybody can drip.
+const LONG_BODY: &str = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 999999999999\r\n\r\n";
+
+#[test]
+fn drops_in_time_do_not_make_a_slow_body_fast() {
+    let house = House::with(|table| {
+        table.front.read_timeout = SHORT;
+        table.front.min_read_rate = u32::MAX;
+    });
+    house.worker(1).serve(|talk| {
+        talk.head();
+        let _ = talk.rest();
+    });
+    let mut client = house.ask(LONG_BODY);
+    drip(&mut client, || false);
+    assert_eq!(status(&client.head()), 408);
+}
+
+#[test]
+fn a_body_that_keeps_its_pace_may_take_longer_than_the_timeout() {
+    let house = House::with(|table| {
+        table.front.read_timeout = SHORT;
+        table.front.min_read_rate = 1;
+    });
+    let worker = house.worker(1);
+    worker.serve(|talk| {
+        talk.head();
+        while talk.bytes(1) != b"z" {}
+        talk.answer("x");
+    });
+    let mut client = house.ask("POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+    let began = std::time::Instant::now();
+    client.send("ffffffff\r\n");
+    drip(&mut client, || began.elapsed() > SHORT * 3);
+    client.send("z");
+    assert_eq!(status(&client.head()), 200);
+}
+
+#[test]
+fn sips_in_time_do_not_make_a_slow_reader_fast() {
+    let house = House::with(|table| {
+        table.front.write_timeout = SHORT;
+        table.front.min_write_rate = u32::MAX;
+    });
+    let worker = house.worker(1);
+    let mut client = house.ask(GET);
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 999999999999\r\n\r\n");
+    client.head();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let sips = std::thread::spawn(move || {
+        let mut sip = [0; 1];
+        while is_done.try_recv().is_err() {
+            if std::io::Read::read_exact(&mut client.stream, &mut sip).is_err() {
+                break;
+            }
+        }
+    });
+    let piece = vec![b'x'; 64 << 10];
+    while upstream.stream.write(&piece).is_ok() {}
+    let _ = done.send(());
+    sips.join().unwrap();
+}

@@ -603,3 +603,101 @@ fn hints_reach_the_client_before_the_answer() {
     upstream.answer("x");
     assert_eq!(client.block_on(heard(response)).unwrap().body, b"x");
 }
+
+#[test]
+fn requests_beyond_the_most_connections_are_refused_and_can_be_sent_again() {
+    let house = House::with(|table| {
+        table.front.http2_cleartext = true;
+        table.front.max_connections = 3;
+    });
+    let worker = house.worker(1);
+    let client = Client::new(&house);
+    let asked: Vec<_> = (0..3).map(|_| client.send(get("/"), true).0).collect();
+    let mut upstreams: Vec<_> = (0..3).map(|_| worker.accept()).collect();
+    for upstream in &mut upstreams {
+        upstream.head();
+    }
+    let (refused, _) = client.send(get("/"), true);
+    let error = client.block_on(refused).err().unwrap();
+    assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM));
+    for upstream in &mut upstreams {
+        upstream.answer("x");
+    }
+    for response in asked {
+        assert_eq!(client.block_on(heard(response)).unwrap().body, b"x");
+    }
+    drop(upstreams);
+    worker.echo("y");
+    assert_eq!(client.get("/").body, b"y");
+}
+
+#[test]
+fn bytes_in_time_do_not_make_a_slow_stream_fast() {
+    let house = House::with(|table| {
+        table.front.http2_cleartext = true;
+        table.front.write_timeout = SHORT;
+        table.front.min_write_rate = u32::MAX;
+    });
+    let worker = house.worker(1);
+    let client = Client::new(&house);
+    let (response, _) = client.send(get("/"), true);
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.send(&format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{}",
+        "x".repeat(200_000)
+    ));
+    let mut answer = client.block_on(response).unwrap().into_body();
+    let error = client.block_on(async {
+        let mut kept = 0;
+        loop {
+            tokio::select! {
+                biased;
+                piece = answer.data() => match piece {
+                    Some(Ok(piece)) => kept += piece.len(),
+                    Some(Err(error)) => return error.reason(),
+                    None => return None,
+                },
+                () = tokio::task::yield_now() => {
+                    // A byte of room whenever nothing comes.
+                    if kept > 0 && answer.flow_control().release_capacity(1).is_ok() {
+                        kept -= 1;
+                    }
+                }
+            }
+        }
+    });
+    assert_eq!(error, Some(Reason::CANCEL));
+}
+
+#[test]
+fn a_body_that_drips_is_too_slow_on_a_stream_too() {
+    let house = House::with(|table| {
+        table.front.http2_cleartext = true;
+        table.front.read_timeout = SHORT;
+        table.front.min_read_rate = u32::MAX;
+    });
+    house.worker(1).serve(|talk| {
+        talk.head();
+        let _ = talk.rest();
+    });
+    let client = Client::new(&house);
+    let request = Request::post("http://h/").body(()).unwrap();
+    let (response, mut body) = client.send(request, false);
+    let response = client.block_on(async {
+        let mut response = std::pin::pin!(response);
+        loop {
+            tokio::select! {
+                biased;
+                response = response.as_mut() => return response,
+                () = tokio::task::yield_now() => {
+                    body.reserve_capacity(1);
+                    if body.capacity() > 0 {
+                        let _ = body.send_data(Bytes::from_static(b"x"), false);
+                    }
+                }
+            }
+        }
+    });
+    assert_eq!(response.unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+}
