@@ -193,7 +193,8 @@ pub(crate) async fn swarm<F>(
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    field.wanted.store(count, Ordering::Relaxed);
+    // A few may be late: the kernel has its own limits for all buffers together.
+    field.wanted.store(count - count / 50, Ordering::Relaxed);
     let mut all = tokio::task::JoinSet::new();
     for _ in 0..count {
         let field = field.clone();

@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// Time between two looks at its memory.
 const LOOK: Duration = Duration::from_millis(100);
 /// Open files that the greatest attack needs on each side, with some to spare.
-const FILES: u64 = 40_000;
+const FILES: u64 = 16_000;
 /// The proxy in front, where a listener wants one.
 const TRUSTED: &str = "127.0.0.3/32";
 
