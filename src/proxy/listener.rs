@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::Store;
-use crate::route::{Front, Listen, Place, Tls};
+use crate::route::{Front, Listen, Pair, Place, Tls};
 use crate::tls::{Acceptor, Tickets};
 
 /// Connections the kernel holds for us while we are busy, or restarted.
@@ -171,6 +171,11 @@ impl Listeners {
     /// The sockets in use.
     pub(super) fn current(&self) -> &[Arc<Listener>] {
         &self.current
+    }
+
+    /// The certificates in use.
+    pub(super) fn certificates(&self) -> Option<&[Pair]> {
+        self.tls.as_ref().map(|tls| tls.tls.pairs.as_slice())
     }
 
     /// How clients are met that speak TLS.

@@ -90,6 +90,13 @@ claim_certificates_are_renewed_under_load_and_broken_ones_refused() {
     is "$STATUS" 78 'exit status of the check'
     has "$OUTPUT" 'key is not that of the certificate'
     shows renewed-5
+    # Not even a manager that starts with them, and one that starts with good ones takes them over.
+    run systemctl restart tqserver
+    shows renewed-5
+    load_goes_on 100
+    certificate mended
+    run systemctl restart tqserver
+    shows mended
     no_request_failed
     plain_again
 }
