@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from concurrent import futures
 
 import grpc
@@ -43,13 +42,11 @@ def count(request, context):
 
 
 def endless(request, context):
-    gone = threading.Event()
-    context.add_callback(gone.set)
+    context.add_callback(LEFT.release)
     number = 0
-    while not gone.is_set():
+    while True:
         yield b"%d" % number
         number += 1
-    LEFT.release()
 
 
 def add(requests, context):
