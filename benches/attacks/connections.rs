@@ -48,7 +48,9 @@ pub(crate) async fn idle(field: Arc<Field>) {
             .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
             .await?;
         let mut heard = [0; 4096];
-        stream.read(&mut heard).await?;
+        if stream.read(&mut heard).await? == 0 {
+            return Ok(());
+        }
         field.stands();
         until_closed(stream).await
     })

@@ -151,7 +151,7 @@ impl World {
             }
             Action::Publish(table) => {
                 if let Some(link) = self.proxy.link {
-                    self.in_order("to proxy", 200, Happening::Table(link, table));
+                    self.in_order("to proxy", 200, Happening::Table(link, Box::new(table)));
                 }
             }
             Action::Prune { worker, live, .. } => self.prune(&worker, &live),

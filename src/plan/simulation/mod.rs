@@ -49,7 +49,7 @@ enum Happening {
     /// The manager of this incarnation has looked at the disk.
     Look(u64, Look),
     /// A table arrives at the proxy on this link.
-    Table(u64, RouteTable),
+    Table(u64, Box<RouteTable>),
     /// A health request arrives there.
     Probe(u64, u64, Pair, Duration),
     /// The proxy connects.
@@ -194,7 +194,7 @@ impl World {
             Happening::Look(incarnation, look) if incarnation == self.incarnation => {
                 self.look(look)
             }
-            Happening::Table(link, table) if Some(link) == self.proxy.link => self.apply(table),
+            Happening::Table(link, table) if Some(link) == self.proxy.link => self.apply(*table),
             Happening::Probe(link, id, pair, timeout) if Some(link) == self.proxy.link => {
                 self.probe(id, &pair, timeout);
             }

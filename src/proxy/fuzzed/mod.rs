@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn what_must_hold_of_any_bytes_holds_of_the_corpora() {
-        let targets: [(&str, fn(&[u8])); 12] = [
+        type Check = fn(&[u8]);
+        let targets: [(&str, Check); 12] = [
             ("accept", accept),
             ("conditions", conditions),
             ("fastcgi", fastcgi),
