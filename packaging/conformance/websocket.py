@@ -48,7 +48,7 @@ def main():
     finally:
         process.terminate()
         process.wait()
-    through = run(directory, "proxy", f"ws://{proxy}/echo", cases)
+    through = run(directory, "proxy", proxy, cases)
     kinds = {}
     for behavior, _ in through.values():
         kinds[behavior] = kinds.get(behavior, 0) + 1

@@ -180,6 +180,7 @@ async fn answer(
         return End::Answered;
     }
     let answering = client.signals().answering();
+    let is_head = request.method() == Method::HEAD;
     let hints = Hints(Arc::new(Mutex::new(respond)));
     let (mut request, mut tunnel) = into_http1(request);
     request.extensions_mut().insert(hints.clone());
@@ -219,9 +220,10 @@ async fn answer(
         }
         return End::Answered;
     }
-    let body = std::mem::replace(response.body_mut(), Body::empty());
     let head = head_of(&response);
-    let end = body.is_end_stream();
+    let body = std::mem::replace(response.body_mut(), Body::empty());
+    // A page of ours has its body whatever was asked for; over HTTP/1.1 hyper leaves it out.
+    let end = is_head || body.is_end_stream();
     match send(head, end) {
         Ok(stream) if !end => pipe(body, stream, client.write_pace()).await,
         Ok(_) => End::Answered,

@@ -412,6 +412,25 @@ fn a_connect_to_elsewhere_is_refused() {
 }
 
 #[test]
+fn an_error_that_answers_head_has_no_body() {
+    // There is no worker.
+    let house = house();
+    let client = Client::new(&house);
+    let ask = |method: &str| {
+        let request = Request::builder().method(method).uri("http://h/");
+        let (response, _) = client.send(request.body(()).unwrap(), true);
+        client.block_on(heard(response)).unwrap()
+    };
+    let get = ask("GET");
+    assert_eq!(get.head.status(), StatusCode::BAD_GATEWAY);
+    let length = get.head.headers()["content-length"].to_str().unwrap();
+    assert_eq!(length, get.body.len().to_string());
+    let head = ask("HEAD");
+    assert_eq!(head.head.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(head.body, b"");
+}
+
+#[test]
 fn a_host_that_is_not_the_authority_is_refused() {
     let house = house();
     let client = Client::new(&house);
