@@ -211,11 +211,11 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if let Some(signals) = &self.0 {
-            if signals.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-                signals.ended.store(signals.now(), Ordering::Relaxed);
-                signals.turns.fetch_add(1, Ordering::Relaxed);
-            }
+        if let Some(signals) = &self.0
+            && signals.in_flight.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            signals.ended.store(signals.now(), Ordering::Relaxed);
+            signals.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
