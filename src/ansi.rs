@@ -358,6 +358,37 @@ impl Rgb {
     }
 }
 
+/// Panics if what must hold of any text does not of this one.
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub fn check(text: &str) {
+    let calm = |c: char| !acts(c) || c == '\n' || c == '\t';
+    let plain = strip(text);
+    assert!(plain.chars().all(calm), "{text:?} -> {plain:?}");
+    assert_eq!(strip(&plain), plain, "{text:?}");
+    let html = to_html(text);
+    assert!(html.chars().all(calm), "{text:?} -> {html:?}");
+    let begun = html.matches("<span style=\"").count();
+    assert_eq!(
+        begun,
+        html.matches("</span>").count(),
+        "{text:?} -> {html:?}"
+    );
+    assert_eq!(html.matches('<').count(), begun * 2, "{text:?} -> {html:?}");
+    // Without its spans the page shows what the plain text says.
+    let mut shown = String::new();
+    for part in html.split('<') {
+        let tag = part.starts_with("span style=\"") || part.starts_with("/span>");
+        let end = if tag { part.find('>').unwrap() + 1 } else { 0 };
+        shown.push_str(&part[end..]);
+    }
+    assert_eq!(shown, escape(&plain), "{text:?} -> {html:?}");
+    let coloured = keep_colours(text);
+    assert_eq!(strip(&coloured), plain, "{text:?} -> {coloured:?}");
+    assert_eq!(keep_colours(&coloured), coloured, "{text:?}");
+    assert!(!coloured.contains('\u{1b}') || coloured.contains("\u{1b}[0m"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,33 +507,5 @@ mod tests {
             }
             check(&text);
         }
-    }
-
-    fn check(text: &str) {
-        let calm = |c: char| !acts(c) || c == '\n' || c == '\t';
-        let plain = strip(text);
-        assert!(plain.chars().all(calm), "{text:?} -> {plain:?}");
-        assert_eq!(strip(&plain), plain, "{text:?}");
-        let html = to_html(text);
-        assert!(html.chars().all(calm), "{text:?} -> {html:?}");
-        let begun = html.matches("<span style=\"").count();
-        assert_eq!(
-            begun,
-            html.matches("</span>").count(),
-            "{text:?} -> {html:?}"
-        );
-        assert_eq!(html.matches('<').count(), begun * 2, "{text:?} -> {html:?}");
-        // Without its spans the page shows what the plain text says.
-        let mut shown = String::new();
-        for part in html.split('<') {
-            let tag = part.starts_with("span style=\"") || part.starts_with("/span>");
-            let end = if tag { part.find('>').unwrap() + 1 } else { 0 };
-            shown.push_str(&part[end..]);
-        }
-        assert_eq!(shown, escape(&plain), "{text:?} -> {html:?}");
-        let coloured = keep_colours(text);
-        assert_eq!(strip(&coloured), plain, "{text:?} -> {coloured:?}");
-        assert_eq!(keep_colours(&coloured), coloured, "{text:?}");
-        assert!(!coloured.contains('\u{1b}') || coloured.contains("\u{1b}[0m"));
     }
 }

@@ -31,7 +31,7 @@ pub mod logging;
 pub mod route;
 pub mod systemd;
 
-// 2: what lies on disk; the link between the planes; builds; file events
+// 2: what lies on disk; the link between the planes; builds; file events; certificates, and connections that speak TLS
 pub mod builder;
 pub mod inventory;
 pub mod tls;

@@ -401,6 +401,36 @@ pub struct Route {
     pub work: Option<Work>,
 }
 
+impl Route {
+    /// The route `path` of `worker`, whose requests go to `target`, with all else as where nothing was set: no files, and no patience
+    /// shorter than that of [`Front`].
+    pub fn new(path: RoutePath, worker: WorkerName, target: Target) -> Self {
+        let front = Front::default();
+        Self {
+            path,
+            hosts: Vec::new(),
+            strip_prefix: false,
+            redirects: Vec::new(),
+            error_pages: ErrorPages::new(),
+            worker,
+            public: None,
+            target,
+            timeouts: Timeouts {
+                read: front.read_timeout,
+                write: front.write_timeout,
+                idle: front.idle_timeout,
+            },
+            flow: Flow::default(),
+            halt: Halt::default(),
+            access_log: false,
+            scripts: false,
+            compression: true,
+            sticky: None,
+            work: None,
+        }
+    }
+}
+
 /// How far a worker is with what its developer has saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {

@@ -7,13 +7,16 @@ mod tickets;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{Error, InconsistentKeys, ServerConfig};
+use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::tickets::Tickets;
@@ -52,6 +55,24 @@ pub enum PairError {
 /// When not.
 pub fn check(pair: &Pair) -> Result<(), PairError> {
     certified(pair, &aws_lc_rs::default_provider()).map(|_| ())
+}
+
+/// When the certificate of `pair` ends, if it has ended by `then`; `None` also where that can not be told here, as of a credential.
+pub fn ended(pair: &Pair, then: SystemTime) -> Option<SystemTime> {
+    let Pem::Text(text) = &pair.certificate else {
+        return None;
+    };
+    let certificate = CertificateDer::from_pem_slice(text.as_bytes()).ok()?;
+    let certificate = ParsedCertificate::try_from(&certificate).ok()?;
+    let then = UnixTime::since_unix_epoch(then.duration_since(UNIX_EPOCH).ok()?);
+    // It is looked at for its times first, and then for who signed it: nobody who is trusted here.
+    let nobody = RootCertStore::empty();
+    match verify_server_cert_signed_by_trust_anchor(&certificate, &nobody, &[], then, &[]) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(UNIX_EPOCH + Duration::from_secs(not_after.as_secs()))
+        }
+        _ => None,
+    }
 }
 
 /// Meets clients that speak TLS.

@@ -22,6 +22,8 @@ mod fastcgi;
 mod files;
 #[path = "http/flow.rs"]
 mod flow;
+#[path = "http/frames.rs"]
+mod frames;
 #[path = "http/headers.rs"]
 mod headers;
 #[path = "http/http2.rs"]

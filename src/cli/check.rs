@@ -1,6 +1,7 @@
 //! `tqserver check`: is everything right, and what units would be made?
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::{Common, exit};
 use crate::builder;
@@ -8,6 +9,7 @@ use crate::config::{Listen, Mode, Settings, WorkerSettings, WorkerType, project_
 use crate::deploy::SNAPSHOTS;
 use crate::inventory::{self, Found, Status};
 use crate::manager::Journal;
+use crate::manager::certificates;
 use crate::manager::pair::{Ground, Run};
 use crate::names::{Generation, Instance, Pair};
 use crate::plan::{Reason, Spec, loopback};
@@ -23,10 +25,21 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<u8> {
-        let settings = common.settings()?;
+        let mut settings = common.settings()?;
         let mode = common.mode(Mode::Production)?;
         let inventory = inventory::scan(&settings, mode)?;
         let mut wrong = 0;
+        match certificates::load(&mut settings) {
+            Ok(()) => {
+                for doubt in certificates::doubts(&settings, SystemTime::now()) {
+                    eprintln!("warning: {doubt}");
+                }
+            }
+            Err(problems) => {
+                eprintln!("{problems}");
+                wrong += 1;
+            }
+        }
         let mut pairs = Vec::new();
         for stray in &inventory.strays {
             eprintln!("{}: {}", stray.directory.display(), stray.reason);

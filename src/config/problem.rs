@@ -105,6 +105,23 @@ impl Problems {
             Err(self)
         }
     }
+
+    /// Panics if these could not be shown, or are not about `text`.
+    #[cfg(any(fuzzing, test))]
+    #[doc(hidden)]
+    pub fn check(&self, text: &str) {
+        assert!((1..100).contains(&self.0.len()), "{}", self.0.len());
+        for problem in &self.0 {
+            let place = &problem.place;
+            assert!(place.line <= text.lines().count() + 1, "{problem:?}");
+            assert!(!problem.message.is_empty());
+        }
+        let shown = self.to_string();
+        let calm = |c: char| c == '\n' || !ansi::acts(c);
+        assert!(shown.chars().all(calm), "{shown:?}");
+        let longest = shown.lines().map(|line| line.chars().count()).max();
+        assert!(longest.is_some_and(|longest| longest < 20 * LONGEST_MESSAGE));
+    }
 }
 
 impl From<Problem> for Problems {

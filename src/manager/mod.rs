@@ -188,7 +188,7 @@ pub enum Ending {
 /// # Errors
 /// When it can not start, or loses systemd.
 pub async fn run(
-    options: Options,
+    mut options: Options,
     mut ending: watch::Receiver<Option<Ending>>,
     progress: watch::Sender<Progress>,
     nudges: &mut mpsc::Receiver<Nudge>,
@@ -224,6 +224,12 @@ pub async fn run(
     let server = uuid::Uuid::now_v7().to_string();
     let runtime_directory = &options.runtime_directory;
     let snapshots = store.as_ref().map(Store::programs);
+    // The first table has them already: with one that has none, a proxy that serves would have nothing to meet clients with.
+    if let Err(problems) = certificates::load(&mut options.settings) {
+        tracing::error!(
+            "the certificates can not be used, going on with those that the proxy has:\n{problems}"
+        );
+    }
     let policy = look::policy(
         &options.settings,
         options.mode,

@@ -383,7 +383,7 @@ impl Core {
             // What could not be had may be free by now.
             self.fleet.publish_again();
         }
-        self.step(Event::Configured(policy));
+        self.step(Event::Configured(Box::new(policy)));
     }
 
     /// The workers that are meant; `None`: none, and not all.

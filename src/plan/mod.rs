@@ -305,7 +305,7 @@ pub enum Event {
     /// An operator wants these workers' requests to wait, or to be refused, and those of no other.
     Halted(BTreeMap<WorkerName, Halt>),
     /// The server's configuration was read anew.
-    Configured(Policy),
+    Configured(Box<Policy>),
     /// [`Action::Build`] ended.
     Built(Instance, Result<(), Reason>),
     /// [`Action::Launch`] ended: the units are there, with their assets in this place.

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -59,13 +59,15 @@ pub(super) struct Arrival {
     pub(super) signals: Arc<Signals>,
     /// Its place among all.
     pub(super) seat: Seat,
+    /// What its thread calls it.
+    pub(super) number: u64,
 }
 
 /// A client and what its requests have in common.
 pub(super) struct Client {
     lane: Rc<Lane>,
     /// Where its requests come from, as long as no proxy says otherwise.
-    origin: Origin,
+    origin: Rc<Origin>,
     /// It is a proxy whose word is believed.
     trusted: bool,
     /// Where its requests are sent that are to come with TLS: a port.
@@ -114,6 +116,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         address: peer,
         signals,
         mut seat,
+        number,
     } = arrival;
     let table = lane.table();
     let front = table.front();
@@ -154,11 +157,11 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         None => HeaderValue::from_static("unknown"),
     };
     let client = Rc::new(Client {
-        origin: Origin {
+        origin: Rc::new(Origin {
             way: address.clone(),
             client: address,
             proto: HeaderValue::from_static(proto),
-        },
+        }),
         trusted,
         redirect: how.redirect,
         write_pace: Pace {
@@ -173,6 +176,12 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         lane,
     });
     let mut socket = Socket::new(stream, client.signals.clone(), front);
+    // When the proxy stops it is not hyper that is told, which closes at once what is idle: the next request may be on its way.
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    client.lane.welcome(number, waker);
+    if client.lane.is_stopping() {
+        client.signals.part();
+    }
     if front.http2_cleartext && !how.tls {
         let (has_preface, read) = preamble::has_preface(&mut socket).await?;
         socket.unread(read);
@@ -182,8 +191,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         let builder = table.server2.clone();
         drop(table);
         socket.multiplex();
-        let lane = client.lane.clone();
-        return Ok(http2::serve(client, socket, builder, lane.stopping()).await?);
+        return Ok(http2::serve(client, socket, builder).await?);
     }
     serve_http1(client, socket, table).await
 }
@@ -204,10 +212,6 @@ async fn serve_http1(
     socket: Socket,
     table: Rc<Table>,
 ) -> Result<(), Box<dyn Error>> {
-    let lane = client.lane.clone();
-    if lane.is_stopping() {
-        client.signals.part();
-    }
     let service = service_fn(|request: Request<Incoming>| {
         let answering = client.signals.answering();
         let client = client.clone();
@@ -230,17 +234,7 @@ async fn serve_http1(
     });
     let connection = table.server.serve_connection(TokioIo::new(socket), service);
     drop(table);
-    let mut connection = pin!(connection.with_upgrades());
-    let outcome = tokio::select! {
-        biased;
-        outcome = connection.as_mut() => outcome,
-        () = lane.stopping() => {
-            // Not hyper's shutdown, which closes at once what is idle: the next request may be on its way.
-            client.signals.part();
-            connection.await
-        }
-    };
-    Ok(outcome?)
+    Ok(connection.with_upgrades().await?)
 }
 
 impl Client {
@@ -296,14 +290,18 @@ impl Client {
             Some(id) => id.clone(),
             None => self.lane.request_id(),
         };
-        let form = Form::wanted(request.headers());
+        // Looked at only if the answer is ours.
+        let accept = request.headers().get(ACCEPT).cloned();
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
         let mut notes = Notes::default();
         let mut response = match self.dispatch(request, &id, &mut notes).await {
             Ok(response) => response,
-            Err(refusal) => answers::refusal(refusal, notes.own.as_deref(), form, &id),
+            Err(refusal) => {
+                let form = Form::wanted(accept.as_ref());
+                answers::refusal(refusal, notes.own.as_deref(), form, &id)
+            }
         };
         if let Some(tag) = notes.tag {
             development::append(&mut response, tag);
@@ -344,11 +342,13 @@ impl Client {
         let mut origin = self.origin.clone();
         if self.trusted {
             let trusts = |address| table.front().trusts(address);
-            origin = origin.behind(request.headers(), trusts);
+            origin = Rc::new(origin.behind(request.headers(), trusts));
             host = headers::forwarded_host(request.headers()).unwrap_or(host);
         }
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-        let path = match request.uri().path() {
+        // A share in the target's bytes, by which the path is still there when the request is not ours any more.
+        let target = request.uri().clone();
+        let path = match target.path() {
             "*" if request.method() == Method::OPTIONS => return Ok(no_content()),
             path if path.starts_with('/') => super::path::decode(path),
             _ => return Err(Refusal::bad_request("the request's target is not a path")),
@@ -384,7 +384,6 @@ impl Client {
             Cow::Owned(_) => super::path::respell(request.uri(), route.path.prefix()),
             Cow::Borrowed(_) => None,
         };
-        let path = path.into_owned();
         if let Some(uri) = respelled {
             *request.uri_mut() = uri;
         }
@@ -434,7 +433,6 @@ impl Client {
                 }
             }
         }
-        drop(path);
         let front = table.front();
         let way = ticket.as_mut();
         let way = way.and_then(|ticket| route.target.way(ticket, request.headers()));

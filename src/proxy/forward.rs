@@ -46,7 +46,7 @@ pub(super) struct Errand {
     pub(super) upstream: Rc<Upstream>,
     pub(super) ticket: Ticket,
     pub(super) host: HeaderValue,
-    pub(super) origin: Origin,
+    pub(super) origin: Rc<Origin>,
     pub(super) id: HeaderValue,
     /// Where the request is noted, on a route with an access log.
     pub(super) entry: Option<Rc<Entry>>,
@@ -131,7 +131,9 @@ pub(super) async fn forward(
         Err(error) => return Err(refuse(&errand, &error)),
     };
     *response.version_mut() = Version::HTTP_11;
-    if let Some(cookie) = errand.ticket.place.as_ref().and_then(Place::cookie) {
+    if let Some(place) = &errand.ticket.place
+        && let Some(cookie) = place.cookie(errand.origin.proto == "https")
+    {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {

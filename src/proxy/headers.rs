@@ -175,7 +175,10 @@ pub(super) fn to_worker(headers: &mut HeaderMap, forwarded: Forwarded<'_>, upgra
     headers.insert(FORWARDED_HOST, forwarded.host.clone());
     headers.insert(FORWARDED_PREFIX, forwarded.prefix.clone());
     headers.insert(REQUEST_ID, forwarded.id.clone());
-    headers.insert(HOST, forwarded.host);
+    // Mostly it is the client's own field, which stays where it is.
+    if headers.get(HOST) != Some(&forwarded.host) {
+        headers.insert(HOST, forwarded.host);
+    }
 }
 
 /// Makes a client's trailers the worker's. What may not be claimed before the body may not be claimed after it.

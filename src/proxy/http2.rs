@@ -92,21 +92,19 @@ pub(super) fn server(front: &Front) -> Builder {
     builder
 }
 
-/// Serves a client until it leaves, or `stopping` ends and its requests have.
+/// Serves a client until it leaves, or the proxy stops and its requests have ended.
 pub(super) async fn serve(
     client: Rc<Client>,
     socket: Socket,
     builder: Builder,
-    stopping: impl Future<Output = ()>,
 ) -> Result<(), h2::Error> {
     let mut connection = builder.handshake::<_, Bytes>(socket).await?;
-    let mut stopping = pin!(stopping);
     let mut parting = false;
     let mut streams = FuturesUnordered::new();
     let mut resets = Resets::new();
     poll_fn(|cx| {
         loop {
-            if !parting && stopping.as_mut().poll(cx).is_ready() {
+            if !parting && client.signals().is_parting() {
                 parting = true;
                 // The client hears which of its requests will be answered, and brings others elsewhere: none is lost.
                 connection.graceful_shutdown();
@@ -174,9 +172,13 @@ impl Hints {
 async fn answer(
     client: Rc<Client>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Bytes>,
     _place: Streaming,
 ) -> End {
+    if request.headers().values().any(is_padded) {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return End::Answered;
+    }
     let answering = client.signals().answering();
     let hints = Hints(Arc::new(Mutex::new(respond)));
     let (mut request, mut tunnel) = into_http1(request);
@@ -204,7 +206,6 @@ async fn answer(
         respond.send_response(response, end)
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        answering.for_ever();
         let (Some((receive, piece)), mut head) = (tunnel.take(), head_of(&response)) else {
             return End::Answered;
         };
@@ -214,7 +215,7 @@ async fn answer(
         }
         if let Ok(send) = send(head, false) {
             // Nobody there: the worker's side is gone, and the client sees the stream end.
-            let _ = piece.send(Piece::new(send, receive));
+            let _ = piece.send(Piece::new(send, receive, answering));
         }
         return End::Answered;
     }
@@ -229,6 +230,14 @@ async fn answer(
             End::Answered
         }
     }
+}
+
+/// Whether a field's value begins or ends with white space. Such a request is malformed (RFC 9113, 8.2.1): whoever passes it on over
+/// HTTP/1.1 changes it.
+fn is_padded(value: &HeaderValue) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let value = value.as_bytes();
+    blank(value.first()) || blank(value.last())
 }
 
 /// The head of a response, as HTTP/2 has it.

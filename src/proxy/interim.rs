@@ -18,7 +18,7 @@ use super::http2::Hints;
 use super::socket::Signals;
 
 /// Most interim answers to a request that are passed on.
-const MOST: usize = 16;
+pub(super) const MOST: usize = 16;
 
 /// Most bytes of a head that is waited for, and most that wait for a client.
 const BYTES: usize = 32 << 10;

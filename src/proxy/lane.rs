@@ -9,8 +9,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
+use bytes::BytesMut;
 use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -37,6 +39,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time between two looks for connections that are too old.
 const REAP_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes of memory that request ids share. A request that takes long keeps them all.
+const IDS_ROOM: usize = 1 << 10;
+
 /// A thread of the proxy.
 pub(super) struct Lane {
     shard: usize,
@@ -58,7 +63,15 @@ pub(super) struct Lane {
 #[derive(Default)]
 struct Clients {
     count: u64,
-    by_number: HashMap<u64, (Arc<Signals>, AbortHandle)>,
+    by_number: HashMap<u64, Known>,
+}
+
+/// A client of this thread.
+struct Known {
+    signals: Arc<Signals>,
+    task: AbortHandle,
+    /// Wakes its connection, once that is served.
+    waker: Option<Waker>,
 }
 
 /// What is to end before the thread does.
@@ -86,6 +99,8 @@ pub(super) struct Context {
 struct Ids {
     secrets: [RandomState; 2],
     count: Cell<u64>,
+    /// Memory for the next ones: by itself each would need a piece of its own, and another when it is cloned.
+    room: RefCell<BytesMut>,
 }
 
 /// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force, and if it has
@@ -105,6 +120,7 @@ pub(super) async fn run(context: Context) {
             () = stop.cancelled() => break,
         }
     }
+    lane.part();
     let grace = lane.table().front().grace;
     let old = lane.tasks.take().end();
     if !successor {
@@ -158,6 +174,7 @@ impl Lane {
             ids: Ids {
                 secrets: [RandomState::new(), RandomState::new()],
                 count: Cell::new(0),
+                room: RefCell::default(),
             },
         }
     }
@@ -216,7 +233,7 @@ impl Lane {
         self.stop.is_cancelled()
     }
 
-    /// Ends when the proxy is to stop.
+    /// Ends when the proxy is to stop. Not for what is polled for each request, see [`Self::welcome`].
     pub(super) async fn stopping(&self) {
         self.stop.cancelled().await;
     }
@@ -224,6 +241,24 @@ impl Lane {
     /// Says that clients are turned away.
     pub(super) fn complain(&self, full: Full, front: &Front) {
         self.crowd.complain(full, front);
+    }
+
+    /// From now on the client's connection is woken when the proxy is to stop, and told. Each could wait for that by itself; but it is
+    /// polled several times a request, and would each time look at what all threads share.
+    pub(super) fn welcome(&self, number: u64, waker: Waker) {
+        if let Some(known) = self.clients.borrow_mut().by_number.get_mut(&number) {
+            known.waker = Some(waker);
+        }
+    }
+
+    /// Tells the clients that the proxy is to stop.
+    fn part(&self) {
+        for known in self.clients.borrow().by_number.values() {
+            if let Some(waker) = &known.waker {
+                known.signals.part();
+                waker.wake_by_ref();
+            }
+        }
     }
 
     /// Where the access log is written.
@@ -266,14 +301,19 @@ impl Lane {
             address,
             signals: signals.clone(),
             seat,
+            number,
         };
         let lane = self.clone();
         let task = self.tasks.borrow().clients.spawn_local(async move {
             let _leaving = Leaving(&lane, number);
             connection::serve(lane.clone(), arrival).await;
         });
-        let client = (signals, task.abort_handle());
-        self.clients.borrow_mut().by_number.insert(number, client);
+        let known = Known {
+            signals,
+            task: task.abort_handle(),
+            waker: None,
+        };
+        self.clients.borrow_mut().by_number.insert(number, known);
     }
 
     /// Whether a client can be taken in. One is turned away only if nobody is found who needs no place.
@@ -297,7 +337,7 @@ impl Lane {
         let now = Instant::now();
         let idle = clients.by_number.iter();
         let mut idle: Vec<_> = idle
-            .filter_map(|(number, (signals, _))| Some((signals.rank(now)?, *number)))
+            .filter_map(|(number, known)| Some((known.signals.rank(now)?, *number)))
             .collect();
         let count = (idle.len() / 16).max(1).min(idle.len());
         if count == 0 {
@@ -305,8 +345,8 @@ impl Lane {
         }
         idle.select_nth_unstable(count - 1);
         for (_, number) in &idle[..count] {
-            if let Some((_, task)) = clients.by_number.remove(number) {
-                task.abort();
+            if let Some(known) = clients.by_number.remove(number) {
+                known.task.abort();
             }
         }
         count
@@ -332,7 +372,13 @@ impl Lane {
     pub(super) fn request_id(&self) -> HeaderValue {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         let id = self.ids.next().hyphenated().encode_lower(&mut text);
-        HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        let mut room = self.ids.room.borrow_mut();
+        if room.capacity() < id.len() {
+            room.reserve(IDS_ROOM);
+        }
+        room.extend_from_slice(id.as_bytes());
+        HeaderValue::from_maybe_shared(room.split().freeze())
+            .unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 
     /// Closes connections to workers that have been unused for too long; says when to look again.

@@ -147,8 +147,8 @@ impl Steward {
                 heard = ear.next(), if probes.len() < PROBES_MAX => match heard? {
                     None => return Ok(()),
                     Some(ToProxy::Publish(table)) => {
-                        self.remembered = None;
-                        let applied = self.publish(table);
+                        let last = self.remembered.take();
+                        let applied = self.publish(self.completed(table, last));
                         mouth.send(&applied).await?;
                         self.settle(&mut mouth).await?;
                     }
@@ -167,6 +167,19 @@ impl Steward {
                 () = news.notified() => self.settle(&mut mouth).await?,
             }
         }
+    }
+
+    /// `table` with the certificates in use, or else those of the `last` proxy, if the manager that sent it could not read its own: one
+    /// that has just started with a broken pair is no reason to serve no longer.
+    fn completed(&self, mut table: RouteTable, last: Option<RouteTable>) -> RouteTable {
+        if let Some(tls) = &mut table.front.tls
+            && tls.pairs.is_empty()
+        {
+            let of_last = || Some(last?.front.tls?.pairs);
+            let known = self.listeners.certificates().map(<[_]>::to_vec);
+            tls.pairs = known.or_else(of_last).unwrap_or_default();
+        }
+        table
     }
 
     /// Serves by the last proxy's table.

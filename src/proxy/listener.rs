@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::Store;
-use crate::route::{Front, Listen, Place, Tls};
+use crate::route::{Front, Listen, Pair, Place, Tls};
 use crate::tls::{Acceptor, Tickets};
 
 /// Connections the kernel holds for us while we are busy, or restarted.
@@ -171,6 +171,11 @@ impl Listeners {
     /// The sockets in use.
     pub(super) fn current(&self) -> &[Arc<Listener>] {
         &self.current
+    }
+
+    /// The certificates in use.
+    pub(super) fn certificates(&self) -> Option<&[Pair]> {
+        self.tls.as_ref().map(|tls| tls.tls.pairs.as_slice())
     }
 
     /// How clients are met that speak TLS.
@@ -466,10 +471,14 @@ mod tests {
         let place = Place::Unix(path.clone());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let mut listeners = Listeners::new(Vec::new(), None);
-        listeners.listen_at(&[place.clone()], None).unwrap();
+        listeners
+            .listen_at(std::slice::from_ref(&place), None)
+            .unwrap();
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         let mut others = Listeners::new(Vec::new(), None);
-        let problem = others.listen_at(&[place.clone()], None).unwrap_err();
+        let problem = others
+            .listen_at(std::slice::from_ref(&place), None)
+            .unwrap_err();
         assert!(problem.contains("in use"), "{problem}");
         let inherited = listeners.current()[0].socket.try_clone().unwrap();
         let mut next = Listeners::new(vec![inherited], None);

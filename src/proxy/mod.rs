@@ -31,6 +31,7 @@
 //! | `access` | the access log |
 //! | `probe` | a health request for the manager |
 //! | `patience`, `pace` | a clock that is cheap to start and stop, and how slow a client may be |
+//! | `fuzzed` | what must hold of any bytes from outside; not in the server |
 
 mod access;
 mod answers;
@@ -44,6 +45,9 @@ mod fastcgi;
 mod files;
 mod flow;
 mod forward;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod generation;
 mod headers;
 mod hosts;
@@ -78,12 +82,12 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::LocalOptions;
 use tokio::sync::{oneshot, watch};
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use self::crowd::Crowd;
@@ -236,19 +240,32 @@ async fn keep_telling(heart: Option<Heart>, pulse: Pulse) {
 /// Starts a thread that serves; the receiver gets its end, or an error if it panics.
 fn start(context: lane::Context, ear: pulse::Ear) -> io::Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let (begun, begin) = mpsc::channel();
     thread::Builder::new()
         .name(format!("proxy-{}", context.shard))
         .spawn(move || {
-            let local = LocalSet::new();
-            local.spawn_local(pulse::answer(ear));
-            local.block_on(&runtime, lane::run(context));
+            // Its tasks are this thread's by themselves. A LocalSet would be a second list of tasks within the runtime's own.
+            let built = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            let runtime = match built {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(begun.send(Err(error))),
+            };
+            let _ = begun.send(Ok(()));
+            runtime.spawn_local(pulse::answer(ear));
+            // A task of its own, for the future that is blocked on is polled whenever any of the tasks has something to do.
+            let lane = runtime.spawn_local(lane::run(context));
+            if runtime.block_on(lane).is_err() {
+                // It has panicked, and was heard.
+                return;
+            }
             // What outlived its grace ends here.
-            drop(local);
             drop(runtime);
             let _ = ended.send(());
         })?;
-    Ok(end)
+    match begin.recv() {
+        Ok(begun) => begun.map(|()| end),
+        Err(_) => Ok(end),
+    }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use http::{Response, StatusCode};
 
@@ -124,8 +124,8 @@ impl Refusal {
 
 impl Form {
     /// JSON for those who ask for JSON and not for HTML.
-    pub(super) fn wanted(headers: &HeaderMap) -> Self {
-        let Some(accept) = headers.get(http::header::ACCEPT) else {
+    pub(super) fn wanted(accept: Option<&HeaderValue>) -> Self {
+        let Some(accept) = accept else {
             return Self::Html;
         };
         let accept = accept.to_str().unwrap_or_default();
@@ -168,7 +168,7 @@ mod tests {
     fn json_is_for_those_who_do_not_read_html() {
         let wanted = |accept: &str| {
             let accept = HeaderValue::from_str(accept).unwrap();
-            Form::wanted(&HeaderMap::from_iter([(http::header::ACCEPT, accept)]))
+            Form::wanted(Some(&accept))
         };
         assert_eq!(wanted("application/json"), Form::Json);
         assert_eq!(wanted("application/problem+json, */*"), Form::Json);

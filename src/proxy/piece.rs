@@ -8,6 +8,8 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::socket::Answering;
+
 /// The two halves of a stream.
 #[derive(Debug)]
 pub(super) struct Piece {
@@ -15,14 +17,17 @@ pub(super) struct Piece {
     receive: RecvStream,
     /// What was received and not yet read.
     unread: Bytes,
-    /// Both sides have said their last word.
+    /// Our last word is said.
     closed: bool,
+    /// The connection is not idle as long as this lives.
+    _answering: Answering,
 }
 
 impl Piece {
     /// A stream whose request was answered with 200.
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, answering: Answering) -> Self {
         Self {
+            _answering: answering,
             send,
             receive,
             unread: Bytes::new(),

@@ -1,11 +1,14 @@
 //! One health request to a generation, over a connection of its own.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::Request;
-use http::header::{CONNECTION, HOST, USER_AGENT};
+use h2::client::SendRequest;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TE, USER_AGENT};
+use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -66,24 +69,64 @@ where
 }
 
 /// The same over HTTP/2. The body is not waited for: who speaks HTTP/2 is used to streams that are not read to their end.
+///
+/// A server of gRPC may know calls alone, and take back the stream of any other request; so it is then asked by a call.
 async fn exchange2<S>(stream: S, path: &str) -> Result<u16, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let request = Request::get(format!("http://localhost{path}"))
-        .header(USER_AGENT, AGENT)
-        .body(())
-        .map_err(|error| format!("'{path}' can not be asked for: {error}"))?;
     let broken = |error: h2::Error| format!("no HTTP/2 answer: {error}");
     let (mut sender, connection) = h2::client::handshake(stream).await.map_err(broken)?;
-    let mut connection = std::pin::pin!(connection.fuse());
-    let (mut answer, _) = sender.send_request(request, true).map_err(broken)?;
-    let response = tokio::select! {
-        biased;
-        response = &mut answer => response,
-        _ = connection.as_mut() => answer.await,
+    let mut connection = pin!(connection.fuse());
+    let answered = async {
+        match request2(&mut sender, Method::GET, path).await {
+            Err(error) if error.is_reset() && error.is_remote() => {
+                request2(&mut sender, Method::POST, path).await
+            }
+            answered => answered,
+        }
     };
-    Ok(response.map_err(broken)?.status().as_u16())
+    let mut answered = pin!(answered);
+    let answered = tokio::select! {
+        biased;
+        answered = answered.as_mut() => answered,
+        _ = connection.as_mut() => answered.await,
+    };
+    answered.map_err(broken)
+}
+
+/// A request over HTTP/2, and its answer's status. POST is a call of gRPC without a message.
+async fn request2(
+    sender: &mut SendRequest<Bytes>,
+    method: Method,
+    path: &str,
+) -> Result<u16, h2::Error> {
+    let is_call = method == Method::POST;
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    let uri = Uri::builder().scheme("http").authority("localhost");
+    let uri = uri.path_and_query(path).build();
+    *request.uri_mut() = uri.map_err(|_| h2::Error::from(h2::Reason::PROTOCOL_ERROR))?;
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if is_call {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    // The first request needs no wait, the second finds the first one's place.
+    poll_fn(|cx| sender.poll_ready(cx)).await?;
+    let (answer, mut body) = sender.send_request(request, !is_call)?;
+    if is_call {
+        // The frame of a message of no bytes.
+        body.send_data(Bytes::from_static(&[0; 5]), true)?;
+    }
+    let answer = answer.await?;
+    let status = answer.headers().get("grpc-status");
+    Ok(match status.map(HeaderValue::as_bytes) {
+        // UNAVAILABLE, or any other status that gRPC has: also of a method that is not there.
+        Some(b"14") => 503,
+        _ => answer.status().as_u16(),
+    })
 }
 
 async fn exchange<S>(stream: S, path: &str) -> Result<u16, String>
@@ -101,8 +144,8 @@ where
         .await
         .map_err(broken)?;
     // The connection is driven here and dropped with the answer: nothing of a probe outlives it.
-    let mut connection = std::pin::pin!(connection.fuse());
-    let mut answer = std::pin::pin!(sender.send_request(request));
+    let mut connection = pin!(connection.fuse());
+    let mut answer = pin!(sender.send_request(request));
     let response = tokio::select! {
         biased;
         response = &mut answer => response,

@@ -28,8 +28,18 @@ pub(super) struct Several {
 #[derive(Debug)]
 struct Sticky {
     name: String,
-    /// For each instance what its cookie says, and the header field that sets it.
-    values: Box<[(String, HeaderValue)]>,
+    instances: Box<[Named]>,
+}
+
+/// An instance by its cookie.
+#[derive(Debug)]
+struct Named {
+    /// What the cookie says.
+    value: String,
+    /// The header field that sets it.
+    field: HeaderValue,
+    /// The same for who came by https: a browser never sends it back without.
+    secure: HeaderValue,
 }
 
 /// A request's place at one of several instances. The request is under way there until this is dropped.
@@ -56,22 +66,24 @@ impl Several {
     ) -> Self {
         upstreams.truncate(usize::from(INSTANCES_MAX));
         let sticky = cookie.map(|name| {
-            let values = upstreams.iter().map(|(number, _)| {
+            let instances = upstreams.iter().map(|(number, _)| {
                 let value = opaque(worker, *number);
-                let field = format!(
-                    "{name}={value}; Path={}; HttpOnly; SameSite=Lax",
-                    cookie_path(route)
-                );
-                // Neither a name of a cookie nor a route has a character that a field could not carry.
-                let field = HeaderValue::from_str(&field);
-                (
+                let path = cookie_path(route);
+                let field = |more| {
+                    let field =
+                        format!("{name}={value}; Path={path}; HttpOnly; SameSite=Lax{more}");
+                    // Neither a name of a cookie nor a route has a character that a field could not carry.
+                    HeaderValue::from_str(&field).unwrap_or_else(|_| HeaderValue::from_static(""))
+                };
+                Named {
+                    field: field(""),
+                    secure: field("; Secure"),
                     value,
-                    field.unwrap_or_else(|_| HeaderValue::from_static("")),
-                )
+                }
             });
             Sticky {
                 name: name.to_owned(),
-                values: values.collect(),
+                instances: instances.collect(),
             }
         });
         Self {
@@ -130,8 +142,8 @@ impl Sticky {
             .filter(|(name, _)| *name == self.name);
         let index = |said: &str| {
             (0..)
-                .zip(&self.values)
-                .find(|(_, (value, _))| value == said)
+                .zip(&self.instances)
+                .find(|(_, instance)| instance.value == said)
         };
         said.find_map(|(_, said)| Some(index(said)?.0))
     }
@@ -157,10 +169,15 @@ impl Place {
         Some(self.upstream().clone())
     }
 
-    /// The header field by which the client is to stay here, if it does not know yet.
-    pub(super) fn cookie(&self) -> Option<HeaderValue> {
-        let sticky = self.several.sticky.as_ref()?;
-        (!self.named).then(|| sticky.values[usize::from(self.at)].1.clone())
+    /// The header field by which the client is to stay here, if it does not know yet; `secure`: it came by https.
+    pub(super) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
+        let sticky = self.several.sticky.as_ref().filter(|_| !self.named)?;
+        let instance = &sticky.instances[usize::from(self.at)];
+        Some(if secure {
+            instance.secure.clone()
+        } else {
+            instance.field.clone()
+        })
     }
 }
 
@@ -258,20 +275,22 @@ mod tests {
     fn a_client_stays_where_its_cookie_says() {
         let first = several(&[1, 2, 3], Some("sid"));
         let place = first.place(&HeaderMap::new());
-        let cookie = place.cookie().unwrap();
+        let cookie = place.cookie(false).unwrap();
         let cookie = cookie.to_str().unwrap();
         let (pair, attributes) = cookie.split_once("; ").unwrap();
         assert_eq!(attributes, "Path=/api; HttpOnly; SameSite=Lax");
+        let secure = place.cookie(true).unwrap();
+        assert_eq!(secure, format!("{cookie}; Secure"));
         let said = cookies(&format!("a=b; {pair}; sid=other"));
         for _ in 0..3 {
             let place = first.place(&said);
-            assert_eq!((place.at, place.cookie()), (0, None));
+            assert_eq!((place.at, place.cookie(false)), (0, None));
         }
         // The first instance of the next generation is called the same, and so is one that others are missing beside.
         assert_eq!(several(&[1, 2], Some("sid")).place(&said).at, 0);
         let without = several(&[2, 3], Some("sid"));
         let moved = without.place(&said);
-        assert!(moved.cookie().is_some(), "it names nobody here");
+        assert!(moved.cookie(false).is_some(), "it names nobody here");
     }
 
     #[test]
@@ -279,9 +298,9 @@ mod tests {
         let several = several(&[1, 2], Some("sid"));
         let value = opaque(&worker("api"), 1);
         let mut place = several.place(&cookies(&format!("sid={value}")));
-        assert_eq!(place.cookie(), None);
+        assert_eq!(place.cookie(false), None);
         place.move_on().unwrap();
-        assert!(place.cookie().is_some());
+        assert!(place.cookie(false).is_some());
     }
 
     #[test]

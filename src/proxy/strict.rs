@@ -171,6 +171,13 @@ impl Scanner {
         self.state == State::Nothing
     }
 
+    /// How many requests there were, if the next byte begins another.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn between(&self) -> Option<u64> {
+        let is = matches!(self.state, State::Request | State::Silence) && self.length == 0;
+        is.then_some(self.requests)
+    }
+
     /// Looks at what was read. `answered` says that all requests before these bytes are.
     pub(super) fn take(&mut self, bytes: &[u8], answered: bool) -> Verdict {
         let mut rest = bytes;

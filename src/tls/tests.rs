@@ -17,6 +17,28 @@ fn a_certificate_and_its_key_are_good() {
 }
 
 #[test]
+fn a_certificate_that_ends_is_told_with_its_time() {
+    let mut params = rcgen::CertificateParams::new(["example.org".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2030, 1, 2);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pair = Pair {
+        name: "test.pem".to_owned(),
+        certificate: Pem::Text(params.self_signed(&key).unwrap().pem()),
+        key: Pem::Text(key.serialize_pem()),
+    };
+    let day = |number: u64| UNIX_EPOCH + Duration::from_secs(number * 86_400);
+    let end = 21_916;
+    assert_eq!(crate::calendar::date(end), (2030, 1, 2));
+    assert_eq!(ended(&pair, day(end - 1)), None);
+    assert_eq!(ended(&pair, day(end + 1)), Some(day(end)));
+    let hidden = Pair {
+        certificate: Pem::Credential("test".to_owned()),
+        ..pair
+    };
+    assert_eq!(ended(&hidden, day(end + 1)), None);
+}
+
+#[test]
 fn what_is_broken_or_does_not_belong_together_is_refused_with_its_reason() {
     let good = pair(&["example.org"]);
     let other = pair(&["example.org"]);

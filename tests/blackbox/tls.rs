@@ -165,3 +165,36 @@ fn a_broken_or_mismatched_pair_refuses_the_reload_and_the_old_one_stays() {
     house.reload().succeeds();
     assert!(get(address, &new).is_ok());
 }
+
+#[test]
+fn a_check_reads_the_certificates_and_their_keys() {
+    use std::os::unix::fs::PermissionsExt;
+    let house = House::new()
+        .worker("index", says("one"))
+        .server_yaml(SERVER);
+    put_certificate(&house);
+    let tls = house.path().join("tls");
+    let key = tls.join("site.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    house
+        .run(["check"])
+        .succeeds()
+        .says("no problems")
+        .says_nothing_of("warning");
+    let mut params = rcgen::CertificateParams::new([NAME.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+    let signing = rcgen::KeyPair::generate().unwrap();
+    let old = params.self_signed(&signing).unwrap();
+    fs::write(tls.join("site.crt"), old.pem()).unwrap();
+    house
+        .run(["check"])
+        .exits(78)
+        .says("server.yaml:4")
+        .says("key is not that of the certificate");
+    fs::write(&key, signing.serialize_pem()).unwrap();
+    house
+        .run(["check"])
+        .succeeds()
+        .says("warning: ")
+        .says("site.crt has ended on 2020-01-02");
+}

@@ -609,7 +609,9 @@ fn a_probe_speaks_fastcgi_too() {
             id: 2,
             outcome: ProbeOutcome::Broken(how),
         } => {
-            assert!(how.contains("in the middle of its answer"), "{how}");
+            // It may have left before it had read the end of the request.
+            let known = ["in the middle of its answer", "reset by peer"];
+            assert!(known.iter().any(|known| how.contains(known)), "{how}");
         }
         other => panic!("{other:?}"),
     }

@@ -586,6 +586,42 @@ fn a_worker_that_speaks_http2_is_asked_for_its_health_so() {
     assert_eq!(house.hear(), ToManager::Probed { id: 1, outcome });
 }
 
+/// A worker that takes back every stream but a call of gRPC, and knows no method.
+async fn calls_alone(listener: UnixListener) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        if request.method() == Method::POST
+            && request.headers()["content-type"] == "application/grpc"
+        {
+            let unknown = Response::builder().header("grpc-status", "12");
+            respond
+                .send_response(unknown.body(()).unwrap(), true)
+                .unwrap();
+        } else {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_knows_calls_alone_is_well() {
+    let mut house = house();
+    let runtime = runtime();
+    let socket = house.socket(1);
+    let listener = runtime.block_on(async { UnixListener::bind(&socket).unwrap() });
+    runtime.spawn(calls_alone(listener));
+    house.say(ToProxy::Probe {
+        id: 1,
+        address: Address::Unix(socket),
+        protocol: WorkerProtocol::Http2,
+        path: "/pkg.Service".to_owned(),
+        timeout: DEADLINE,
+    });
+    let outcome = ProbeOutcome::Status(200);
+    assert_eq!(house.hear(), ToManager::Probed { id: 1, outcome });
+}
+
 #[test]
 fn hints_reach_the_client_before_the_answer() {
     let house = house();

@@ -223,3 +223,18 @@ fn a_cookie_that_names_no_instance_is_ignored_and_the_worker_sees_it() {
         assert_eq!(head.matches("set-cookie: ").count(), 2, "{head}");
     }
 }
+
+#[test]
+fn the_cookie_of_a_client_with_tls_is_for_tls_alone() {
+    let mut house = house(&[1, 2], Some("sid"));
+    house.publish(|table| table.front.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]);
+    for number in [1, 2] {
+        house.worker(number).echo("one of them");
+    }
+    for (proto, secure) in [("https", true), ("http", false)] {
+        let request = format!("GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-proto: {proto}\r\n\r\n");
+        let (head, _) = answer(&mut house.ask(&request));
+        let set = field(&head, "set-cookie").expect("a cookie");
+        assert_eq!(set.ends_with("; Secure"), secure, "{set}");
+    }
+}

@@ -52,7 +52,7 @@ fn a_request_goes_to_the_worker_of_its_host() {
     ] {
         assert_eq!(asks(&house, host, "/"), (200, worker.to_owned()), "{host}");
     }
-    let mut client = house.ask("GET http://b.a.example/ HTTP/1.1\r\nhost: a.example\r\n\r\n");
+    let mut client = house.ask("GET http://b.a.example/ HTTP/1.1\r\nhost: b.a.example\r\n\r\n");
     let head = client.head();
     assert_eq!(
         client.content(&head),

@@ -151,6 +151,16 @@ fn a_broken_pair_is_refused_and_the_old_one_stays() {
 }
 
 #[test]
+fn certificates_that_the_manager_could_not_read_stay_in_use() {
+    let one = made(&["one.example"]);
+    let mut house = House::with(|table| secure(table, &[&one]));
+    house.worker(1).echo("x");
+    assert_eq!(house.publish(|table| secure(table, &[])), None);
+    let mut stream = connect(&house, &trusting(&[&one], &[]), "one.example");
+    assert!(ask(&mut stream, 1).is_ok());
+}
+
+#[test]
 fn a_session_is_taken_up_again_also_by_the_next_proxy() {
     let one = made(&["one.example"]);
     let store = Kept::default();

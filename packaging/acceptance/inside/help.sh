@@ -203,10 +203,10 @@ at_most() {
 
 # --- load
 
-# Starts 16 keep-alive and 16 connection-per-request clients: load_start PATH PATTERN
+# Starts 16 keep-alive and 16 connection-per-request clients: load_start PATH PATTERN [OPTION...]
 load_start() {
     LOAD_FILES="$(mktemp -d "$NOTES/load.XXXXXX")"
-    python3 /acceptance/load.py --path "$1" --expect "$2" --pause "0.0$((2 * (FACTOR > 4 ? 4 : FACTOR)))" \
+    python3 /acceptance/load.py --path "$1" --expect "$2" "${@:3}" --pause "0.0$((2 * (FACTOR > 4 ? 4 : FACTOR)))" \
         --deadline $((30 * FACTOR)) --summary "$LOAD_FILES/summary" --progress "$LOAD_FILES/progress" &
     LOAD_PID=$!
     load_goes_on 200

@@ -25,6 +25,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import sys
 import time
 
@@ -89,7 +90,7 @@ class Connection:
     @classmethod
     async def open(cls, options):
         try:
-            reader, writer = await asyncio.open_connection(options.host, options.port, limit=LIMIT)
+            reader, writer = await asyncio.open_connection(options.host, options.port, limit=LIMIT, ssl=options.tls)
         except OSError as error:
             raise Failure("refused", str(error)) from error
         return cls(reader, writer)
@@ -203,6 +204,14 @@ def write_whole(path, text):
     os.replace(path + ".new", path)
 
 
+def unverified():
+    """TLS with whoever answers: certificates change while this runs."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 async def run(options):
     tally = Tally()
     stop = asyncio.Event()
@@ -236,6 +245,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--tls", action="store_const", const=unverified(), help="speak TLS, and believe any certificate")
     parser.add_argument("--path", default="/")
     parser.add_argument("--expect", type=re.compile, default=re.compile(""), help="what each answer has to match")
     parser.add_argument("--keep-alive", type=int, default=16, help="clients that keep their connection")

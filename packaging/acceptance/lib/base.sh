@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 # What the package depends on (a machine has no network, apt could not fetch it) and what the steps use.
-BASE_PACKAGES=systemd,systemd-sysv,dbus,libnss-systemd,polkitd,libpam-systemd,curl,python3,procps,iproute2,adduser
+BASE_PACKAGES=systemd,systemd-sysv,dbus,libnss-systemd,polkitd,libpam-systemd,curl,openssl,python3,procps,iproute2,adduser
 # What the types of workers are built, run and tested with. Rust is not among them: that of Debian 12 is too old.
 TYPES_PACKAGES=(golang-go nodejs python3 php-fpm php-cli gcc libc6-dev)
 # A kernel for the emulated computer, and what puts together its first root.

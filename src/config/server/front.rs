@@ -14,6 +14,9 @@ use crate::route::{Front, Listen, Place, Tls};
 /// Most connections that can be asked for: beyond it memory is short before descriptors are.
 const MOST_CONNECTIONS: u64 = 1_000_000;
 
+/// Most places to listen at: systemd keeps 64 descriptors for the proxy (`FileDescriptorStoreMax=` in its unit), a few of them others.
+const MOST_PLACES: usize = 60;
+
 /// What a credential's name is written behind.
 const CREDENTIAL: &str = "credential:";
 
@@ -124,6 +127,14 @@ fn plain(server: &mut Section<'_>) -> Vec<Listen> {
 
 fn listen(item: &Item<'_>, parts: Vec<Part<'_>>) -> Vec<Listen> {
     let mut all: Vec<Listen> = Vec::new();
+    if parts.len() > MOST_PLACES {
+        item.problem(
+            format!("'server.listen' has {} members", parts.len()),
+            format!(
+                "keep at most {MOST_PLACES}; \"[::]:443\" alone listens at all addresses of a port"
+            ),
+        );
+    }
     for part in parts {
         let (node, found) = match part {
             Part::Plain(node) => {

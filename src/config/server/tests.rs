@@ -24,14 +24,18 @@ fn an_empty_file_gives_the_defaults() {
 fn the_shipped_file_gives_the_defaults_and_names_every_key() {
     let shipped = include_str!("../../../config/server.yaml");
     assert_eq!(settings(shipped).unwrap(), settings("").unwrap());
-    // What is commented out must be right as well.
+    // What is commented out must be right as well; 'listen' stands in place of two keys.
+    let replaced = ["    address: ", "    port: "];
     let uncommented: String = shipped
         .lines()
+        .filter(|line| !replaced.iter().any(|key| line.starts_with(key)))
         .map(|line| line.replacen("#: ", "", 1) + "\n")
         .collect();
     let settings = settings(&uncommented).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(settings.max.gomemlimit.is_some() && !settings.paths.is_empty());
     assert!(settings.max.io_weight.is_some() && settings.default.io_weight.is_some());
+    assert!(settings.front.listen.len() > 2 && settings.certificates.len() > 1);
+    assert!(!settings.front.trusted_proxies.is_empty());
 }
 
 #[test]
@@ -226,6 +230,17 @@ fn listeners_that_can_not_be_are_told_with_what_to_write() {
         let problems = settings(&format!("server:\n  {bad}\n")).unwrap_err();
         assert!(problems.to_string().contains(part), "{bad}: {problems}");
     }
+}
+
+#[test]
+fn there_are_no_more_listeners_than_systemd_keeps() {
+    let listen = |count: u16| {
+        let all: Vec<_> = (1..=count).map(|port| format!("\"[::]:{port}\"")).collect();
+        settings(&format!("server: {{listen: [{}]}}", all.join(", ")))
+    };
+    assert_eq!(listen(60).unwrap().front.listen.len(), 60);
+    let problems = listen(61).unwrap_err();
+    assert!(problems.to_string().contains("at most 60"), "{problems}");
 }
 
 #[test]

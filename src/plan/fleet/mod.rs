@@ -145,7 +145,7 @@ impl Fleet {
             } => self.looked(look, workers, snapshots),
             Event::Strangers(strangers) => self.make_room_for(&strangers),
             Event::Rollback { id, instance, spec } => self.roll_back(id, &instance, *spec),
-            Event::Configured(policy) => self.policy = policy,
+            Event::Configured(policy) => self.policy = *policy,
             Event::Halted(halts) => self.halts = halts,
             Event::Built(instance, result) => self.built(&instance, result),
             Event::Launched(instance, result) => self.launched(&instance, result),

@@ -396,7 +396,7 @@ impl World {
             Look::Reload { id, only, force } => {
                 let asked = Asked::new(self, &workers, only, *force);
                 self.asked.insert(*id, asked);
-                self.tell(Event::Configured(self.policy.clone()));
+                self.tell(Event::Configured(Box::new(self.policy.clone())));
             }
             // What a reload waits for may be replaced by what was saved since.
             Look::Saved(_) => self.disturb(None),

@@ -11,9 +11,12 @@
 //! | `exchange` | the request on its way, and what comes back |
 //! | `records` | whole records of ours alone, and no end before the end |
 //! | `answer` | the answer's head, and its body |
+//! | `fuzzed` | what must hold of any of them; not in the server |
 
 mod answer;
 mod exchange;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzed;
 mod params;
 mod records;
 

@@ -21,7 +21,9 @@ use house::{House, found, index, name, spec};
 /// A house in which generation 1 is in `stage`, and from then on nothing that is asked for is done.
 fn at(stage: Stage) -> House {
     let mut house = House::new();
-    house.happen(Event::Configured(policy(stage == Stage::Building)));
+    house.happen(Event::Configured(Box::new(policy(
+        stage == Stage::Building,
+    ))));
     let held = match stage {
         Stage::Building => "build",
         Stage::Launching => "launch",
@@ -570,7 +572,7 @@ fn a_rollback_that_waits_is_told_when_a_reload_overtakes_it() {
 /// A developer's house in which generation 1 serves version `one`.
 fn development() -> House {
     let mut house = House::new();
-    house.happen(Event::Configured(policy(true)));
+    house.happen(Event::Configured(Box::new(policy(true))));
     house.put("index", "one");
     house.reload(&[]);
     house.told.clear();
@@ -670,7 +672,9 @@ fn scripts_are_named_where_the_generation_has_its_files() {
         let mut house = House::new();
         let mut policy = policy(false);
         policy.snapshots = snapshots.map(PathBuf::from);
-        house.fleet.step(house.now, Event::Configured(policy));
+        house
+            .fleet
+            .step(house.now, Event::Configured(Box::new(policy)));
         house.fleet.step(house.now, Event::Adopted(vec![served]));
         let run = &house.fleet.workers[&name("index")].runs[&Generation(7)];
         let scripts = Scripts {

@@ -1,0 +1,110 @@
+//! The data plane beside nginx and haproxy: what a request costs each of them, in one run, with one worker behind all.
+//!
+//! `cargo bench --bench proxy` starts all three and prints medians over the rounds; what follows `--` chooses:
+//!
+//! ```text
+//! --rounds N          rounds of all scenarios (8)
+//! --seconds S         length of one measurement (2)
+//! --only SCENARIO...  some of them; --list tells their names
+//! --callgrind         instructions a request instead, counted by valgrind
+//! --tqserver FILE     another build of it
+//! ```
+//!
+//! How it is measured, and why so, is told in docs/PERFORMANCE.md.
+
+mod arguments;
+mod callgrind;
+mod contestants;
+mod cores;
+mod http1;
+mod http2;
+mod idle;
+mod load;
+mod manager;
+mod measure;
+mod pipe;
+mod report;
+mod scenario;
+mod worker;
+
+use std::time::Duration;
+
+use arguments::Arguments;
+use contestants::{Contestant, House, Kind};
+use cores::Cores;
+use load::{Goal, Load};
+use measure::Figures;
+use report::Report;
+use scenario::{Place, Scenario};
+
+/// Before each measurement: connections to the worker are made, caches and branch predictors know the way.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// Rounds of the idle connections: each needs fresh processes, and memory does not scatter as time does.
+const IDLE_ROUNDS: usize = 3;
+
+fn main() {
+    let arguments = Arguments::read();
+    let house = House::new(&arguments.tqserver);
+    report::machine();
+    let cores = Cores::choose();
+    cores.set_worker(worker::start(house.worker()));
+    if arguments.callgrind {
+        return callgrind::measure(&house, &cores);
+    }
+    let mut report = Report::default();
+    let scenarios: Vec<&Scenario> = scenario::ALL
+        .iter()
+        .filter(|s| arguments.wants(s))
+        .collect();
+    if !scenarios.is_empty() {
+        let contestants = house.start_all(&cores);
+        for round in 1..=arguments.rounds {
+            for scenario in &scenarios {
+                for contestant in shuffled(&contestants) {
+                    if let Some(figures) = measured(contestant, scenario, &cores, &arguments) {
+                        report.add(scenario.name, contestant.kind(), figures);
+                    }
+                }
+            }
+            eprintln!("round {round} of {}", arguments.rounds);
+        }
+    }
+    report.print();
+    if arguments.wants_idle() {
+        let rounds = arguments.rounds.min(IDLE_ROUNDS);
+        let mut bytes = Kind::ALL.map(|kind| (kind, Vec::new()));
+        for _ in 0..rounds {
+            for (kind, bytes) in &mut bytes {
+                bytes.push(idle::bytes_a_connection(&house, *kind, &cores));
+            }
+        }
+        report::idle(&bytes);
+    }
+    report::machine();
+}
+
+/// One measurement; `None` if the contestant does not do such a thing.
+fn measured(
+    contestant: &Contestant,
+    scenario: &Scenario,
+    cores: &Cores,
+    arguments: &Arguments,
+) -> Option<Figures> {
+    let address = contestant.door(scenario)?;
+    cores.place(scenario.place, contestant.processes());
+    let mut load = Load::open(scenario, address);
+    load.run(Goal::after(WARM_UP));
+    // Nothing is on its way at either look.
+    let before = contestant.processes().cpu();
+    let run = load.run(Goal::after(arguments.length));
+    let cpu = contestant.processes().cpu() - before;
+    let memory = contestant.processes().memory();
+    cores.place(Place::Apart, contestant.processes());
+    Some(Figures::of(run, cpu, memory))
+}
+
+fn shuffled(contestants: &[Contestant]) -> Vec<&Contestant> {
+    let mut order: Vec<&Contestant> = contestants.iter().collect();
+    fastrand::shuffle(&mut order);
+    order
+}

@@ -1,0 +1,7 @@
+//! What php-fpm sends.
+
+#![no_main]
+
+use tqserver::proxy::fuzzed;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzed::fastcgi(data));
