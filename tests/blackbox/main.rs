@@ -21,6 +21,7 @@ mod new;
 mod package;
 mod php;
 mod production;
+mod protocols;
 mod reload;
 mod routes;
 mod sandbox;

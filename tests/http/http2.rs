@@ -422,11 +422,11 @@ fn an_error_that_answers_head_has_no_body() {
         client.block_on(heard(response)).unwrap()
     };
     let get = ask("GET");
-    assert_eq!(get.head.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(get.head.status(), StatusCode::SERVICE_UNAVAILABLE);
     let length = get.head.headers()["content-length"].to_str().unwrap();
     assert_eq!(length, get.body.len().to_string());
     let head = ask("HEAD");
-    assert_eq!(head.head.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(head.head.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(head.body, b"");
 }
 
