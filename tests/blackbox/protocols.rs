@@ -187,7 +187,10 @@ async fn echoes(socket: &mut WebSocket) -> bool {
     let talk = async {
         socket.send(Message::text("hello")).await.ok()?;
         let message = socket.next().await?.ok()?;
-        message.into_text().ok().filter(|text| text == "hello")
+        message
+            .into_text()
+            .ok()
+            .filter(|text| text.as_str() == "hello")
     };
     let heard = tokio::time::timeout(LONG, talk).await;
     heard.expect("neither a message nor an end").is_some()
