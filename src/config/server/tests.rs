@@ -224,7 +224,10 @@ fn listeners_that_can_not_be_are_told_with_what_to_write() {
         ("tls: {certificates: [a]}", "certificates: [{"),
         ("trusted_proxies: [10.0.0.0/33]", "10.0.0.0/8"),
         ("max_connections: 1", "16"),
-        ("min_read_rate: fast", "in bytes per second; 0 is no such rule"),
+        (
+            "min_read_rate: fast",
+            "in bytes per second; 0 is no such rule",
+        ),
         ("min_write_rate: 2000000", "from 0 to 1048576"),
     ] {
         let problems = settings(&format!("server:\n  {bad}\n")).unwrap_err();
