@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,7 +53,7 @@ struct Watch {
 
 impl House {
     /// Starts one with the limits of a server.yaml that says nothing, but for what `change` does.
-    pub(crate) fn new(change: fn(&mut Front)) -> Self {
+    pub(crate) fn new(program: &Path, change: fn(&mut Front)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("worker.sock");
         let taken = worker::start(&socket);
@@ -62,7 +63,7 @@ impl House {
             .expect("a runtime");
         let link = directory.path().join("link.sock");
         let listener = runtime.block_on(async { UnixListener::bind(&link) });
-        let child = Command::new(env!("CARGO_BIN_EXE_tqserver"))
+        let child = Command::new(program)
             .args(["proxy", "--link"])
             .arg(&link)
             .stdin(Stdio::null())

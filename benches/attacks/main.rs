@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! --seconds S     length of each of the two measurements (5)
+//! --tqserver FILE another build of it
 //! ATTACK...       some of them, by a part of their names; --list tells these
 //! ```
 //!
@@ -18,6 +19,7 @@ mod normal;
 mod requests;
 mod worker;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use attacks::Attack;
@@ -27,6 +29,7 @@ use normal::Figures;
 fn main() {
     let mut seconds = 5.0;
     let mut wanted = Vec::new();
+    let mut program = PathBuf::from(env!("CARGO_BIN_EXE_tqserver"));
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -40,6 +43,10 @@ fn main() {
                 let value = arguments.next().and_then(|value| value.parse().ok());
                 seconds = value.unwrap_or_else(|| usage("--seconds needs a number"));
             }
+            "--tqserver" => match arguments.next() {
+                Some(file) => program = file.into(),
+                None => usage("--tqserver needs a file"),
+            },
             other if other.starts_with('-') => usage(&format!("unknown option '{other}'")),
             part => wanted.push(part.to_owned()),
         }
@@ -53,18 +60,20 @@ fn main() {
         "attack", "p50, p99 before", "p50, p99 under", "ratio", "failed", "PSS before, peak"
     );
     for attack in attacks::ALL.iter().filter(is_wanted) {
-        measure(attack, Duration::from_secs_f64(seconds));
+        measure(attack, &program, Duration::from_secs_f64(seconds));
     }
 }
 
 fn usage(problem: &str) -> ! {
-    eprintln!("attacks: {problem}\nhint: cargo bench --bench attacks -- [--seconds S] [ATTACK...]");
+    eprintln!(
+        "attacks: {problem}\nhint: cargo bench --bench attacks -- [--seconds S] [--tqserver FILE] [ATTACK...]"
+    );
     std::process::exit(64);
 }
 
 /// Prints one line.
-fn measure(attack: &Attack, length: Duration) {
-    let house = House::new(attack.front);
+fn measure(attack: &Attack, program: &Path, length: Duration) {
+    let house = House::new(program, attack.front);
     // Connections to the worker are made, and caches know the way.
     normal::run(&house, length / 5);
     let memory = house.memory();
