@@ -28,6 +28,8 @@ const CONNECTING: usize = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait until an attack is under way.
 const LONG: Duration = Duration::from_secs(120);
+/// Then what it asks for at once is on its way: what a worker does in its first moments is not the attack.
+const SETTLE: Duration = Duration::from_secs(3);
 /// Attackers get what the others leave of the processors: they would be elsewhere.
 const NICE: i32 = 19;
 
@@ -148,6 +150,7 @@ pub(crate) fn under(attack: &Attack, house: &House, measured: impl FnOnce() -> F
         );
         thread::sleep(PAUSE);
     }
+    thread::sleep(SETTLE);
     let taken = house.taken.load(Ordering::Relaxed);
     let figures = measured();
     eprintln!(

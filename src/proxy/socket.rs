@@ -38,6 +38,10 @@ const PARTING_NEW: Duration = Duration::from_secs(1);
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
 
+/// Bytes that are read of a connection with many requests before others on the thread have their turn. Frames that mean nothing (PING,
+/// SETTINGS) would else be read for as long as they come.
+const TURN: usize = 32 << 10;
+
 /// A client's socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -46,6 +50,8 @@ pub(super) struct Socket {
     unread: Bytes,
     /// Many requests share the connection: what comes between them need not be the head of one.
     multiplexed: bool,
+    /// Bytes read in this turn, if so.
+    taken: usize,
     signals: Arc<Signals>,
     /// Looks at what the client sends.
     scanner: Scanner,
@@ -227,6 +233,7 @@ impl Socket {
             stream,
             unread: Bytes::new(),
             multiplexed: false,
+            taken: 0,
             signals,
             scanner: Scanner::default(),
             waiting: Waiting::Request,
@@ -393,12 +400,21 @@ impl AsyncRead for Socket {
             // hyper takes it for a body that has broken off, and so it is.
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
+        if this.taken >= TURN {
+            this.taken = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
-            Poll::Pending => this.poll_reading(cx),
+            Poll::Pending => {
+                this.taken = 0;
+                this.poll_reading(cx)
+            }
             outcome => {
                 this.take_turn();
                 if this.multiplexed {
+                    this.taken += buffer.filled().len() - before;
                     return outcome;
                 }
                 let passed = this.scan(buffer, before);
@@ -518,5 +534,45 @@ impl Drop for Socket {
         if self.signals.torn.load(Ordering::Relaxed) {
             self.stream.set_zero_linger();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::super::stream::Raw;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_never_stops_sending_leaves_others_their_turn() {
+        let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+        let signals = Arc::new(Signals::new());
+        let stream = Stream::Plain(Raw::Unix(server));
+        let mut socket = Socket::new(stream, signals, &Front::default());
+        socket.multiplex();
+        client.write_all(&[0; TURN + 2048]).await.unwrap();
+        let mut room = [0; 1024];
+        let mut turns = vec![0];
+        while turns.iter().sum::<usize>() < TURN + 2048 {
+            let read = poll_fn(|cx| {
+                let mut buffer = ReadBuf::new(&mut room);
+                let polled = Pin::new(&mut socket).poll_read(cx, &mut buffer);
+                assert!(!matches!(polled, Poll::Ready(Err(_))));
+                Poll::Ready(buffer.filled().len())
+            });
+            match read.await {
+                0 => {
+                    turns.push(0);
+                    tokio::task::yield_now().await;
+                }
+                read => *turns.last_mut().unwrap() += read,
+            }
+        }
+        // The first is over before it is known that there is something to read.
+        turns.retain(|&bytes| bytes > 0);
+        assert_eq!(turns, [TURN, 2048], "what is left is read in the next turn");
     }
 }
