@@ -127,8 +127,9 @@ impl House {
             self.mode,
             self.port,
         )));
+        // It listens when its workers have been tried, and some have to be built first: on a busy machine, for minutes.
         let line = server
-            .said("TQServer listens on ")
+            .said_within("TQServer listens on ", 10 * LONG)
             .unwrap_or_else(|error| panic!("the server did not start: {error}"));
         let address = line
             .split("http://")

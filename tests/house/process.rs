@@ -223,10 +223,15 @@ impl Server {
 
     /// Waits for a line that holds `text`; `Err`: it ended without.
     pub fn said(&self, text: &str) -> Result<String, String> {
+        self.said_within(text, LONG)
+    }
+
+    /// The same, for what takes as long as a compiler may.
+    pub fn said_within(&self, text: &str, most: Duration) -> Result<String, String> {
         let lines = lock(&self.said.lines);
         let found = |lines: &[String]| lines.iter().find(|line| line.contains(text)).cloned();
         let waiting = |state: &mut (Vec<String>, u8)| found(&state.0).is_none() && state.1 < 2;
-        let waited = self.said.more.wait_timeout_while(lines, LONG, waiting);
+        let waited = self.said.more.wait_timeout_while(lines, most, waiting);
         let (lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
         found(&lines.0)
             .ok_or_else(|| format!("it did not say '{text}' but\n{}", lines.0.join("\n")))
