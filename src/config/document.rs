@@ -80,7 +80,7 @@ impl Document {
     pub(super) fn parse(file: &Path, text: &str) -> Self {
         let mut document = Self {
             file: file.to_owned(),
-            lines: text.lines().map(Arc::from).collect(),
+            lines: lines(text).map(Arc::from).collect(),
             root: Node::empty(),
             problems: RefCell::default(),
             more: Cell::default(),
@@ -444,6 +444,14 @@ fn bracket_depth(text: &str) -> usize {
         deepest = deepest.max(depth);
     }
     deepest
+}
+
+/// The lines of `text` as YAML counts them: a CR alone ends one too (YAML 1.2, 5.4).
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive('\n').flat_map(|line| {
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        line.strip_suffix('\r').unwrap_or(line).split('\r')
+    })
 }
 
 #[cfg(test)]

@@ -113,7 +113,8 @@ impl Problems {
         assert!((1..100).contains(&self.0.len()), "{}", self.0.len());
         for problem in &self.0 {
             let place = &problem.place;
-            assert!(place.line <= text.lines().count() + 1, "{problem:?}");
+            let lines = super::document::lines(text).count();
+            assert!(place.line <= lines + 1, "{problem:?}");
             assert!(!problem.message.is_empty());
         }
         let shown = self.to_string();

@@ -50,7 +50,8 @@ impl Validators {
             return Condition::Whole;
         };
         let same = match field(asked, IF_RANGE) {
-            None => true,
+            // One that is no text is none of ours.
+            None => !asked.contains_key(IF_RANGE),
             Some(tag) if tag.starts_with('"') => tag == self.etag,
             // A date would do only if it could tell two versions within a second apart.
             Some(_) => false,

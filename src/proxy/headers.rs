@@ -65,7 +65,7 @@ impl Origin {
             }
         }
         let mut whole = way.join(", ");
-        if !whole.is_empty() && whole.len() <= WAY_MAX {
+        if !whole.is_empty() && whole.len() <= WAY_MAX && !whole.contains(char::is_control) {
             whole.push_str(", ");
         } else {
             whole.clear();

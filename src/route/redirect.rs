@@ -64,7 +64,9 @@ impl Redirect {
             return Err(RedirectError::From(from.to_owned()));
         }
         let place = to.strip_suffix(REST);
-        if !is_place(place.unwrap_or(to), place.is_some()) {
+        // A slash before the rest would make it the begin of a host's name.
+        let doubled = place.is_some_and(|place| place.ends_with('/'));
+        if doubled || !is_place(place.unwrap_or(to), place.is_some()) {
             return Err(RedirectError::To(to.to_owned()));
         }
         if place.is_some() && !from.ends_with(REST) {

@@ -175,7 +175,7 @@ fn fields(headers: &HeaderMap) -> HashMap<String, String> {
     };
     let wanted = headers
         .keys()
-        .filter(|name| plain(name) && !LEFT_OUT.contains(name));
+        .filter(|name| plain(name) && !is_left_out(name));
     let (dashed, lined): (Vec<_>, Vec<_>) = wanted.partition(|name| !name.as_str().contains('_'));
     let mut fields: HashMap<String, String> = HashMap::new();
     for name in dashed.into_iter().chain(lined) {
@@ -187,6 +187,16 @@ fn fields(headers: &HeaderMap) -> HashMap<String, String> {
         fields.entry(variable).or_insert(value);
     }
     fields
+}
+
+/// Whether a field has no variable, also in the spelling that makes the same one.
+fn is_left_out(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    LEFT_OUT.iter().any(|left| {
+        let pairs = left.as_str().bytes().zip(name.bytes());
+        let same = |(left, own): (u8, u8)| left == own || (left == b'-' && own == b'_');
+        left.as_str().len() == name.len() && pairs.into_iter().all(same)
+    })
 }
 
 #[cfg(test)]
