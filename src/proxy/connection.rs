@@ -30,6 +30,7 @@ use super::development;
 use super::files::{self, Lookup};
 use super::flow::{self, Deadline};
 use super::forward::{Errand, Fields, forward};
+use super::generation::Ticket;
 use super::headers::{self, Origin};
 use super::http2;
 use super::inbound::Inbound;
@@ -146,10 +147,10 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         Some(acceptor) => {
             let stream = within(front.read_timeout, acceptor.accept(raw)).await?;
             is_http2 = tls::is_http2(&stream);
-            Stream::Tls(Box::new(stream))
+            Stream::Right(Box::new(stream))
         }
         None if how.tls => return Err("there is no certificate".into()),
-        None => Stream::Plain(raw),
+        None => Stream::Left(raw),
     };
     let proto = if how.tls { "https" } else { "http" };
     let address = match address {
@@ -164,10 +165,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         }),
         trusted,
         redirect: how.redirect,
-        write_pace: Pace {
-            most: front.write_timeout,
-            rate: front.min_write_rate,
-        },
+        write_pace: Pace::writing(front),
         signals,
         requests: Cell::new(0),
         spare: Rc::default(),
@@ -398,9 +396,7 @@ impl Client {
             development::ask_whole(request.headers_mut());
         }
         if route.access_log {
-            let generation = ticket
-                .as_ref()
-                .map(|t| t.generation().instance.generation.0);
+            let generation = ticket.as_ref().map(Ticket::number);
             let journal = self.lane.journal();
             notes.entry =
                 Some(journal.enter(&request, &route, generation, id, &origin.client, &host));
@@ -425,11 +421,7 @@ impl Client {
             if rules.have_gate() {
                 (route, ticket) = flow::enter(&self.lane, &host, &path, deadline).await?;
                 if let Some(entry) = &notes.entry {
-                    entry.goes_to(
-                        ticket
-                            .as_ref()
-                            .map(|t| t.generation().instance.generation.0),
-                    );
+                    entry.goes_to(ticket.as_ref().map(Ticket::number));
                 }
             }
         }
@@ -445,10 +437,7 @@ impl Client {
                 id: id.clone(),
                 entry: notes.entry.clone(),
                 deadline,
-                client_pace: Pace {
-                    most: front.read_timeout,
-                    rate: front.min_read_rate,
-                },
+                client_pace: Pace::reading(front),
                 tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
                 route,
             },

@@ -207,6 +207,11 @@ impl Ticket {
         self.pass = pass;
     }
 
+    /// The number of the generation it is in flight in.
+    pub(super) fn number(&self) -> u64 {
+        self.generation.instance.generation.0
+    }
+
     /// The generation it is in flight in.
     pub(super) fn generation(&self) -> &Generation {
         &self.generation

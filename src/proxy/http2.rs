@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -156,13 +156,16 @@ impl Resets {
 }
 
 impl Hints {
+    fn respond(&self) -> MutexGuard<'_, SendResponse<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sends an interim answer. One that comes too late, or can not be, is left out: it is a hint.
     pub(super) fn send(&self, status: StatusCode, headers: HeaderMap) {
         let mut interim = Response::new(());
         *interim.status_mut() = status;
         *interim.headers_mut() = headers;
-        let mut respond = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = respond.send_informational(interim) {
+        if let Err(error) = self.respond().send_informational(interim) {
             debug!("an interim answer was not sent: {error}");
         }
     }
@@ -184,16 +187,14 @@ async fn answer(
     let hints = Hints(Arc::new(Mutex::new(respond)));
     let (mut request, mut tunnel) = into_http1(request);
     request.extensions_mut().insert(hints.clone());
-    let Hints(respond) = hints;
     let answered = {
         let mut answered = pin!(client.answer(request));
         poll_fn(|cx| {
             if let Poll::Ready(response) = answered.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
             }
-            let mut respond = respond.lock().unwrap_or_else(PoisonError::into_inner);
             // Else the worker would go on for nobody.
-            match ready!(respond.poll_reset(cx)) {
+            match ready!(hints.respond().poll_reset(cx)) {
                 Ok(_) | Err(_) => Poll::Ready(None),
             }
         })
@@ -202,10 +203,7 @@ async fn answer(
     let Some(mut response) = answered else {
         return End::Reset;
     };
-    let send = |response: Response<()>, end: bool| {
-        let mut respond = respond.lock().unwrap_or_else(PoisonError::into_inner);
-        respond.send_response(response, end)
-    };
+    let send = |response: Response<()>, end: bool| hints.respond().send_response(response, end);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (Some((receive, piece)), mut head) = (tunnel.take(), head_of(&response)) else {
             return End::Answered;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::patience::Patience;
+use crate::route::Front;
 
 /// What is asked of a client.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,22 @@ pub(super) struct Purse {
 }
 
 impl Pace {
+    /// How slow a client may be in a request's body.
+    pub(super) fn reading(front: &Front) -> Self {
+        Self {
+            most: front.read_timeout,
+            rate: front.min_read_rate,
+        }
+    }
+
+    /// How slow it may be in taking an answer.
+    pub(super) fn writing(front: &Front) -> Self {
+        Self {
+            most: front.write_timeout,
+            rate: front.min_write_rate,
+        }
+    }
+
     fn worth(self, bytes: usize) -> Duration {
         let nanos = (bytes as u128 * 1_000_000_000) / u128::from(self.rate.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::interim::Outbox;
 use super::pace::{Pace, Purse};
 use super::patience::Patience;
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use super::strict::{Flaw, Mark, Scanner, Verdict};
 use crate::route::Front;
 
@@ -239,10 +239,7 @@ impl Socket {
             waiting: Waiting::Request,
             turn: 0,
             reading: Patience::default(),
-            writing: Purse::new(Pace {
-                most: front.write_timeout,
-                rate: front.min_write_rate,
-            }),
+            writing: Purse::new(Pace::writing(front)),
             limits: Limits {
                 read: front.read_timeout,
                 idle: front.idle_timeout,
@@ -532,7 +529,7 @@ impl AsyncWrite for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.signals.torn.load(Ordering::Relaxed) {
-            self.stream.set_zero_linger();
+            stream::set_zero_linger(&self.stream);
         }
     }
 }
@@ -550,7 +547,7 @@ mod tests {
     async fn a_client_that_never_stops_sending_leaves_others_their_turn() {
         let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
         let signals = Arc::new(Signals::new());
-        let stream = Stream::Plain(Raw::Unix(server));
+        let stream = Stream::Left(Raw::Right(server));
         let mut socket = Socket::new(stream, signals, &Front::default());
         socket.multiplex();
         client.write_all(&[0; TURN + 2048]).await.unwrap();

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::either::Either;
 use tracing::debug;
 
 use super::access::Entry;
@@ -35,11 +36,8 @@ pub(super) enum Switch {
 #[derive(Clone, Debug)]
 struct Held(Arc<Mutex<Option<Switch>>>);
 
-/// The bytes of one side.
-enum Bytes {
-    Upgraded(TokioIo<Upgraded>),
-    Piece(Piece),
-}
+/// The bytes of one side: of a connection that was HTTP/1.1, or of a stream among others.
+type Bytes = Either<TokioIo<Upgraded>, Piece>;
 
 /// One side, which notes when it last spoke.
 struct Side {
@@ -66,11 +64,11 @@ impl Switch {
         match self {
             Self::Http1(upgrade) => {
                 let upgraded = upgrade.await.map_err(io::Error::other)?;
-                Ok(Bytes::Upgraded(TokioIo::new(upgraded)))
+                Ok(Bytes::Left(TokioIo::new(upgraded)))
             }
             Self::Http2(piece) => {
                 let piece = piece.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-                Ok(Bytes::Piece(piece))
+                Ok(Bytes::Right(piece))
             }
         }
     }
@@ -123,16 +121,6 @@ async fn silence(spoke: &Cell<Instant>, limit: Duration) {
     }
 }
 
-/// A call of whichever kind of bytes there is.
-macro_rules! on {
-    ($bytes:expr, $method:ident($($argument:expr),*)) => {
-        match $bytes {
-            Bytes::Upgraded(stream) => Pin::new(stream).$method($($argument),*),
-            Bytes::Piece(stream) => Pin::new(stream).$method($($argument),*),
-        }
-    };
-}
-
 impl AsyncRead for Side {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -140,7 +128,7 @@ impl AsyncRead for Side {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let outcome = ready!(on!(&mut this.stream, poll_read(cx, buffer)));
+        let outcome = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
         this.spoke.set(Instant::now());
         Poll::Ready(outcome)
     }
@@ -153,7 +141,7 @@ impl AsyncWrite for Side {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(on!(&mut this.stream, poll_write(cx, bytes)))?;
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         if let Some(entry) = &this.entry {
             entry.sent(written);
         }
@@ -161,10 +149,10 @@ impl AsyncWrite for Side {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on!(&mut self.get_mut().stream, poll_flush(cx))
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on!(&mut self.get_mut().stream, poll_shutdown(cx))
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
