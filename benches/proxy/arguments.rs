@@ -76,8 +76,18 @@ impl Arguments {
         arguments
     }
 
-    pub(crate) fn wants(&self, scenario: &Scenario) -> bool {
-        self.wants_name(scenario.name)
+    /// What is to be timed.
+    pub(crate) fn scenarios(&self) -> Vec<&'static Scenario> {
+        let all = scenario::ALL.iter();
+        all.filter(|s| self.wants_name(s.name)).collect()
+    }
+
+    /// What instructions are to be counted of. With one connection it is not left to chance what comes together with what.
+    pub(crate) fn to_count(&self) -> Vec<&'static Scenario> {
+        match self.only.is_empty() {
+            true => vec![&scenario::ALL[0]],
+            false => self.scenarios(),
+        }
     }
 
     /// Whether idle connections are to be measured.

@@ -1,5 +1,5 @@
 //! Instructions a request, counted by valgrind's callgrind: the same in every run, whatever else the machine does. What the kernel does
-//! is not in them.
+//! is not in them. With many connections it is not they that cost but the memory they touch, so callgrind plays a core's caches as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,53 +7,98 @@ use std::path::{Path, PathBuf};
 use super::contestants::{House, Kind, need};
 use super::cores::Cores;
 use super::load::{Goal, Load};
-use super::scenario::{self, Scenario};
+use super::scenario::Scenario;
 
 /// Requests of the shorter run; the longer has twice as many, and the difference has no start and no end in it.
 const REQUESTS: usize = 4000;
-/// One connection: what comes together with what is then not left to chance.
-const SCENARIO: &Scenario = &scenario::ALL[0];
+/// The caches of a core as they are common in servers: 32 KiB for instructions, 32 KiB for data, 512 KiB for both.
+const CACHES: [&str; 4] = [
+    "--cache-sim=yes",
+    "--I1=32768,8,64",
+    "--D1=32768,8,64",
+    "--LL=524288,8,64",
+];
 
-/// Prints them, and where the profiles lie.
-pub(crate) fn measure(house: &House, cores: &Cores) {
+/// What was counted.
+#[derive(Clone, Copy)]
+struct Counts {
+    instructions: f64,
+    /// Cache lines that had to come from beyond the first cache.
+    first: f64,
+    /// From beyond the core's own.
+    second: f64,
+}
+
+/// Prints them for each of `scenarios`, and where the profiles lie.
+pub(crate) fn measure(house: &House, cores: &Cores, scenarios: &[&Scenario]) {
     need("valgrind", "--version");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind");
     fs::create_dir_all(&directory).expect("a directory");
-    println!("| proxy | instructions/request | to nginx | profile |\n|---|--:|--:|---|");
-    let mut nginx = None;
-    for kind in Kind::ALL {
-        let (few, _) = counted(house, cores, kind, REQUESTS, &directory);
-        let (many, profile) = counted(house, cores, kind, 2 * REQUESTS, &directory);
-        let each = (many - few) / REQUESTS as f64;
-        let ratio = each / *nginx.get_or_insert(each);
-        let (name, profile) = (kind.name(), profile.display());
-        println!("| {name} | {each:.0} | {ratio:.2}x | {profile} |");
+    println!(
+        "| scenario | proxy | instructions/request | to nginx | L1 misses | L2 misses | profile |"
+    );
+    println!("|---|---|--:|--:|--:|--:|---|");
+    for scenario in scenarios {
+        let mut nginx = None;
+        for kind in Kind::ALL {
+            let measured = |requests| counted(house, cores, kind, scenario, requests, &directory);
+            let ((few, _), (many, profile)) = (measured(REQUESTS), measured(2 * REQUESTS));
+            let each = |of: fn(Counts) -> f64| (of(many) - of(few)) / REQUESTS as f64;
+            let instructions = each(|counts| counts.instructions);
+            let ratio = instructions / *nginx.get_or_insert(instructions);
+            println!(
+                "| {} | {} | {instructions:.0} | {ratio:.2}x | {:.0} | {:.0} | {} |",
+                scenario.name,
+                kind.name(),
+                each(|counts| counts.first),
+                each(|counts| counts.second),
+                profile.display()
+            );
+        }
     }
     println!("\nto see where: callgrind_annotate --inclusive=yes PROFILE");
 }
 
-/// Instructions of a whole life with so many requests, and its profile.
+/// What a whole life with so many requests costs, and its profile.
 fn counted(
     house: &House,
     cores: &Cores,
     kind: Kind,
+    scenario: &Scenario,
     requests: usize,
     directory: &Path,
-) -> (f64, PathBuf) {
-    let profile = directory.join(format!("{}-{requests}.out", kind.name()));
-    let out = format!("--callgrind-out-file={}", profile.display());
-    let valgrind = ["valgrind", "--tool=callgrind", &out].map(str::to_owned);
+) -> (Counts, PathBuf) {
+    let profile = directory.join(format!("{}-{}-{requests}.out", kind.name(), scenario.name));
+    let mut valgrind = vec!["valgrind".to_owned(), "--tool=callgrind".to_owned()];
+    valgrind.extend(CACHES.map(str::to_owned));
+    valgrind.push(format!("--callgrind-out-file={}", profile.display()));
     let contestant = house.start(kind, cores, Some(&valgrind));
-    let mut load = Load::open(SCENARIO, contestant.plain());
+    let mut load = Load::open(scenario, contestant.plain());
     load.run(Goal::answers(requests));
     drop(load);
     contestant.stop();
     let text = fs::read_to_string(&profile).expect("callgrind has written a profile");
-    let total = text.lines().find_map(|line| {
-        let line = line
-            .strip_prefix("totals:")
-            .or(line.strip_prefix("summary:"))?;
-        line.split_whitespace().next()?.parse().ok()
-    });
-    (total.expect("a profile has a sum"), profile)
+    (Counts::read(&text).expect("a profile has a sum"), profile)
+}
+
+impl Counts {
+    /// Those of a profile, whose head says in which order they stand.
+    fn read(profile: &str) -> Option<Self> {
+        let line = |name| profile.lines().find_map(|line| line.strip_prefix(name));
+        let names = line("events:")?.split_whitespace();
+        let sums = line("totals:").or_else(|| line("summary:"))?;
+        let sums = sums
+            .split_whitespace()
+            .map(|sum| sum.parse().unwrap_or(0.0));
+        let sums: Vec<(&str, f64)> = names.zip(sums).collect();
+        let sum = |wanted: &[&str]| {
+            let wanted = sums.iter().filter(|(name, _)| wanted.contains(name));
+            wanted.map(|(_, sum)| sum).sum()
+        };
+        Some(Self {
+            instructions: sum(&["Ir"]),
+            first: sum(&["I1mr", "D1mr", "D1mw"]),
+            second: sum(&["ILmr", "DLmr", "DLmw"]),
+        })
+    }
 }

@@ -6,7 +6,7 @@
 //! --rounds N          rounds of all scenarios (8)
 //! --seconds S         length of one measurement (2)
 //! --only SCENARIO...  some of them; --list tells their names
-//! --callgrind         instructions a request instead, counted by valgrind
+//! --callgrind         instructions and cache misses a request instead, counted by valgrind (of `1`, or of --only)
 //! --tqserver FILE     another build of it
 //! ```
 //!
@@ -49,13 +49,10 @@ fn main() {
     let cores = Cores::choose();
     cores.set_worker(worker::start(house.worker()));
     if arguments.callgrind {
-        return callgrind::measure(&house, &cores);
+        return callgrind::measure(&house, &cores, &arguments.to_count());
     }
     let mut report = Report::default();
-    let scenarios: Vec<&Scenario> = scenario::ALL
-        .iter()
-        .filter(|s| arguments.wants(s))
-        .collect();
+    let scenarios = arguments.scenarios();
     if !scenarios.is_empty() {
         let contestants = house.start_all(&cores);
         for round in 1..=arguments.rounds {

@@ -23,6 +23,7 @@ pub(super) fn redirect(route: &Route, path: &str, uri: &Uri) -> Option<Response<
 }
 
 /// The answer to a refused request: the page that the worker of `route` has for it, else ours. Programs get ours.
+#[cold]
 pub(super) fn refusal(
     refusal: Refusal,
     route: Option<&Route>,

@@ -43,7 +43,8 @@ pub(super) type Pieces = Pin<Box<dyn Stream<Item = Bytes>>>;
 enum Kind {
     Empty,
     Full(Option<Bytes>),
-    Relay(Relay),
+    /// In a box: an answer is moved from hand to hand.
+    Relay(Box<Relay>),
     File(FileBody),
     Pieces(Pieces),
 }
@@ -94,7 +95,7 @@ impl Body {
 
     /// A worker's body.
     pub(super) fn relay(relay: Relay) -> Self {
-        Self::of(Kind::Relay(relay))
+        Self::of(Kind::Relay(Box::new(relay)))
     }
 
     /// A part of a file.

@@ -213,8 +213,9 @@ async fn serve_http1(
     let service = service_fn(|request: Request<Incoming>| {
         let answering = client.signals.answering();
         let client = client.clone();
+        let mut request = request.map(Inbound::Http1);
         async move {
-            let mut response = client.answer(request.map(Inbound::Http1)).await;
+            let mut response = client.answer(&mut request).await;
             if client.signals.interims().is_waiting() {
                 client.signals.interims().empty().await;
             }
@@ -282,8 +283,9 @@ impl Client {
         self.lane.tunnel(tunnel);
     }
 
-    /// Answers one request.
-    pub(super) async fn answer(self: &Rc<Self>, request: Request<Inbound>) -> Response<Body> {
+    /// Answers one request. It stays where it is, as in all that is called from here: a future has room for what it is given and again
+    /// for what it works with, and that much memory would be written for each request.
+    pub(super) async fn answer(self: &Rc<Self>, request: &mut Request<Inbound>) -> Response<Body> {
         let id = match headers::request_id(request.headers()) {
             Some(id) => id.clone(),
             None => self.lane.request_id(),
@@ -317,7 +319,7 @@ impl Client {
 
     async fn dispatch(
         self: &Rc<Self>,
-        mut request: Request<Inbound>,
+        request: &mut Request<Inbound>,
         id: &HeaderValue,
         notes: &mut Notes,
     ) -> Result<Response<Body>, Refusal> {
@@ -336,7 +338,7 @@ impl Client {
             )
             .closing());
         }
-        let mut host = host(&request)?;
+        let mut host = host(request)?;
         let mut origin = self.origin.clone();
         if self.trusted {
             let trusts = |address| table.front().trusts(address);
@@ -362,16 +364,16 @@ impl Client {
             && origin.proto == "http"
             && !path.starts_with(ACME_CHALLENGE)
         {
-            return Ok(to_https(&request, &host, port));
+            return Ok(to_https(request, &host, port));
         }
         let mut is_page = false;
         if table.development().is_some() {
-            if let Some(response) = development::answer(&self.lane, &path, &request) {
+            if let Some(response) = development::answer(&self.lane, &path, request) {
                 return Ok(response);
             }
-            is_page = development::is_wanted(&request);
+            is_page = development::is_wanted(request);
             if is_page {
-                table = development::hold(&self.lane, &host, &path).await;
+                table = Box::pin(development::hold(&self.lane, &host, &path)).await;
             }
         }
         let (route, mut ticket) = self.lane.pick(&table, &host, &path);
@@ -386,7 +388,7 @@ impl Client {
             *request.uri_mut() = uri;
         }
         if route.compression {
-            notes.offer = Offer::of(&request);
+            notes.offer = Offer::of(request);
         }
         if !route.error_pages.is_empty() {
             notes.own = Some(route.clone());
@@ -399,7 +401,7 @@ impl Client {
             let generation = ticket.as_ref().map(Ticket::number);
             let journal = self.lane.journal();
             notes.entry =
-                Some(journal.enter(&request, &route, generation, id, &origin.client, &host));
+                Some(journal.enter(request, &route, generation, id, &origin.client, &host));
         }
         if !route.redirects.is_empty()
             && let Some(response) = answers::redirect(&route, &path, request.uri())
@@ -409,7 +411,7 @@ impl Client {
         if let Some(rules) = &route.rules {
             rules.admit(request.body())?;
         }
-        if reading && let Some(response) = public(&route, &path, &request) {
+        if reading && let Some(response) = public(&route, &path, request) {
             if let Some(offer) = &mut notes.offer {
                 offer.for_file();
             }
@@ -419,7 +421,8 @@ impl Client {
         if let Some(rules) = &route.rules {
             deadline = rules.deadline();
             if rules.have_gate() {
-                (route, ticket) = flow::enter(&self.lane, &host, &path, deadline).await?;
+                let entered = flow::enter(&self.lane, &host, &path, deadline);
+                (route, ticket) = Box::pin(entered).await?;
                 if let Some(entry) = &notes.entry {
                     entry.goes_to(ticket.as_ref().map(Ticket::number));
                 }
@@ -434,7 +437,7 @@ impl Client {
                 ticket,
                 host,
                 origin,
-                id: id.clone(),
+                id,
                 entry: notes.entry.clone(),
                 deadline,
                 client_pace: Pace::reading(front),
@@ -462,7 +465,6 @@ impl Client {
             _ => return Err(Refusal::read_only()),
         };
         drop(table);
-        errand.ticket.begin();
         forward(self, errand, request).await
     }
 }
@@ -522,6 +524,7 @@ fn public<B>(route: &Route, path: &str, request: &Request<B>) -> Option<Response
 }
 
 /// The server's own health: it serves, so the status is 200 whatever the workers are.
+#[cold]
 fn health(table: &Table) -> Response<Body> {
     let mut response = Response::new(Body::full(report::health(&table.published.table).into()));
     let headers = response.headers_mut();
@@ -531,6 +534,7 @@ fn health(table: &Table) -> Response<Body> {
 }
 
 /// The same with TLS.
+#[cold]
 fn to_https<B>(request: &Request<B>, host: &HeaderValue, port: u16) -> Response<Body> {
     let host = host.to_str().unwrap_or_default();
     let name = match host.rsplit_once(':') {

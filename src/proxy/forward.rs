@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -41,13 +41,13 @@ use super::upload::{Gate, RequestBody, Upload, UploadError};
 use crate::route::Protocol;
 
 /// A request with its place in the count of the generation it goes to.
-pub(super) struct Errand {
+pub(super) struct Errand<'a> {
     pub(super) route: Rc<Route>,
     pub(super) upstream: Rc<Upstream>,
     pub(super) ticket: Ticket,
     pub(super) host: HeaderValue,
     pub(super) origin: Rc<Origin>,
-    pub(super) id: HeaderValue,
+    pub(super) id: &'a HeaderValue,
     /// Where the request is noted, on a route with an access log.
     pub(super) entry: Option<Rc<Entry>>,
     /// When all is to be over.
@@ -89,170 +89,175 @@ struct Copy<'a> {
 /// Header fields in a row: all that a copy needs of a map, and cheap to fill again for the next request.
 pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
 
-/// Sends `request` to the worker and returns its answer, or the refusal that stands for it.
-pub(super) async fn forward(
-    client: &Rc<Client>,
-    mut errand: Errand,
-    mut request: Request<Inbound>,
-) -> Result<Response<Body>, Refusal> {
+/// Sends `request` to the worker and returns its answer, or the refusal that stands for it. What comes before the worker is asked is
+/// done at once: only what is known then is kept while it answers.
+pub(super) fn forward<'a>(
+    client: &'a Rc<Client>,
+    mut errand: Errand<'a>,
+    request: &mut Request<Inbound>,
+) -> impl Future<Output = Result<Response<Body>, Refusal>> + use<'a> {
+    errand.ticket.begin();
     let speaks_http2 = errand.upstream.protocol == Protocol::Http2;
     let upgrade = (request.version() >= Version::HTTP_11
         && !speaks_http2
         && headers::wants_upgrade(request.headers())
         && request.body().is_end_stream())
-    .then(|| Switch::of(&mut request));
+    .then(|| Switch::of(request));
     let old = request.version() < Version::HTTP_11;
     let hearer = match request.extensions_mut().remove::<Hints>() {
         Some(hints) => Some(Hearer::Http2(hints)),
         None => (!old).then(|| Hearer::Http1(client.signals().clone())),
     };
-    let (request, upload) = outbound(client, &errand, request, upgrade.is_some());
-    let mut patience = client.patience();
-    let timeouts = errand.route.timeouts;
-    let mut fields = client.fields();
-    let outcome = exchange(
-        &mut errand,
-        hearer.as_ref(),
-        request,
-        upload.as_deref(),
-        &mut patience,
-        &mut fields,
-    )
-    .await;
-    client.keep_fields(fields);
-    let (mut response, connection) = match outcome {
-        Ok((response, _)) if is_unasked(&response, upgrade.is_some()) => {
-            return Err(refuse(&errand, &ForwardError::Switched));
+    let (outbound, upload) = outbound(client, &errand, request, upgrade.is_some());
+    async move {
+        let mut patience = client.patience();
+        let timeouts = errand.route.timeouts;
+        let mut fields = client.fields();
+        let outcome = exchange(
+            &mut errand,
+            hearer.as_ref(),
+            outbound,
+            upload.as_deref(),
+            &mut patience,
+            &mut fields,
+        )
+        .await;
+        client.keep_fields(fields);
+        let (mut response, connection) = match outcome {
+            Ok((response, _)) if is_unasked(&response, upgrade.is_some()) => {
+                return Err(refuse(&errand, &ForwardError::Switched));
+            }
+            Ok(answered) => match strict::answer(answered.0.headers()) {
+                Ok(()) => answered,
+                Err(what) => return Err(refuse(&errand, &ForwardError::Ambiguous(what))),
+            },
+            Err(error) => return Err(refuse(&errand, &error)),
+        };
+        *response.version_mut() = Version::HTTP_11;
+        if let Some(place) = &errand.ticket.place
+            && let Some(cookie) = place.cookie(errand.origin.proto == "https")
+        {
+            response.headers_mut().append(SET_COOKIE, cookie);
         }
-        Ok(answered) => match strict::answer(answered.0.headers()) {
-            Ok(()) => answered,
-            Err(what) => return Err(refuse(&errand, &ForwardError::Ambiguous(what))),
-        },
-        Err(error) => return Err(refuse(&errand, &error)),
-    };
-    *response.version_mut() = Version::HTTP_11;
-    if let Some(place) = &errand.ticket.place
-        && let Some(cookie) = place.cookie(errand.origin.proto == "https")
-    {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
-    if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {
-        let worker_side = hyper::upgrade::on(&mut response);
-        headers::to_client(response.headers_mut(), true);
-        client.tunnel(tunnel::run(
-            client_side,
-            worker_side,
-            (connection, errand.ticket),
-            errand.entry,
-            errand.tunnel_limit,
-        ));
-        return Ok(response.map(|_| Body::empty()));
-    }
-    headers::to_client(response.headers_mut(), false);
-    let (parts, incoming) = response.into_parts();
-    let lease = Lease {
-        connection,
-        upstream: errand.upstream,
-    };
-    let whole = |upload: &Rc<Upload>| upload.outcome() == Some(Ok(()));
-    if incoming.is_end_stream() {
+        if let Some(client_side) = upgrade.filter(|_| is_switch(&response)) {
+            let worker_side = hyper::upgrade::on(&mut response);
+            headers::to_client(response.headers_mut(), true);
+            client.tunnel(tunnel::run(
+                client_side,
+                worker_side,
+                (connection, errand.ticket),
+                errand.entry,
+                errand.tunnel_limit,
+            ));
+            return Ok(response.map(|_| Body::empty()));
+        }
+        headers::to_client(response.headers_mut(), false);
+        let (parts, incoming) = response.into_parts();
+        let lease = Lease {
+            connection,
+            upstream: errand.upstream,
+        };
+        let whole = |upload: &Rc<Upload>| upload.outcome() == Some(Ok(()));
+        if incoming.is_end_stream() {
+            patience.stop();
+            client.keep(patience);
+            if upload.as_ref().is_none_or(whole) {
+                lease.give_back();
+            }
+            return Ok(Response::from_parts(parts, Body::empty()));
+        }
         patience.stop();
-        client.keep(patience);
-        if upload.as_ref().is_none_or(whole) {
-            lease.give_back();
-        }
-        return Ok(Response::from_parts(parts, Body::empty()));
+        let is_stream = is_stream(&parts.headers);
+        let until_close = old && !parts.headers.contains_key(CONTENT_LENGTH);
+        let body = Body::relay(Relay {
+            incoming,
+            held: Some((lease, errand.ticket)),
+            upload,
+            patience,
+            spare: client.spare(),
+            limit: if is_stream {
+                timeouts.idle
+            } else {
+                timeouts.read
+            },
+            deadline: if is_stream {
+                Deadline::default()
+            } else {
+                errand.deadline
+            },
+            until_close: until_close.then(|| client.signals().clone()),
+        });
+        Ok(Response::from_parts(parts, body))
     }
-    patience.stop();
-    let is_stream = is_stream(&parts.headers);
-    let until_close = old && !parts.headers.contains_key(CONTENT_LENGTH);
-    let body = Body::relay(Relay {
-        incoming,
-        held: Some((lease, errand.ticket)),
-        upload,
-        patience,
-        spare: client.spare(),
-        limit: if is_stream {
-            timeouts.idle
-        } else {
-            timeouts.read
-        },
-        deadline: if is_stream {
-            Deadline::default()
-        } else {
-            errand.deadline
-        },
-        until_close: until_close.then(|| client.signals().clone()),
-    });
-    Ok(Response::from_parts(parts, body))
 }
 
 /// Makes the client's request the worker's.
 fn outbound(
     client: &Client,
-    errand: &Errand,
-    request: Request<Inbound>,
+    errand: &Errand<'_>,
+    request: &mut Request<Inbound>,
     upgrading: bool,
 ) -> (Request<RequestBody>, Option<Rc<Upload>>) {
-    let (mut parts, incoming) = request.into_parts();
+    let incoming = std::mem::replace(request.body_mut(), Inbound::Empty);
+    let version = request.version();
+    let mut outbound = Request::new(RequestBody::Empty);
+    *outbound.method_mut() = std::mem::take(request.method_mut());
+    *outbound.headers_mut() = std::mem::take(request.headers_mut());
+    let headers = outbound.headers_mut();
     let forwarded = Forwarded {
         origin: &errand.origin,
         host: errand.host.clone(),
         prefix: &errand.route.prefix,
-        id: &errand.id,
+        id: errand.id,
     };
-    headers::to_worker(&mut parts.headers, forwarded, upgrading);
+    headers::to_worker(headers, forwarded, upgrading);
     let mut gate = None;
-    let (body, upload) = if incoming.is_end_stream() {
-        parts.headers.remove(EXPECT);
-        (RequestBody::Empty, None)
+    let mut upload = None;
+    if incoming.is_end_stream() {
+        headers.remove(EXPECT);
     } else {
         // Over HTTP/2 the worker has room for the beginning of a body in any case.
-        if parts.version < Version::HTTP_11 || errand.upstream.protocol == Protocol::Http2 {
-            parts.headers.remove(EXPECT);
-        } else if parts.headers.contains_key(EXPECT) {
+        if version < Version::HTTP_11 || errand.upstream.protocol == Protocol::Http2 {
+            headers.remove(EXPECT);
+        } else if headers.contains_key(EXPECT) {
             gate = Some(Arc::new(Gate::default()));
         }
-        let (body, upload) = RequestBody::streaming(
+        if !headers.contains_key(CONTENT_LENGTH) && errand.upstream.protocol != Protocol::Http2 {
+            // hyper would take it for granted that a GET has no body.
+            let chunked = HeaderValue::from_static("chunked");
+            headers.insert(TRANSFER_ENCODING, chunked);
+        }
+        let (body, streaming) = RequestBody::streaming(
             incoming,
-            pace(errand, &parts.headers),
+            pace(errand, headers),
             errand.route.rules.as_ref().map_or(u64::MAX, |r| r.max_body),
             gate.clone(),
             client.signals(),
         );
-        if !parts.headers.contains_key(CONTENT_LENGTH)
-            && errand.upstream.protocol != Protocol::Http2
-        {
-            // hyper would take it for granted that a GET has no body.
-            let chunked = HeaderValue::from_static("chunked");
-            parts.headers.insert(TRANSFER_ENCODING, chunked);
-        }
-        (body, Some(upload))
-    };
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method;
-    *request.headers_mut() = parts.headers;
-    let uri = origin_form(parts.uri);
-    *request.uri_mut() = match errand.route.stripped {
+        *outbound.body_mut() = body;
+        upload = Some(streaming);
+    }
+    let uri = origin_form(std::mem::take(request.uri_mut()));
+    *outbound.uri_mut() = match errand.route.stripped {
         0 => uri,
         segments => path::without(uri, segments),
     };
     if errand.upstream.protocol == Protocol::Http2 {
-        into_http2(&mut request, &errand.host);
+        into_http2(&mut outbound, &errand.host);
     }
     if let Some(gate) = gate {
-        hyper::ext::on_informational(&mut request, move |response| {
+        hyper::ext::on_informational(&mut outbound, move |response| {
             if response.status() == StatusCode::CONTINUE {
                 gate.open();
             }
         });
     }
-    (request, upload)
+    (outbound, upload)
 }
 
 /// How slow the client may be in its body. A call that goes on for as long as both sides like is a tunnel; only to a worker that speaks
 /// HTTP/2 can it be one.
-fn pace(errand: &Errand, headers: &HeaderMap) -> Pace {
+fn pace(errand: &Errand<'_>, headers: &HeaderMap) -> Pace {
     match errand.upstream.protocol == Protocol::Http2 && is_stream(headers) {
         true => Pace {
             most: errand.tunnel_limit,
@@ -286,102 +291,109 @@ fn into_http2(request: &mut Request<RequestBody>, host: &HeaderValue) {
 }
 
 /// Sends the request until it is answered, has failed, or must not be sent again.
-async fn exchange(
-    errand: &mut Errand,
+fn exchange(
+    errand: &mut Errand<'_>,
     audience: Option<&Hearer>,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
     patience: &mut Patience,
     fields: &mut Fields,
-) -> Result<(Response<Incoming>, Connection), ForwardError> {
+) -> impl Future<Output = Result<(Response<Incoming>, Connection), ForwardError>> {
     let timeouts = errand.route.timeouts;
     let deadline = errand.deadline;
     let mut retries = errand.route.retries;
     let mut kept = errand.upstream.take();
     // All tries together have the time of one.
     patience.stop();
-    loop {
-        let reused = kept.is_some();
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => {
-                // On a further try, what is left of the time of all.
-                let limit = deadline.cap(shorter(timeouts.write, patience.left()));
-                let patient = errand.ticket.place.as_ref().is_none_or(Place::is_last);
-                let connected = errand.upstream.connect(limit, timeouts.write, patient);
-                match connected.await {
-                    Ok(connection) => connection,
-                    Err(_) if deadline.is_over() => return Err(ForwardError::Late),
-                    Err(error) => {
-                        let place = errand.ticket.place.as_mut();
-                        let Some(other) = place.and_then(Place::move_on) else {
-                            return Err(ForwardError::Connect(error));
-                        };
-                        kept = other.take();
-                        errand.upstream = other;
-                        continue;
+    async move {
+        loop {
+            let reused = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => {
+                    // On a further try, what is left of the time of all.
+                    let limit = deadline.cap(shorter(timeouts.write, patience.left()));
+                    let patient = errand.ticket.place.as_ref().is_none_or(Place::is_last);
+                    let connected = errand.upstream.connect(limit, timeouts.write, patient);
+                    // Not a part of this future, which would be twice as large for what is seldom done.
+                    match Box::pin(connected).await {
+                        Ok(connection) => connection,
+                        Err(_) if deadline.is_over() => return Err(ForwardError::Late),
+                        Err(error) => {
+                            let place = errand.ticket.place.as_mut();
+                            let Some(other) = place.and_then(Place::move_on) else {
+                                return Err(ForwardError::Connect(error));
+                            };
+                            kept = other.take();
+                            errand.upstream = other;
+                            continue;
+                        }
                     }
                 }
+            };
+            let may_repeat = upload.is_none() && request.method().is_idempotent();
+            let copy = if may_repeat && (reused || retries > 0) {
+                Some(Copy::of(&request, fields))
+            } else {
+                None
+            };
+            let heard = connection.heard();
+            if let Some(hearer) = audience {
+                connection.audience.enter(hearer);
             }
-        };
-        let may_repeat = upload.is_none() && request.method().is_idempotent();
-        let copy = if may_repeat && (reused || retries > 0) {
-            Some(Copy::of(&request, fields))
-        } else {
-            None
-        };
-        let heard = connection.heard();
-        if let Some(hearer) = audience {
-            connection.audience.enter(hearer);
-        }
-        let sent = connection.send(request);
-        let Ok(answer) = within(sent, patience, timeouts.read, deadline, upload).await else {
-            return Err(match deadline.is_over() {
-                true => ForwardError::Late,
-                false => ForwardError::Silent(timeouts.read),
-            });
-        };
-        if connection.audience.is_there() {
-            // Whatever the ear has made of it, nothing comes before an answer that has come.
-            connection.audience.leave();
-        }
-        let mut error = match answer {
-            Ok(response) => return Ok((response, connection)),
-            Err(error) => error,
-        };
-        if let Some(Err(error)) = upload.and_then(Upload::outcome) {
-            return Err(ForwardError::Client(error));
-        }
-        let has_time = patience.left().is_none_or(|left| !left.is_zero());
-        // A connection that stood unused may have been closed while the request was on its way into it; then the next one is fresh.
-        let again = match (error.take_message(), copy) {
-            (Some(unsent), _) => Some(unsent),
-            (None, Some(copy)) if connection.heard() == heard => Some(copy.into_request()),
-            _ => None,
-        };
-        match again {
-            Some(again) if reused => request = again,
-            Some(again) if may_repeat && retries > 0 && has_time && !is_timeout(error.error()) => {
-                retries -= 1;
-                request = again;
+            let mut sent = pin!(connection.send(request));
+            let answer = within(sent.as_mut(), patience, timeouts.read, deadline, upload);
+            let Ok(answer) = answer.await else {
+                return Err(match deadline.is_over() {
+                    true => ForwardError::Late,
+                    false => ForwardError::Silent(timeouts.read),
+                });
+            };
+            if connection.audience.is_there() {
+                // Whatever the ear has made of it, nothing comes before an answer that has come.
+                connection.audience.leave();
             }
-            _ if is_timeout(error.error()) => return Err(ForwardError::Stalled(timeouts.write)),
-            _ => return Err(ForwardError::Broken(source(error.error()))),
+            let mut error = match answer {
+                Ok(response) => return Ok((response, connection)),
+                Err(error) => error,
+            };
+            if let Some(Err(error)) = upload.and_then(Upload::outcome) {
+                return Err(ForwardError::Client(error));
+            }
+            let has_time = patience.left().is_none_or(|left| !left.is_zero());
+            // A connection that stood unused may have been closed while the request was on its way into it; then the next one is fresh.
+            let again = match (error.take_message(), copy) {
+                (Some(unsent), _) => Some(unsent),
+                (None, Some(copy)) if connection.heard() == heard => Some(copy.into_request()),
+                _ => None,
+            };
+            match again {
+                Some(again) if reused => request = again,
+                Some(again)
+                    if may_repeat && retries > 0 && has_time && !is_timeout(error.error()) =>
+                {
+                    retries -= 1;
+                    request = again;
+                }
+                _ if is_timeout(error.error()) => {
+                    return Err(ForwardError::Stalled(timeouts.write));
+                }
+                _ => return Err(ForwardError::Broken(source(error.error()))),
+            }
         }
     }
 }
 
 /// Waits for the worker's answer. Its time runs while the worker has the whole request; while the body is on its way, the body has
 /// deadlines of its own.
-async fn within<T>(
-    answer: impl Future<Output = T>,
+fn within<T>(
+    mut answer: Pin<&mut impl Future<Output = T>>,
     patience: &mut Patience,
     limit: Duration,
     deadline: Deadline,
     upload: Option<&Upload>,
-) -> Result<T, ()> {
-    let mut answer = pin!(answer);
-    poll_fn(|cx| {
+) -> impl Future<Output = Result<T, ()>> {
+    poll_fn(move |cx| {
         loop {
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
@@ -398,7 +410,6 @@ async fn within<T>(
             };
         }
     })
-    .await
 }
 
 impl<'a> Copy<'a> {
@@ -427,7 +438,8 @@ impl<'a> Copy<'a> {
 }
 
 /// The answer to the client for an errand that failed; what the operator should know is logged here, once.
-fn refuse(errand: &Errand, error: &ForwardError) -> Refusal {
+#[cold]
+fn refuse(errand: &Errand<'_>, error: &ForwardError) -> Refusal {
     let worker = &errand.route.worker;
     let status = match error {
         ForwardError::Connect(_) => StatusCode::SERVICE_UNAVAILABLE,

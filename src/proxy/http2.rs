@@ -188,7 +188,7 @@ async fn answer(
     let (mut request, mut tunnel) = into_http1(request);
     request.extensions_mut().insert(hints.clone());
     let answered = {
-        let mut answered = pin!(client.answer(request));
+        let mut answered = pin!(client.answer(&mut request));
         poll_fn(|cx| {
             if let Poll::Ready(response) = answered.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));

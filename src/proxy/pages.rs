@@ -28,6 +28,7 @@ pub(super) enum Form {
 
 impl Refusal {
     /// An error with a sentence that says what is wrong.
+    #[cold]
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,

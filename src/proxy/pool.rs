@@ -29,6 +29,10 @@ use crate::route::{Address, Protocol};
 /// Most connections kept unused, for each thread and instance.
 const IDLE_MAX: usize = 256;
 
+/// Most bytes of an answer that are read before the client has taken what came before, and of its head in all. It is what a client that
+/// reads slowly costs.
+const BUFFER_MAX: usize = 128 << 10;
+
 /// Pauses between attempts to connect. A listening socket whose backlog is full, or that systemd is about to put in place, gives no
 /// event to wait for.
 const CONNECT_PAUSES: [Duration; 7] = [
@@ -266,9 +270,10 @@ impl Upstream {
         if self.protocol == Protocol::Http2 {
             return self.connect2(wire, heard).await;
         }
-        let (sender, connection) = http1::handshake(TokioIo::new(wire))
-            .await
-            .map_err(io::Error::other)?;
+        let handshake = http1::Builder::new()
+            .max_buf_size(BUFFER_MAX)
+            .handshake(TokioIo::new(wire));
+        let (sender, connection) = handshake.await.map_err(io::Error::other)?;
         // How it ends is told to whoever waits for an answer on it.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         Ok(Connection {

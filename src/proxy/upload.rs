@@ -57,8 +57,8 @@ pub(super) struct Gate {
 pub(super) enum RequestBody {
     /// No body.
     Empty,
-    /// Piece by piece as the client sends it and the worker takes it.
-    Streaming(Streaming),
+    /// Piece by piece as the client sends it and the worker takes it. In a box, since most requests have none and all are moved about.
+    Streaming(Box<Streaming>),
 }
 
 #[derive(Debug)]
@@ -118,14 +118,14 @@ impl RequestBody {
         signals: &Arc<Signals>,
     ) -> (Self, Rc<Upload>) {
         let upload = Rc::new(Upload::new(signals.clone()));
-        let body = Self::Streaming(Streaming {
+        let body = Self::Streaming(Box::new(Streaming {
             incoming,
             upload: upload.clone(),
             purse: Purse::new(pace),
             most,
             passed: 0,
             gate,
-        });
+        }));
         (body, upload)
     }
 }

@@ -38,6 +38,7 @@ const POLICY: &str =
 const POLICY_IN_PLACE: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'";
 
 /// The answer to a request for something of ours.
+#[cold]
 pub(super) fn answer<B>(
     lane: &Rc<Lane>,
     path: &str,
