@@ -44,5 +44,5 @@ pub(super) fn refusal(
 
 fn own_page(route: &Route, status: StatusCode) -> Option<(HeaderValue, Body)> {
     let name = error_page(&route.error_pages, status.as_u16())?;
-    files::whole(route.public.as_deref()?, name, route.assets, PAGE_MAX)
+    files::whole(route.public.as_ref()?, name, route.assets, PAGE_MAX)
 }

@@ -500,7 +500,7 @@ fn host<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
 
 /// The file that answers, if the path names one.
 fn public<B>(route: &Route, path: &str, request: &Request<B>) -> Option<Response<Body>> {
-    let public = route.public.as_deref()?;
+    let public = route.public.as_ref()?;
     let rest = &path[route.path.prefix().len()..];
     match files::find(public, rest, route.assets) {
         Lookup::Found(found) => {

@@ -1,12 +1,11 @@
 //! Files in a worker's `public/`, served without asking the worker.
 //!
-//! A file is found and opened in one step that can not leave the directory (openat2(2) with `RESOLVE_BENEATH`), so there is no moment
-//! between the check and the use. Hidden files are not served, directories not listed.
+//! A file is found and opened in one step that can not leave the directory ([`Public::open`]), so there is no moment between the check and
+//! the use. Hidden files are not served, directories not listed.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,13 +18,13 @@ use http::header::{
 };
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
 use super::body::Body;
 use super::compression::{self, Coding};
 use super::conditions::{Condition, Validators, part};
+use super::public::Public;
 use crate::route::{Protocol, Route, Target, Upstream};
 
 /// Bytes read at once.
@@ -113,7 +112,7 @@ fn is_script(name: &str) -> bool {
 }
 
 /// Looks for `rest`, the decoded path below the route, in `public`.
-pub(super) fn find(public: &Path, rest: &str, assets: Assets) -> Lookup {
+pub(super) fn find(public: &Public, rest: &str, assets: Assets) -> Lookup {
     let index = assets.directories != Directories::Nothing;
     let rest = rest.strip_prefix('/').unwrap_or(rest);
     let (name, directory) = match rest.strip_suffix('/') {
@@ -136,26 +135,24 @@ pub(super) fn find(public: &Path, rest: &str, assets: Assets) -> Lookup {
         (true, name) => format!("{name}/index.html"),
         (false, name) => name.to_owned(),
     };
-    // The one question that a path pays which is not a file.
-    match rustix::fs::stat(public.join(&name)) {
-        Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() => {}
-        Ok(stat)
-            if assets.directories == Directories::Site
-                && rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() =>
-        {
-            return Lookup::Directory;
-        }
-        _ => return Lookup::Missing,
+    if !public.may_have(&name) {
+        return Lookup::Missing;
     }
     match open(public, name) {
         Ok(found) => Lookup::Found(found),
+        Err(error)
+            if error.kind() == io::ErrorKind::IsADirectory
+                && assets.directories == Directories::Site =>
+        {
+            Lookup::Directory
+        }
         Err(_) => Lookup::Missing,
     }
 }
 
 /// The type and content of the file `name` in `public`, if it is there, may be served and has at most `most` bytes.
 pub(super) fn whole(
-    public: &Path,
+    public: &Public,
     name: &str,
     assets: Assets,
     most: u64,
@@ -176,9 +173,15 @@ pub(super) fn whole(
 }
 
 /// Opens a file below `public` that is not hidden.
-pub(super) fn open(public: &Path, name: String) -> io::Result<Found> {
-    let file = File::from(open_beneath(public, &name)?);
+///
+/// # Errors
+/// When there is none that may be read; [`io::ErrorKind::IsADirectory`] when the name is that of a directory.
+pub(super) fn open(public: &Public, name: String) -> io::Result<Found> {
+    let file = File::from(public.open(&name)?);
     let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
     if !metadata.is_file() {
         return Err(io::ErrorKind::NotFound.into());
     }
@@ -207,26 +210,6 @@ pub(super) fn open(public: &Path, name: String) -> io::Result<Found> {
         file,
         coding: None,
     })
-}
-
-fn open_beneath(public: &Path, name: &str) -> io::Result<rustix::fd::OwnedFd> {
-    // Without O_NONBLOCK a fifo put in the file's place would hold up the thread.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(CWD, public, path, Mode::empty())?;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(&directory, name, flags, Mode::empty(), beneath) {
-        // Some sandboxes do not know the call.
-        Err(Errno::NOSYS | Errno::PERM) => {
-            let real = public.join(name).canonicalize()?;
-            if !real.starts_with(public.canonicalize()?) {
-                return Err(io::ErrorKind::PermissionDenied.into());
-            }
-            let flags = flags | OFlags::NOFOLLOW;
-            Ok(rustix::fs::openat(CWD, real, flags, Mode::empty())?)
-        }
-        outcome => Ok(outcome?),
-    }
 }
 
 impl Found {

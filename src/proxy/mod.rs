@@ -67,6 +67,7 @@ mod pool;
 mod preamble;
 mod precompressed;
 mod probe;
+mod public;
 mod pulse;
 mod report;
 mod several;

@@ -5,19 +5,17 @@
 //! what it was made from is passed over: nginx and Caddy trust whoever builds, but here a file may be edited in place. Times are compared by
 //! the second, since what unpacks both does so in any order; compressors give their output the time of their input.
 
-use std::path::Path;
-
 use http::HeaderMap;
-use rustix::fs::FileType;
 
 use super::compression;
 use super::files::{self, Found};
+use super::public::Public;
 
 /// Fewest bytes of a file beside which to look: less fits into a packet or two as it is.
 const LEAST: u64 = 1 << 10;
 
 /// What to send for `found`: itself, or what lies beside it.
-pub(super) fn chosen(public: &Path, found: Found, asked: &HeaderMap) -> Found {
+pub(super) fn chosen(public: &Public, found: Found, asked: &HeaderMap) -> Found {
     if found.size < LEAST || !compression::is_compressible_type(&found.content_type) {
         return found;
     }
@@ -26,10 +24,9 @@ pub(super) fn chosen(public: &Path, found: Found, asked: &HeaderMap) -> Found {
     };
     for coding in accepted.codings() {
         let name = format!("{}{}", found.name, coding.ending());
-        // Most files have none, and this is the cheapest way to hear it.
-        match rustix::fs::stat(public.join(&name)) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => {}
-            _ => continue,
+        // Most files have none.
+        if !public.may_have(&name) {
+            continue;
         }
         let Ok(mut beside) = files::open(public, name) else {
             continue;

@@ -40,7 +40,7 @@ const LINGER_BYTES: usize = 4 << 20;
 
 /// Bytes that are read of a connection with many requests before others on the thread have their turn. Frames that mean nothing (PING,
 /// SETTINGS) would else be read for as long as they come.
-const TURN: usize = 32 << 10;
+const TURN: usize = 8 << 10;
 
 /// A client's socket.
 #[derive(Debug)]

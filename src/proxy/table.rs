@@ -1,7 +1,6 @@
 //! The route table as one thread serves by it: looked up by host and path, with the thread's own connections to the workers beneath.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +18,7 @@ use super::hosts::Routes;
 use super::http2;
 use super::listener::Listener;
 use super::pool::Upstream;
+use super::public::Public;
 use super::several::Several;
 use crate::names::{Instance, WorkerName};
 use crate::route::{
@@ -76,7 +76,7 @@ pub(super) struct Route {
     /// The value of `X-Forwarded-Prefix`.
     pub(super) prefix: HeaderValue,
     pub(super) worker: WorkerName,
-    pub(super) public: Option<PathBuf>,
+    pub(super) public: Option<Public>,
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
     /// How often a request is sent again that may be.
@@ -277,7 +277,10 @@ impl Table {
                 redirects: route.redirects.clone(),
                 error_pages: route.error_pages.clone(),
                 worker: route.worker.clone(),
-                public: route.public.clone(),
+                public: {
+                    let public = route.public.as_deref();
+                    public.map(|path| Public::new(path, development.is_none()))
+                },
                 target,
                 timeouts: route.timeouts,
                 retries: route.flow.retries,
