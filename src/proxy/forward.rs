@@ -290,7 +290,8 @@ fn into_http2(request: &mut Request<RequestBody>, host: &HeaderValue) {
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// Sends the request until it is answered, has failed, or must not be sent again.
+/// Sends the request until it is answered, has failed, or must not be sent again. Not an `async fn`, whose future would keep the request
+/// twice: once as it was given, and once to send it.
 fn exchange(
     errand: &mut Errand<'_>,
     audience: Option<&Hearer>,
