@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tracing::warn;
 
 use super::access::Entry;
@@ -20,7 +19,7 @@ use super::files::FileBody;
 use super::flow::Deadline;
 use super::generation::Ticket;
 use super::patience::Patience;
-use super::pool::Lease;
+use super::pool::{Coming, Upstream};
 use super::socket::{Answering, Signals};
 use super::upload::Upload;
 
@@ -51,9 +50,12 @@ enum Kind {
 
 /// A worker's body, and all that is held until it has ended.
 pub(super) struct Relay {
-    pub(super) incoming: Incoming,
-    /// The connection and the request's place in the count; gone once the body has ended.
-    pub(super) held: Option<(Lease, Ticket)>,
+    pub(super) feed: Feed,
+    /// Nothing has come since hyper was last told to wait, so that it has sent all that came before.
+    pub(super) is_quiet: bool,
+    pub(super) upstream: Rc<Upstream>,
+    /// The request's place in the count, as long as it is there.
+    pub(super) ticket: Option<Ticket>,
     /// The request's own body, which may still be on its way.
     pub(super) upload: Option<Rc<Upload>>,
     /// Borrowed from the client's connection, so that not every response needs a timer.
@@ -65,6 +67,14 @@ pub(super) struct Relay {
     pub(super) deadline: Deadline,
     /// The client's socket, when its end is all that tells the client where the body ends.
     pub(super) until_close: Option<Arc<Signals>>,
+}
+
+/// Where a worker's body comes from.
+pub(super) enum Feed {
+    Coming(Coming),
+    Ended,
+    /// It has ended before its time, for a reason that hyper may still have to be told.
+    Torn(Option<io::Error>),
 }
 
 impl Body {
@@ -181,7 +191,7 @@ impl Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_none(),
-            Kind::Relay(relay) => relay.incoming.is_end_stream(),
+            Kind::Relay(relay) => relay.feed.is_end(),
             Kind::File(file) => file.remaining() == 0,
             Kind::Pieces(_) => false,
         }
@@ -191,7 +201,11 @@ impl Body {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Relay(relay) => relay.incoming.size_hint(),
+            Kind::Relay(relay) => match &relay.feed {
+                Feed::Coming(coming) => coming.size_hint(),
+                Feed::Ended => SizeHint::with_exact(0),
+                Feed::Torn(_) => SizeHint::new(),
+            },
             Kind::File(file) => SizeHint::with_exact(file.remaining()),
             Kind::Pieces(_) => SizeHint::new(),
         }
@@ -233,14 +247,30 @@ impl Drop for Body {
     }
 }
 
+impl Feed {
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Coming(coming) => coming.is_end(),
+            Self::Ended => true,
+            Self::Torn(_) => false,
+        }
+    }
+}
+
 impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(_))) if self.deadline.is_over() => self.tear_late(),
+        let coming = match &mut self.feed {
+            Feed::Coming(coming) => coming,
+            Feed::Ended => return Poll::Ready(None),
+            Feed::Torn(error) => return Poll::Ready(error.take().map(Err)),
+        };
+        match coming.poll_frame(cx) {
+            Poll::Ready(Some(Ok(_))) if self.deadline.is_over() => self.tear_late(cx),
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.stop();
+                self.is_quiet = false;
                 // Nothing comes after trailers, and nobody asks for it.
-                if frame.is_trailers() || self.incoming.is_end_stream() {
+                if frame.is_trailers() || coming.is_end() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -249,39 +279,50 @@ impl Relay {
                 self.end();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => self.tear(io::Error::other(error)),
+            Poll::Ready(Some(Err(error))) => self.tear(cx, error),
             Poll::Pending => {
+                // A worker that waits for the rest of the request has nothing more to say.
+                if let Some(upload) = &self.upload
+                    && let Some(error) = upload.failure(cx)
+                {
+                    return self.tear(cx, io::Error::other(error));
+                }
+                self.is_quiet = true;
                 ready!(self.patience.poll(cx, self.deadline.cap(self.limit)));
                 if self.deadline.is_over() {
-                    return self.tear_late();
+                    return self.tear_late(cx);
                 }
                 let silent = format!("nothing came for {:?}", self.limit);
-                self.tear(io::Error::new(io::ErrorKind::TimedOut, silent))
+                self.tear(cx, io::Error::new(io::ErrorKind::TimedOut, silent))
             }
         }
     }
 
     /// All has come.
     fn end(&mut self) {
-        if let Some((lease, ticket)) = self.held.take() {
-            let sent = |upload: &Rc<Upload>| upload.outcome() == Some(Ok(()));
-            if self.upload.as_ref().is_none_or(sent) {
-                lease.give_back();
-            }
-            drop(ticket);
+        if let Feed::Coming(coming) = std::mem::replace(&mut self.feed, Feed::Ended)
+            && self.upload.as_ref().is_none_or(|upload| upload.is_whole())
+            && let Some(connection) = coming.into_connection()
+        {
+            self.upstream.put(connection);
         }
+        self.ticket = None;
     }
 
     /// The request has had its time.
-    fn tear_late(&mut self) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn tear_late(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let late = "it was not over in the time a request has";
-        self.tear(io::Error::new(io::ErrorKind::TimedOut, late))
+        self.tear(cx, io::Error::new(io::ErrorKind::TimedOut, late))
     }
 
-    /// What has come is not all there was; the client must be able to see it. What came before has been flushed by now: hyper hands over
-    /// one piece at a time, and the break is the next.
-    fn tear(&mut self, error: io::Error) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some((_, ticket)) = self.held.take() {
+    /// What has come is not all there was; the client must be able to see it, and to have what came before. hyper forgets at a break what
+    /// it has not written, so it is told of one when it comes back after it was told to wait.
+    fn tear(
+        &mut self,
+        cx: &mut Context<'_>,
+        error: io::Error,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(ticket) = self.ticket.take() {
             let instance = &ticket.generation().instance;
             ticket.generation().complain(|| {
                 warn!(
@@ -296,7 +337,13 @@ impl Relay {
         if let Some(signals) = &self.until_close {
             signals.tear();
         }
-        Poll::Ready(Some(Err(error)))
+        if self.is_quiet {
+            self.feed = Feed::Torn(None);
+            return Poll::Ready(Some(Err(error)));
+        }
+        self.feed = Feed::Torn(Some(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

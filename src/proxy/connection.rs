@@ -29,7 +29,7 @@ use super::crowd::Seat;
 use super::development;
 use super::files::{self, Lookup};
 use super::flow::{self, Deadline};
-use super::forward::{Errand, Fields, forward};
+use super::forward::{Errand, forward};
 use super::generation::Ticket;
 use super::headers::{self, Origin};
 use super::http2;
@@ -80,8 +80,6 @@ pub(super) struct Client {
     requests: Cell<u64>,
     /// A clock that requests hand on, one to the next.
     spare: Rc<Cell<Option<Patience>>>,
-    /// Room for a copy of a request, handed on likewise.
-    fields: Cell<Fields>,
     _seat: Seat,
 }
 
@@ -169,7 +167,6 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         signals,
         requests: Cell::new(0),
         spare: Rc::default(),
-        fields: Cell::default(),
         _seat: seat,
         lane,
     });
@@ -265,17 +262,6 @@ impl Client {
     /// Where a clock is to be put back.
     pub(super) fn spare(&self) -> Rc<Cell<Option<Patience>>> {
         self.spare.clone()
-    }
-
-    /// Room for a copy of a request's fields.
-    pub(super) fn fields(&self) -> Fields {
-        self.fields.take()
-    }
-
-    /// Takes the room back.
-    pub(super) fn keep_fields(&self, mut fields: Fields) {
-        fields.clear();
-        self.fields.set(fields);
     }
 
     /// Runs what outlives the connection's HTTP.

@@ -29,7 +29,7 @@ const WAY_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Forwarded<'a> {
     pub(super) origin: &'a Origin,
-    pub(super) host: HeaderValue,
+    pub(super) host: &'a HeaderValue,
     pub(super) prefix: &'a HeaderValue,
     pub(super) id: &'a HeaderValue,
 }
@@ -107,7 +107,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue>
 }
 
 /// Whether `name` speaks about one hop only (RFC 9110, 7.6.1, and what old programs send). `Connection` itself is dealt with apart.
-fn is_hop(name: &str) -> bool {
+pub(super) fn is_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
@@ -154,78 +154,111 @@ fn same(name: &[u8], dashed: &[u8]) -> bool {
             .all(|(&a, &b)| a == b || (a == b'_' && b == b'-'))
 }
 
-/// Makes a client's fields the worker's.
-pub(super) fn to_worker(headers: &mut HeaderMap, forwarded: Forwarded<'_>, upgrading: bool) {
-    let upgrade = if upgrading {
-        headers.get(UPGRADE).cloned()
-    } else {
-        None
-    };
-    let trailers = headers.get(TE).is_some() && takes_trailers(headers);
-    strip(headers, |name| is_hop(name) || is_claim(name));
-    if let Some(upgrade) = upgrade {
-        headers.insert(UPGRADE, upgrade);
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+/// Hands a worker's fields to `put`, one by one: those of a client that may pass, and what the proxy says itself. `expects`: the client's
+/// `Expect` is the worker's to meet.
+pub(super) fn to_worker(
+    headers: &HeaderMap,
+    forwarded: &Forwarded<'_>,
+    upgrading: bool,
+    expects: bool,
+    mut put: impl FnMut(&HeaderName, &HeaderValue),
+) {
+    put(&HOST, forwarded.host);
+    let mut options = Options::default();
+    for value in headers.get_all(CONNECTION) {
+        options.read(value);
     }
-    headers.insert(FORWARDED_FOR, forwarded.origin.way.clone());
-    headers.insert(FORWARDED_PROTO, forwarded.origin.proto.clone());
-    headers.insert(FORWARDED_HOST, forwarded.host.clone());
-    headers.insert(FORWARDED_PREFIX, forwarded.prefix.clone());
-    headers.insert(REQUEST_ID, forwarded.id.clone());
-    // Mostly it is the client's own field, which stays where it is.
-    if headers.get(HOST) != Some(&forwarded.host) {
-        headers.insert(HOST, forwarded.host);
+    let mut takes_trailers = false;
+    for (name, value) in headers {
+        if is_hop(name.as_str()) {
+            takes_trailers |= name == TE && has_member(value, "trailers");
+            continue;
+        }
+        let stays = name == HOST || (name == EXPECT && !expects) || is_claim(name.as_str());
+        if !stays && !options.names().contains(name) {
+            put(name, value);
+        }
     }
+    if let Some(upgrade) = headers.get(UPGRADE).filter(|_| upgrading) {
+        put(&UPGRADE, upgrade);
+        put(&CONNECTION, &HeaderValue::from_static("upgrade"));
+    } else if takes_trailers {
+        put(&TE, &HeaderValue::from_static("trailers"));
+        put(&CONNECTION, &HeaderValue::from_static("te"));
+    }
+    put(&FORWARDED_FOR, &forwarded.origin.way);
+    put(&FORWARDED_PROTO, &forwarded.origin.proto);
+    put(&FORWARDED_HOST, forwarded.host);
+    put(&FORWARDED_PREFIX, forwarded.prefix);
+    put(&REQUEST_ID, forwarded.id);
 }
 
 /// Makes a client's trailers the worker's. What may not be claimed before the body may not be claimed after it.
 pub(super) fn trailers_to_worker(trailers: &mut HeaderMap) {
-    let is_framing = |name: &str| {
-        same(name.as_bytes(), b"content-length") || same(name.as_bytes(), b"transfer-encoding")
-    };
     strip(trailers, |name| {
         is_hop(name) || is_claim(name) || is_framing(name)
     });
 }
 
-/// Makes a worker's fields the client's; an upgrade's own are kept.
-pub(super) fn to_client(headers: &mut HeaderMap, upgrading: bool) {
-    let upgrade = if upgrading {
-        headers.get(UPGRADE).cloned()
-    } else {
-        None
-    };
+/// Makes a worker's trailers the client's.
+pub(super) fn trailers_to_client(trailers: &mut HeaderMap) {
+    strip(trailers, |name| is_hop(name) || is_framing(name));
+}
+
+/// Whether `name` speaks of where a message ends, also to a program that can not tell `_` from `-`.
+fn is_framing(name: &str) -> bool {
+    same(name.as_bytes(), b"content-length") || same(name.as_bytes(), b"transfer-encoding")
+}
+
+/// Makes a worker's fields the client's.
+pub(super) fn to_client(headers: &mut HeaderMap) {
     strip(headers, is_hop);
-    if let Some(upgrade) = upgrade {
-        headers.insert(UPGRADE, upgrade);
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    }
 }
 
 /// Removes what `unwanted` names and what `Connection` names.
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let mut gone: Vec<HeaderName> = Vec::new();
-    for name in headers.keys() {
-        if unwanted(name.as_str()) {
-            gone.push(name.clone());
-        }
+    let mut options = Options::default();
+    for value in headers.get_all(CONNECTION) {
+        options.read(value);
     }
-    if gone.contains(&CONNECTION) {
-        let named = headers.get_all(CONNECTION).iter().flat_map(tokens);
-        let named = named.filter(|token| {
-            !["keep-alive", "close"]
-                .iter()
-                .any(|usual| token.eq_ignore_ascii_case(usual))
-        });
-        let named = named.filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok());
-        // Framing and the address are not a client's to take away.
-        gone.extend(named.filter(|n| ![CONTENT_LENGTH, HOST, EXPECT, TRAILER].contains(n)));
-    }
+    let unwanted = headers.keys().filter(|name| unwanted(name.as_str()));
+    let mut gone: Vec<HeaderName> = unwanted.cloned().collect();
+    gone.append(&mut options.names);
     for name in gone {
         headers.remove(name);
+    }
+}
+
+/// What `Connection` says (RFC 9110, 7.6.1).
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// The connection ends with this message.
+    pub(super) close: bool,
+    /// It does not, although the message is one of HTTP/1.0.
+    pub(super) keep_alive: bool,
+    names: Vec<HeaderName>,
+}
+
+impl Options {
+    /// Takes the value of one of its fields.
+    pub(super) fn read(&mut self, value: &HeaderValue) {
+        for token in tokens(value) {
+            if token.eq_ignore_ascii_case("close") {
+                self.close = true;
+            } else if token.eq_ignore_ascii_case("keep-alive") {
+                self.keep_alive = true;
+            } else if let Ok(name) = HeaderName::from_bytes(token.as_bytes())
+                // Framing and the address are not a client's to take away.
+                && ![CONTENT_LENGTH, HOST, EXPECT, TRAILER].contains(&name)
+            {
+                self.names.push(name);
+            }
+        }
+    }
+
+    /// Fields that are for one hop only because it says so.
+    pub(super) fn names(&self) -> &[HeaderName] {
+        &self.names
     }
 }
 
@@ -235,9 +268,8 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|t| !t.is_empty())
 }
 
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    let mut members = headers.get_all(TE).iter().flat_map(tokens);
-    members.any(|member| member.eq_ignore_ascii_case("trailers"))
+fn has_member(value: &HeaderValue, member: &str) -> bool {
+    tokens(value).any(|token| token.eq_ignore_ascii_case(member))
 }
 
 /// Whether the client asks to speak another protocol from here on. Other versions of HTTP are none: a worker that took it up would
@@ -258,8 +290,7 @@ pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
         && headers
             .get_all(CONNECTION)
             .iter()
-            .flat_map(tokens)
-            .any(|token| token.eq_ignore_ascii_case("upgrade"))
+            .any(|value| has_member(value, "upgrade"))
 }
 
 /// The request's host: the target's own when it has one, else the field's. `None` when there is none, there are two, field and target
@@ -400,15 +431,17 @@ mod tests {
     }
 
     fn passed(lines: &[(&str, &str)], upgrading: bool) -> HeaderMap {
-        let mut headers = fields(lines);
         let value = HeaderValue::from_static;
         let forwarded = Forwarded {
             origin: &origin("192.0.2.1"),
-            host: value("example.org"),
+            host: &value("example.org"),
             prefix: &value("/api"),
             id: &value("id"),
         };
-        to_worker(&mut headers, forwarded, upgrading);
+        let mut headers = HeaderMap::new();
+        to_worker(&fields(lines), &forwarded, upgrading, true, |name, value| {
+            headers.append(name, value.clone());
+        });
         headers
     }
 

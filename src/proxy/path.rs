@@ -81,7 +81,7 @@ pub(super) fn respell(uri: &Uri, prefix: &str) -> Option<Uri> {
 
 /// `uri` without the first `segments` segments of its path, as the client wrote the rest: decoding makes and takes away no slash, so that
 /// these are the segments the route was found by.
-pub(super) fn without(uri: Uri, segments: usize) -> Uri {
+pub(super) fn without(uri: &Uri, segments: usize) -> Uri {
     let rest = rest_of_path(uri.path(), segments);
     let slash = if rest.is_empty() { "/" } else { "" };
     let target = match uri.query() {
@@ -89,7 +89,7 @@ pub(super) fn without(uri: Uri, segments: usize) -> Uri {
         None => format!("{slash}{rest}"),
     };
     // What was a part of a target is one.
-    PathAndQuery::try_from(target).map_or(uri, Uri::from)
+    PathAndQuery::try_from(target).map_or_else(|_| uri.clone(), Uri::from)
 }
 
 fn unescape(path: &str) -> Result<String, PathError> {
@@ -165,7 +165,7 @@ mod tests {
             ("/api//x", 1, "//x"),
             ("/api?", 1, "/?"),
         ] {
-            let uri = without(target.parse().unwrap(), segments);
+            let uri = without(&target.parse().unwrap(), segments);
             assert_eq!(uri.to_string(), rest, "{target}");
         }
     }

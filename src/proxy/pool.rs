@@ -1,37 +1,35 @@
 //! One thread's connections to one instance of a generation: the last used is used first, so those that are too many grow old and are closed.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::Either;
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, request};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::fastcgi::{self, Gateway};
+use super::body::source;
 use super::generation::{Generation, Ticket};
-use super::interim::{Audience, Ear};
-use super::patience::Patience;
+use super::headers;
+use super::http1::{self, AnswerError, ExchangeError, Switched};
+use super::interim::Hearer;
+use super::line::Line;
+use super::strict;
 use super::upload::RequestBody;
 use crate::route::{Address, Protocol};
 
 /// Most connections kept unused, for each thread and instance.
 const IDLE_MAX: usize = 256;
-
-/// Most bytes of an answer that are read before the client has taken what came before, and of its head in all. It is what a client that
-/// reads slowly costs.
-const BUFFER_MAX: usize = 128 << 10;
 
 /// Pauses between attempts to connect. A listening socket whose backlog is full, or that systemd is about to put in place, gives no
 /// event to wait for.
@@ -63,36 +61,33 @@ pub(super) struct Upstream {
     retired: Cell<bool>,
 }
 
+/// A worker's connection that all requests share.
 #[derive(Debug)]
 struct Shared {
-    sender: http2::SendRequest<RequestBody>,
-    heard: Arc<AtomicU64>,
-    task: Rc<Task>,
+    share: Share,
     /// When a request on it has ended last.
     since: Instant,
 }
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: http1::Connection,
     since: Instant,
 }
 
-/// A connection to a worker, or a share in one. Its task ends with the last, so dropping it is how a request is called off.
+/// A connection to a worker. Dropping it is how a request is called off.
 #[derive(Debug)]
-pub(super) struct Connection {
-    sender: Sender,
-    /// Bytes the worker has sent, to tell a request it never saw from one it may have begun.
-    heard: Arc<AtomicU64>,
-    /// Who is to hear of interim answers.
-    pub(super) audience: Arc<Audience>,
-    _task: Rc<Task>,
+pub(super) enum Connection {
+    Http1(http1::Connection),
+    Http2(Share),
 }
 
-#[derive(Debug)]
-enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+/// A share in a connection over HTTP/2. Its task ends with the last.
+#[derive(Clone, Debug)]
+pub(super) struct Share {
+    sender: http2::SendRequest<RequestBody>,
+    heard: Rc<Cell<u64>>,
+    task: Rc<Task>,
 }
 
 /// What drives a connection, until this is dropped.
@@ -103,23 +98,27 @@ struct Task(AbortHandle);
 #[derive(Clone, Copy, Debug)]
 struct Local;
 
-/// The stream to a worker.
+/// A request as its worker wants it.
 #[derive(Debug)]
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-    FastCgi(Gateway),
+pub(super) enum Message {
+    Http1(http1::Request),
+    Http2(Box<request::Parts>, RequestBody),
 }
 
-/// A stream that notices a worker that does not take what it is sent.
+/// What follows the head of a worker's answer.
 #[derive(Debug)]
-struct Wire {
-    stream: Stream,
-    heard: Arc<AtomicU64>,
-    audience: Arc<Audience>,
-    ear: Ear,
-    patience: Patience,
-    write_limit: Duration,
+pub(super) enum Content {
+    /// All of the body, and the connection if it can be used again.
+    Whole(Bytes, Option<Connection>),
+    Coming(Coming),
+    Switched(Switched),
+}
+
+/// A body that is still to come, and the connection it comes over.
+#[derive(Debug)]
+pub(super) enum Coming {
+    Http1(http1::Coming),
+    Http2(Incoming, Share),
 }
 
 impl Upstream {
@@ -184,13 +183,13 @@ impl Upstream {
     pub(super) fn take(&self) -> Option<Connection> {
         if self.protocol == Protocol::Http2 {
             let shared = self.shared.borrow();
-            let shared = shared.as_ref().filter(|shared| !shared.sender.is_closed());
-            return shared.map(Shared::share);
+            let share = &shared.as_ref()?.share;
+            return (!share.sender.is_closed()).then(|| Connection::Http2(share.clone()));
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { connection, .. }) = idle.pop() {
-            if !connection.is_closed() {
-                return Some(connection);
+            if !connection.is_over() {
+                return Some(Connection::Http1(connection));
             }
         }
         None
@@ -198,19 +197,18 @@ impl Upstream {
 
     /// Gives back a connection whose last exchange has ended well.
     pub(super) fn put(&self, connection: Connection) {
-        match self.protocol {
-            Protocol::Http => {}
-            // It has had its one request.
-            Protocol::FastCgi(_) => return,
-            Protocol::Http2 => {
+        let connection = match connection {
+            Connection::Http1(connection) => connection,
+            Connection::Http2(_) => {
                 if let Some(shared) = self.shared.borrow_mut().as_mut() {
                     shared.since = Instant::now();
                 }
                 return;
             }
-        }
+        };
         let mut idle = self.idle.borrow_mut();
-        if !self.retired.get() && idle.len() < IDLE_MAX && !connection.is_closed() {
+        // One to a worker that speaks FastCGI has had its one request.
+        if self.protocol == Protocol::Http && !self.retired.get() && idle.len() < IDLE_MAX {
             idle.push(Idle {
                 connection,
                 since: Instant::now(),
@@ -249,64 +247,50 @@ impl Upstream {
         write_limit: Duration,
         patient: bool,
     ) -> io::Result<Connection> {
-        let stream = if limit.is_zero() {
-            self.dial(patient).await?
+        let dialed = self.dial(write_limit, patient);
+        let line = if limit.is_zero() {
+            dialed.await?
         } else {
-            match tokio::time::timeout(limit, self.dial(patient)).await {
-                Ok(stream) => stream?,
+            match tokio::time::timeout(limit, dialed).await {
+                Ok(line) => line?,
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
         };
-        let heard = Arc::<AtomicU64>::default();
-        let audience = Arc::<Audience>::default();
-        let wire = Wire {
-            stream,
-            heard: heard.clone(),
-            audience: audience.clone(),
-            ear: Ear::default(),
-            patience: Patience::default(),
-            write_limit,
-        };
-        if self.protocol == Protocol::Http2 {
-            return self.connect2(wire, heard).await;
+        match self.protocol {
+            Protocol::Http | Protocol::FastCgi(_) => {
+                Ok(Connection::Http1(http1::Connection::new(line)))
+            }
+            Protocol::Http2 => self.share(line).await.map(Connection::Http2),
         }
-        let handshake = http1::Builder::new()
-            .max_buf_size(BUFFER_MAX)
-            .handshake(TokioIo::new(wire));
-        let (sender, connection) = handshake.await.map_err(io::Error::other)?;
-        // How it ends is told to whoever waits for an answer on it.
-        let task = tokio::task::spawn_local(connection.with_upgrades());
-        Ok(Connection {
-            sender: Sender::Http1(sender),
-            heard,
-            audience,
-            _task: Rc::new(Task(task.abort_handle())),
-        })
     }
 
-    async fn connect2(&self, wire: Wire, heard: Arc<AtomicU64>) -> io::Result<Connection> {
-        let (sender, connection) = http2::handshake(Local, TokioIo::new(wire))
+    async fn share(&self, line: Line) -> io::Result<Share> {
+        let heard = line.heard();
+        let (sender, connection) = http2::handshake(Local, TokioIo::new(line))
             .await
             .map_err(io::Error::other)?;
+        // How it ends is told to whoever waits for an answer on it.
         let task = tokio::task::spawn_local(connection);
-        let shared = Shared {
+        let share = Share {
             sender,
             heard,
             task: Rc::new(Task(task.abort_handle())),
-            since: Instant::now(),
         };
-        let connection = shared.share();
         if !self.retired.get() {
-            *self.shared.borrow_mut() = Some(shared);
+            *self.shared.borrow_mut() = Some(Shared {
+                share: share.clone(),
+                since: Instant::now(),
+            });
         }
-        Ok(connection)
+        Ok(share)
     }
 
-    async fn dial(&self, patient: bool) -> io::Result<Stream> {
+    async fn dial(&self, write_limit: Duration, patient: bool) -> io::Result<Line> {
         let pauses: &[Duration] = if patient { &CONNECT_PAUSES } else { &[] };
         let mut pauses = pauses.iter();
         loop {
-            match Stream::connect(self).await {
+            let (address, protocol) = (&self.address, &self.protocol);
+            match Line::connect(address, protocol, &self.generation, write_limit).await {
                 Err(error) if is_passing(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(*pause).await,
                     None => return Err(error),
@@ -325,45 +309,90 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-impl Connection {
-    /// Bytes heard from the worker so far.
-    pub(super) fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
-    }
-
-    /// Sends a request. The answer's connection is not used for another before it has ended.
-    pub(super) fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
-    {
-        match &mut self.sender {
-            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
-            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match &self.sender {
-            Sender::Http1(sender) => sender.is_closed(),
-            Sender::Http2(sender) => sender.is_closed(),
+impl Message {
+    /// Its method.
+    pub(super) fn method(&self) -> &Method {
+        match self {
+            Self::Http1(request) => request.method(),
+            Self::Http2(parts, _) => &parts.method,
         }
     }
 }
 
-impl Shared {
-    fn share(&self) -> Connection {
-        Connection {
-            sender: Sender::Http2(self.sender.clone()),
-            heard: self.heard.clone(),
-            audience: Arc::default(),
-            _task: self.task.clone(),
+impl Connection {
+    /// Sends a request and waits for the head of its answer. Interim answers are told to `hearer`.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(super) async fn exchange(
+        self,
+        message: &mut Message,
+        hearer: Option<&Hearer>,
+    ) -> Result<Response<Content>, ExchangeError> {
+        match (self, message) {
+            (Self::Http1(connection), Message::Http1(request)) => {
+                let answer = connection.exchange(request, hearer).await?;
+                Ok(answer.map(|content| match content {
+                    http1::Content::Whole(bytes, connection) => {
+                        Content::Whole(bytes, connection.map(Self::Http1))
+                    }
+                    http1::Content::Coming(coming) => Content::Coming(Coming::Http1(coming)),
+                    http1::Content::Switched(switched) => Content::Switched(switched),
+                }))
+            }
+            (Self::Http2(share), Message::Http2(parts, body)) => {
+                // Not a part of this future: most workers do without.
+                Box::pin(share.exchange(parts, body)).await
+            }
+            // A way to a worker has connections and messages of one protocol alone.
+            _ => Err(ExchangeError::Unsent(io::ErrorKind::Unsupported.into())),
         }
     }
+}
 
+impl Share {
+    async fn exchange(
+        mut self,
+        parts: &request::Parts,
+        body: &mut RequestBody,
+    ) -> Result<Response<Content>, ExchangeError> {
+        let before = self.heard.get();
+        let whole = std::mem::replace(body, RequestBody::Empty);
+        let request = Request::from_parts(parts.clone(), whole);
+        let mut error = match self.sender.try_send_request(request).await {
+            Ok(answer) => return self.answer(answer).map_err(ExchangeError::Malformed),
+            Err(error) => error,
+        };
+        let unsent = error.take_message();
+        let error = into_io(error.error());
+        if let Some(request) = unsent {
+            *body = request.into_body();
+            return Err(ExchangeError::Unsent(error));
+        }
+        Err(match self.heard.get() == before {
+            true => ExchangeError::Unheard(error),
+            false => ExchangeError::Broken(error),
+        })
+    }
+
+    fn answer(self, mut answer: Response<Incoming>) -> Result<Response<Content>, AnswerError> {
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let what = "its answer over HTTP/2 has the status 101, which there is none of";
+            return Err(AnswerError::Ambiguous(what));
+        }
+        strict::answer(answer.headers()).map_err(AnswerError::Ambiguous)?;
+        headers::to_client(answer.headers_mut());
+        Ok(answer.map(|incoming| match incoming.is_end_stream() {
+            true => Content::Whole(Bytes::new(), Some(Connection::Http2(self))),
+            false => Content::Coming(Coming::Http2(incoming, self)),
+        }))
+    }
+}
+
+impl Shared {
     /// Whether no request was on it since `then`, and none is.
     fn is_unused_since(&self, then: Instant) -> bool {
-        self.since <= then && Rc::strong_count(&self.task) == 1
+        self.since <= then && Rc::strong_count(&self.share.task) == 1
     }
 }
 
@@ -379,108 +408,51 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
     }
 }
 
-impl Stream {
-    async fn connect(upstream: &Upstream) -> io::Result<Self> {
-        match (&upstream.address, &upstream.protocol) {
-            (Address::Unix(path), Protocol::FastCgi(scripts)) => {
-                let gateway = fastcgi::connect(path, scripts, Some(&upstream.generation));
-                gateway.await.map(Self::FastCgi)
-            }
-            (Address::Unix(path), Protocol::Http | Protocol::Http2) => {
-                UnixStream::connect(path).await.map(Self::Unix)
-            }
-            // php-fpm is handed its socket.
-            (Address::Tcp(address), _) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
-            }
-        }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
+impl Coming {
+    /// The next piece; `None` when all has come.
+    pub(super) fn poll_frame(
+        &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let outcome = ready!(match &mut this.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::FastCgi(gateway) => Pin::new(gateway).poll_read(cx, buffer),
-        });
-        let read = buffer.filled().len() - before;
-        this.heard.fetch_add(read as u64, Ordering::Relaxed);
-        if this.audience.is_there() {
-            this.ear.hear(&buffer.filled()[before..], &this.audience);
-        }
-        Poll::Ready(outcome)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = match &mut this.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::FastCgi(gateway) => Pin::new(gateway).poll_write_vectored(cx, slices),
-        };
-        match outcome {
-            Poll::Ready(outcome) => {
-                this.patience.stop();
-                Poll::Ready(outcome)
-            }
-            Poll::Pending => {
-                ready!(this.patience.poll(cx, this.write_limit));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self {
+            Self::Http1(coming) => coming.poll_frame(cx),
+            Self::Http2(incoming, _) => Pin::new(incoming).poll_frame(cx).map_err(io::Error::other),
         }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        true
+    /// Whether all has come.
+    pub(super) fn is_end(&self) -> bool {
+        match self {
+            Self::Http1(coming) => coming.is_end(),
+            Self::Http2(incoming, _) => incoming.is_end_stream(),
+        }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket has nothing to flush, and neither has a gateway.
-        Poll::Ready(Ok(()))
+    /// How much is still to come.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(coming) => coming.size_hint(),
+            Self::Http2(incoming, _) => incoming.size_hint(),
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::FastCgi(gateway) => Pin::new(gateway).poll_shutdown(cx),
+    /// The connection, if all has come and it can be used again.
+    pub(super) fn into_connection(self) -> Option<Connection> {
+        match self {
+            Self::Http1(coming) => coming.into_connection().map(Connection::Http1),
+            Self::Http2(_, share) => Some(Connection::Http2(share)),
         }
     }
 }
 
-/// The connection goes back to where it came from when the exchange has ended well, and is closed when not.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) connection: Connection,
-    pub(super) upstream: Rc<Upstream>,
-}
-
-impl Lease {
-    /// Both sides have said all they had to say.
-    pub(super) fn give_back(self) {
-        self.upstream.put(self.connection);
+/// The same, of the kind of its cause.
+fn into_io(error: &hyper::Error) -> io::Error {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return io::Error::new(error.kind(), source(error));
+        }
+        cause = error.source();
     }
+    io::Error::other(source(error))
 }

@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
 /// As much of a line is kept when its end comes with a later read. No line that frames a message needs more.
 const LINE_MAX: usize = 256;
@@ -407,7 +407,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 /// The size on the line before a chunk. Extensions are allowed, and nobody reads them.
-fn size(line: &[u8]) -> Option<u64> {
+pub(super) fn size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
     let (digits, extension) = line.split_at(digits.count());
     let plain = |&byte: &u8| byte == b'\t' || !byte.is_ascii_control();
@@ -425,23 +425,48 @@ fn size(line: &[u8]) -> Option<u64> {
 /// # Errors
 /// What is wrong, for the operator. Nothing that comes over its connection can then be trusted to be the answer to anything.
 pub(super) fn answer(headers: &HeaderMap) -> Result<(), &'static str> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    let plain = |length: &HeaderValue| number(length.as_bytes()).is_some();
-    if lengths.next().is_some() || !length.is_none_or(plain) {
-        return Err("it does not say in one number how long its answer is");
+    let mut framing = Framing::default();
+    for (name, value) in headers {
+        framing.field(name, value);
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
-        return Ok(());
-    };
-    if length.is_some() {
-        return Err("its answer has Content-Length and Transfer-Encoding");
+    framing.only().map(drop)
+}
+
+/// What the head of an answer says of where it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Framing {
+    pub(super) length: Option<u64>,
+    pub(super) is_chunked: bool,
+    flaw: Option<&'static str>,
+}
+
+impl Framing {
+    /// Takes a field.
+    pub(super) fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if name == CONTENT_LENGTH {
+            match number(value.as_bytes()) {
+                Some(length) if self.length.is_none() => self.length = Some(length),
+                _ => self.flaw = Some("it does not say in one number how long its answer is"),
+            }
+        } else if name == TRANSFER_ENCODING {
+            let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            if self.is_chunked || !is_chunked {
+                self.flaw = Some("its answer's Transfer-Encoding is not 'chunked'");
+            }
+            self.is_chunked = true;
+        }
     }
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return Err("its answer's Transfer-Encoding is not 'chunked'");
+
+    /// The one way in which it ends.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator.
+    pub(super) fn only(self) -> Result<Self, &'static str> {
+        if self.is_chunked && self.length.is_some() {
+            return Err("its answer has Content-Length and Transfer-Encoding");
+        }
+        self.flaw.map_or(Ok(self), Err)
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use tracing::debug;
 
 use super::access::Entry;
 use super::generation::Ticket;
+use super::http1::Switched;
 use super::piece::Piece;
-use super::pool::Connection;
 
 /// Bytes under way in each direction.
 const BUFFER: usize = 16 << 10;
@@ -36,12 +36,12 @@ pub(super) enum Switch {
 #[derive(Clone, Debug)]
 struct Held(Arc<Mutex<Option<Switch>>>);
 
-/// The bytes of one side: of a connection that was HTTP/1.1, or of a stream among others.
+/// The bytes of the client's side: of a connection that was HTTP/1.1, or of a stream among others.
 type Bytes = Either<TokioIo<Upgraded>, Piece>;
 
 /// One side, which notes when it last spoke.
-struct Side {
-    stream: Bytes,
+struct Side<S> {
+    stream: S,
     spoke: Rc<Cell<Instant>>,
     /// Where what is sent to this side is noted.
     entry: Option<Rc<Entry>>,
@@ -74,28 +74,30 @@ impl Switch {
     }
 }
 
-/// Joins the client and the worker. The request is in flight until this ends. The connection is held because dropping it would call
-/// off the exchange that the tunnel comes from.
+/// Joins the client and the worker. The request is in flight until this ends.
 pub(super) async fn run(
     client: Switch,
-    worker: OnUpgrade,
-    (_connection, ticket): (Connection, Ticket),
+    worker: Switched,
+    ticket: Ticket,
     entry: Option<Rc<Entry>>,
     limit: Duration,
 ) {
     let outcome = async {
-        let worker = Switch::Http1(worker).bytes();
-        let (client, worker) = futures_util::future::try_join(client.bytes(), worker).await?;
+        let client = client.bytes().await?;
         let spoke = Rc::new(Cell::new(Instant::now()));
-        let side = |stream, entry| Side {
-            stream,
-            spoke: spoke.clone(),
-            entry,
-        };
         if let Some(entry) = &entry {
             entry.whole();
         }
-        let (mut client, mut worker) = (side(client, entry), side(worker, None));
+        let mut client = Side {
+            stream: client,
+            spoke: spoke.clone(),
+            entry,
+        };
+        let mut worker = Side {
+            stream: worker,
+            spoke: spoke.clone(),
+            entry: None,
+        };
         tokio::select! {
             copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut worker, BUFFER, BUFFER) => copied.map(|_| ()),
             () = silence(&spoke, limit) => Err(io::ErrorKind::TimedOut.into()),
@@ -121,7 +123,7 @@ async fn silence(spoke: &Cell<Instant>, limit: Duration) {
     }
 }
 
-impl AsyncRead for Side {
+impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -134,7 +136,7 @@ impl AsyncRead for Side {
     }
 }
 
-impl AsyncWrite for Side {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,15 +1,13 @@
 //! A request's body on its way to the worker.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -33,6 +31,9 @@ pub(super) enum UploadError {
     /// It is longer than its route allows.
     #[error("the request's body is longer than {0} bytes")]
     Long(u64),
+    /// The worker took no more of it, which it may: it may have answered.
+    #[error("the worker took no more of the request's body")]
+    Unwanted,
 }
 
 /// How far a body has come, known to both the body and the one that waits for the answer.
@@ -41,18 +42,13 @@ pub(super) struct Upload {
     /// When the worker last took a piece.
     progress: Cell<Instant>,
     state: Cell<Option<Result<(), UploadError>>>,
+    /// Who is to hear that it does not come.
+    watcher: RefCell<Option<Waker>>,
     /// The client's socket, which wants to know whether the client is still sending.
     signals: Arc<Signals>,
 }
 
-/// The worker's "100 Continue".
-#[derive(Debug, Default)]
-pub(super) struct Gate {
-    open: AtomicBool,
-    waker: AtomicWaker,
-}
-
-/// The body as hyper's client takes it.
+/// The body as it is passed on.
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// No body.
@@ -70,7 +66,8 @@ pub(super) struct Streaming {
     /// Most bytes, and those that have passed.
     most: u64,
     passed: u64,
-    gate: Option<Arc<Gate>>,
+    /// It waits for the worker to say that it is welcome.
+    waits: bool,
 }
 
 impl Upload {
@@ -78,15 +75,34 @@ impl Upload {
         Self {
             progress: Cell::new(Instant::now()),
             state: Cell::new(None),
+            watcher: RefCell::new(None),
             signals,
         }
     }
 
-    fn end(&self, outcome: Result<(), UploadError>) {
+    /// No more of it is passed on.
+    pub(super) fn end(&self, outcome: Result<(), UploadError>) {
         self.state.set(Some(outcome));
         if outcome.is_ok() {
             self.signals.set_unread(false);
+        } else if let Some(watcher) = self.watcher.take() {
+            watcher.wake();
         }
+    }
+
+    /// Why it does not come from the client, if it does not; `cx` hears of that later.
+    pub(super) fn failure(&self, cx: &mut Context<'_>) -> Option<UploadError> {
+        match self.state.get() {
+            None => *self.watcher.borrow_mut() = Some(cx.waker().clone()),
+            Some(Ok(()) | Err(UploadError::Unwanted)) => {}
+            Some(Err(error)) => return Some(error),
+        }
+        None
+    }
+
+    /// Whether all of it was passed on.
+    pub(super) fn is_whole(&self) -> bool {
+        self.state.get() == Some(Ok(()))
     }
 
     /// `None` while pieces are still to come, else how it ended.
@@ -100,21 +116,13 @@ impl Upload {
     }
 }
 
-impl Gate {
-    /// Lets the body pass.
-    pub(super) fn open(&self) {
-        self.open.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-}
-
 impl RequestBody {
-    /// Passes `incoming` on as it comes, `most` bytes at least at `pace`, and not before `gate` is open.
+    /// Passes `incoming` on as it comes, `most` bytes at least at `pace`; if it `waits`, not before the worker wants it.
     pub(super) fn streaming(
         incoming: Inbound,
         pace: Pace,
         most: u64,
-        gate: Option<Arc<Gate>>,
+        waits: bool,
         signals: &Arc<Signals>,
     ) -> (Self, Rc<Upload>) {
         let upload = Rc::new(Upload::new(signals.clone()));
@@ -124,9 +132,17 @@ impl RequestBody {
             purse: Purse::new(pace),
             most,
             passed: 0,
-            gate,
+            waits,
         }));
         (body, upload)
+    }
+
+    /// The worker has said that it wants it.
+    pub(super) fn welcome(&mut self) {
+        if let Self::Streaming(streaming) = self {
+            streaming.waits = false;
+            streaming.purse.clock().stop();
+        }
     }
 }
 
@@ -164,7 +180,7 @@ impl Streaming {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        ready!(self.poll_gate(cx));
+        ready!(self.poll_welcome(cx));
         let end = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 ready!(self.purse.poll(cx));
@@ -200,16 +216,12 @@ impl Streaming {
     }
 
     /// Polling the client's body is what tells the client "100 Continue", so it waits for the worker's.
-    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(gate) = &self.gate else {
-            return Poll::Ready(());
-        };
-        gate.waker.register(cx.waker());
-        if !gate.open.load(Ordering::Acquire) {
+    fn poll_welcome(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waits {
             ready!(self.purse.clock().poll(cx, CONTINUE_WAIT));
+            self.purse.clock().stop();
+            self.waits = false;
         }
-        self.purse.clock().stop();
-        self.gate = None;
         Poll::Ready(())
     }
 }

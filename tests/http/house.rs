@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -187,6 +187,18 @@ impl House {
                 .find(|count| count.instance == instance(generation))
                 .map_or((0, 0), |count| (count.in_flight, count.requests)),
             other => panic!("expected Counted, heard {other:?}"),
+        }
+    }
+
+    /// Waits until the counts of a generation are these: what a worker sees of a request's end may come before it is counted.
+    pub(crate) fn counts(&mut self, generation: u64, expected: (u64, u64)) {
+        let begun = Instant::now();
+        loop {
+            let counts = self.count(generation);
+            if counts == expected {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{counts:?} and not {expected:?}");
         }
     }
 

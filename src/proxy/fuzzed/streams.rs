@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
@@ -16,9 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::super::interim::{Audience, Ear, Hearer, MOST};
 use super::super::preamble;
-use super::super::socket::Signals;
 use super::super::strict::{Flaw, Scanner, Verdict};
 use super::{Pieces, now};
 
@@ -67,42 +64,6 @@ pub fn preamble(data: &[u8]) {
         assert_eq!(is, data.starts_with(PREFACE));
         assert_eq!([&read, stream.rest()].concat(), data);
     }
-}
-
-/// What a worker sends, in answer to one request.
-pub fn interim(data: &[u8]) {
-    // Beyond that it depends on the pieces what is listened to, and that is meant so.
-    let data = &data[..data.len().min(32 << 10)];
-    let heard = STEPS.map(|step| {
-        let (client, audience) = (Arc::new(Signals::new()), Audience::default());
-        audience.enter(&Hearer::Http1(client.clone()));
-        let mut ear = Ear::default();
-        for piece in data.chunks(step.min(data.len().max(1))) {
-            if audience.is_there() {
-                ear.hear(piece, &audience);
-            }
-        }
-        (client.interims().take(), audience.is_there())
-    });
-    assert!(heard.iter().all(|one| *one == heard[0]));
-    let mut told = &heard[0].0[..];
-    let mut count = 0;
-    while !told.is_empty() {
-        let mut fields = [httparse::EMPTY_HEADER; 100];
-        let mut head = httparse::Response::new(&mut fields);
-        let Ok(httparse::Status::Complete(end)) = head.parse(told) else {
-            panic!("{told:?}");
-        };
-        let code = head.code.unwrap();
-        assert!((102..200).contains(&code), "{code}");
-        for field in head.headers.iter() {
-            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-            assert!(!is("content-length") && !is("transfer-encoding") && !is("connection"));
-        }
-        told = &told[end..];
-        count += 1;
-    }
-    assert!(count <= MOST);
 }
 
 /// How the requests of a connection go on past the scanner.
