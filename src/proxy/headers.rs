@@ -439,9 +439,15 @@ mod tests {
             id: &value("id"),
         };
         let mut headers = HeaderMap::new();
-        to_worker(&fields(lines), &forwarded, upgrading, true, |name, value| {
-            headers.append(name, value.clone());
-        });
+        to_worker(
+            &fields(lines),
+            &forwarded,
+            upgrading,
+            true,
+            |name, value| {
+                headers.append(name, value.clone());
+            },
+        );
         headers
     }
 

@@ -198,7 +198,10 @@ impl House {
             if counts == expected {
                 return;
             }
-            assert!(begun.elapsed() < DEADLINE, "{counts:?} and not {expected:?}");
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "{counts:?} and not {expected:?}"
+            );
         }
     }
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `fields` | header fields: who asks, for which host, on which conditions, with which codings |
 //! | `paths` | paths and hosts on their way to a route, redirects |
-//! | `streams` | bytes as they come from clients and workers, in any pieces |
+//! | `streams` | bytes as they come from clients, in any pieces |
 
 mod fields;
 mod paths;
@@ -19,9 +19,13 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, ReadBuf};
 
 pub use super::fastcgi::fuzzed::{answer as fastcgi, script};
+pub use super::http1::fuzzed::answer;
 pub use fields::{accept, conditions, forwarded};
 pub use paths::{hosts, path, redirects, table};
-pub use streams::{interim, preamble, strict};
+pub use streams::{preamble, strict};
+
+/// Pieces in which bytes come.
+pub(super) const STEPS: [usize; 3] = [1, 7, usize::MAX];
 
 /// Bytes that come in pieces of at most `step`, and then the end.
 #[derive(Debug)]
@@ -98,11 +102,11 @@ mod tests {
         type Check = fn(&[u8]);
         let targets: [(&str, Check); 12] = [
             ("accept", accept),
+            ("answer", answer),
             ("conditions", conditions),
             ("fastcgi", fastcgi),
             ("forwarded", forwarded),
             ("hosts", hosts),
-            ("interim", interim),
             ("path", path),
             ("preamble", preamble),
             ("redirects", redirects),

@@ -53,7 +53,7 @@ fn reach(uri: &Uri, decoded: &str, prefix: &str) {
     assert_eq!(decode(respelled.path()).as_deref(), Ok(decoded));
     assert_eq!(respelled.query(), uri.query());
     assert_eq!(respelled.authority(), uri.authority());
-    let stripped = without(respelled, segments);
+    let stripped = without(&respelled, segments);
     let expected = if rest.is_empty() { "/" } else { rest };
     assert_eq!(stripped.path(), expected);
     assert_eq!(stripped.query(), uri.query());

@@ -1,4 +1,4 @@
-//! Bytes as they come from clients and workers.
+//! Bytes as they come from clients.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -17,10 +17,7 @@ use hyper_util::rt::TokioIo;
 
 use super::super::preamble;
 use super::super::strict::{Flaw, Scanner, Verdict};
-use super::{Pieces, now};
-
-/// Pieces in which bytes come.
-const STEPS: [usize; 3] = [1, 7, usize::MAX];
+use super::{Pieces, STEPS, now};
 
 /// How every header of the PROXY protocol, version 2, begins.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

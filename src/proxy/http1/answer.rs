@@ -7,9 +7,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
 use http_body::Frame;
 use httparse::{ParserConfig, Status};
@@ -325,4 +323,175 @@ fn wait(may: bool) -> io::Result<Option<Taken>> {
 fn broken() -> io::Error {
     let what = "its answer's chunks can not be read";
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Option<Head>, AnswerError> {
+        Head::take(&mut text.into(), &Method::GET)
+    }
+
+    fn rest(text: &str, method: &Method) -> Rest {
+        let head = Head::take(&mut text.into(), method);
+        head.unwrap().unwrap().rest
+    }
+
+    #[test]
+    fn there_is_one_way_to_tell_where_an_answer_ends() {
+        let (get, head) = (&Method::GET, &Method::HEAD);
+        for (text, method, expected) in [
+            ("200 OK\r\ncontent-length: 5\r\n\r\n", get, Rest::Length(5)),
+            (
+                "200 OK\r\ntransfer-encoding: Chunked\r\n\r\n",
+                get,
+                Rest::Chunks(Chunk::Size),
+            ),
+            ("200 OK\r\n\r\n", get, Rest::UntilClose),
+            ("200 OK\r\ncontent-length: 5\r\n\r\n", head, Rest::Length(0)),
+            (
+                "200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+                head,
+                Rest::Length(0),
+            ),
+            ("204 No Content\r\n\r\n", get, Rest::Length(0)),
+            (
+                "304 Not Modified\r\ncontent-length: 5\r\n\r\n",
+                get,
+                Rest::Length(0),
+            ),
+            ("101 Switching Protocols\r\n\r\n", get, Rest::Length(0)),
+            (
+                "103 Early Hints\r\ncontent-length: 5\r\n\r\n",
+                get,
+                Rest::Length(0),
+            ),
+        ] {
+            assert_eq!(
+                rest(&format!("HTTP/1.1 {text}"), method),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_ambiguous_is_none() {
+        for fields in [
+            "content-length: 5\r\ncontent-length: 5\r\n",
+            "content-length: 5, 5\r\n",
+            "content-length: +5\r\n",
+            "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: gzip, chunked\r\n",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        ] {
+            let outcome = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
+            assert!(
+                matches!(outcome, Err(AnswerError::Ambiguous(_))),
+                "{fields}: {outcome:?}"
+            );
+        }
+        let old = head("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert!(matches!(old, Err(AnswerError::Ambiguous(_))));
+        for text in [
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 099 x\r\n\r\n",
+            "SSH-2.0\r\n",
+        ] {
+            assert!(matches!(head(text), Err(AnswerError::Syntax(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_a_largest_size() {
+        let field = format!("x: {}\r\n", "x".repeat(HEAD_MAX / 50));
+        let begun = format!("HTTP/1.1 200 OK\r\n{}", field.repeat(49));
+        assert!(matches!(head(&begun), Ok(None)));
+        assert!(matches!(head(&format!("{begun}\r\n")), Ok(Some(_))));
+        let long = format!("{begun}{field}");
+        assert_eq!(head(&long).unwrap_err(), AnswerError::Long);
+        assert_eq!(head(&format!("{long}\r\n")).unwrap_err(), AnswerError::Long);
+    }
+
+    #[test]
+    fn the_worker_says_whether_it_keeps_the_connection() {
+        for (text, is_kept) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nconnection: x, Close\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\n", true),
+        ] {
+            assert_eq!(head(text).unwrap().unwrap().is_kept, is_kept, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unusual_reason_is_the_workers_to_give() {
+        let reason = |text: &str| head(text).unwrap().unwrap().reason;
+        assert_eq!(reason("HTTP/1.1 404 Not Found\r\n\r\n"), None);
+        let own = reason("HTTP/1.1 404 Gone Fishing\r\n\r\n");
+        assert_eq!(own.unwrap().as_bytes(), b"Gone Fishing");
+    }
+
+    /// What is taken of a body in chunks, and whether it is whole; an error is a body that can not be read.
+    fn chunks(bytes: &str) -> io::Result<(Vec<u8>, Option<HeaderMap>, bool)> {
+        let mut rest = Rest::Chunks(Chunk::Size);
+        let (mut buffer, mut body, mut trailers) = (BytesMut::from(bytes), Vec::new(), None);
+        loop {
+            match rest.take(&mut buffer)? {
+                Taken::Frame(frame) => match frame.into_data() {
+                    Ok(data) => body.extend_from_slice(&data),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+                Taken::End => return Ok((body, trailers, true)),
+                Taken::Nothing => return Ok((body, trailers, rest.close().is_ok())),
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        let (body, trailers, is_whole) =
+            chunks("3\r\nabc\r\n2;x=\"y\"\r\nde\r\n0\r\nx-sum: 1\r\nconnection: x-sum\r\n\r\n")
+                .unwrap();
+        assert_eq!((&body[..], is_whole), (&b"abcde"[..], true));
+        // The connection's own, and what it names.
+        assert_eq!(trailers, None);
+        let (_, trailers, _) = chunks("0\r\nx-sum: 1\r\ncontent-length: 3\r\n\r\n").unwrap();
+        let trailers = trailers.unwrap();
+        assert_eq!(
+            (trailers.len(), &trailers["x-sum"]),
+            (1, &"1".parse().unwrap())
+        );
+        for torn in [
+            "",
+            "3",
+            "3\r\nab",
+            "3\r\nabc\r",
+            "3\r\nabc\r\n",
+            "0\r\n",
+            "0\r\n\r",
+        ] {
+            assert!(!chunks(torn).unwrap().2, "{torn:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_chunks_is_refused() {
+        for broken in [
+            "3\nabc\r\n",
+            "3\r\nabcd",
+            "3\r\nabc\n",
+            "x\r\n",
+            "-1\r\n",
+            "3 4\r\n",
+            "1000000000000000\r\n",
+            "0\r\nno field\r\n\r\n",
+        ] {
+            assert!(chunks(broken).is_err(), "{broken:?}");
+        }
+        assert!(chunks(&format!("1;{}", "x".repeat(LINE_MAX))).is_err());
+        assert!(chunks(&format!("0\r\nx: {}", "x".repeat(TRAILERS_MAX))).is_err());
+    }
 }

@@ -13,6 +13,8 @@
 //! | `fuzzed` | what must hold of any of it; not in the server |
 
 mod answer;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzed;
 mod request;
 
 use std::cell::{Cell, RefCell};
@@ -174,8 +176,8 @@ impl Connection {
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(ExchangeError::Broken(error))),
             }
-            while let Some(head) = Head::take(&mut self.buffer, request.method())
-                .map_err(ExchangeError::Malformed)?
+            while let Some(head) =
+                Head::take(&mut self.buffer, request.method()).map_err(ExchangeError::Malformed)?
             {
                 if !head.is_interim() {
                     return Poll::Ready(Ok(head));
