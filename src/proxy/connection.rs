@@ -276,8 +276,8 @@ impl Client {
             Some(id) => id.clone(),
             None => self.lane.request_id(),
         };
-        // Looked at only if the answer is ours.
-        let accept = request.headers().get(ACCEPT).cloned();
+        // If the answer is ours.
+        let form = Form::wanted(request.headers().get(ACCEPT));
         if !request.body().is_end_stream() {
             self.signals.set_unread(true);
         }
@@ -285,7 +285,6 @@ impl Client {
         let mut response = match self.dispatch(request, &id, &mut notes).await {
             Ok(response) => response,
             Err(refusal) => {
-                let form = Form::wanted(accept.as_ref());
                 answers::refusal(refusal, notes.own.as_deref(), form, &id)
             }
         };
@@ -417,19 +416,21 @@ impl Client {
         let front = table.front();
         let way = ticket.as_mut();
         let way = way.and_then(|ticket| route.target.way(ticket, request.headers()));
-        let errand = match (&route.target, way.zip(ticket)) {
-            (_, Some((upstream, ticket))) => Errand {
-                upstream,
-                ticket,
-                host,
-                origin,
-                id,
-                entry: notes.entry.clone(),
-                deadline,
-                client_pace: Pace::reading(front),
-                tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
-                route,
-            },
+        let (mut errand, ticket) = match (&route.target, way.zip(ticket)) {
+            (_, Some((upstream, ticket))) => {
+                let errand = Errand {
+                    upstream,
+                    host,
+                    origin,
+                    id,
+                    entry: notes.entry.clone(),
+                    deadline,
+                    client_pace: Pace::reading(front),
+                    tunnel_limit: shorter(front.idle_timeout, route.timeouts.idle),
+                    route,
+                };
+                (errand, ticket)
+            }
             (
                 Target::Unavailable {
                     reason,
@@ -451,7 +452,9 @@ impl Client {
             _ => return Err(Refusal::read_only()),
         };
         drop(table);
-        forward(self, errand, request).await
+        drop(path);
+        drop(target);
+        forward(self, &mut errand, ticket, request).await
     }
 }
 

@@ -37,11 +37,10 @@ use super::tunnel::{self, Switch};
 use super::upload::{RequestBody, Upload, UploadError};
 use crate::route::Protocol;
 
-/// A request with its place in the count of the generation it goes to.
+/// What is known of a request when it is to go to a worker.
 pub(super) struct Errand<'a> {
     pub(super) route: Rc<Route>,
     pub(super) upstream: Rc<Upstream>,
-    pub(super) ticket: Ticket,
     pub(super) host: HeaderValue,
     pub(super) origin: Rc<Origin>,
     pub(super) id: &'a HeaderValue,
@@ -76,104 +75,101 @@ enum ForwardError {
     Client(UploadError),
 }
 
-/// Sends `request` to the worker and returns its answer, or the refusal that stands for it. What comes before the worker is asked is
-/// done at once: only what is known then is kept while it answers.
-pub(super) fn forward<'a>(
-    client: &'a Rc<Client>,
-    mut errand: Errand<'a>,
+/// Sends `request` to the worker and returns its answer, or the refusal that stands for it. The errand stays where it is, and of the request
+/// nothing is left while the worker answers: its bytes are hyper's, which has to find other room for those of the next as long as
+/// anybody has a share in them.
+pub(super) async fn forward(
+    client: &Rc<Client>,
+    errand: &mut Errand<'_>,
+    mut ticket: Ticket,
     request: &mut Request<Inbound>,
-) -> impl Future<Output = Result<Response<Body>, Refusal>> + use<'a> {
-    errand.ticket.begin();
-    let speaks_http2 = errand.upstream.protocol == Protocol::Http2;
-    let upgrade = (request.version() >= Version::HTTP_11
-        && !speaks_http2
+) -> Result<Response<Body>, Refusal> {
+    ticket.begin();
+    let old = request.version() < Version::HTTP_11;
+    let upgrade = (!old
+        && errand.upstream.protocol != Protocol::Http2
         && headers::wants_upgrade(request.headers())
         && request.body().is_end_stream())
     .then(|| Switch::of(request));
-    let old = request.version() < Version::HTTP_11;
     let hearer = match request.extensions_mut().remove::<Hints>() {
         Some(hints) => Some(Hearer::Http2(hints)),
-        None => (!old).then(|| Hearer::Http1(client.signals().clone())),
+        None => (!old).then(|| Hearer::Http1(client.signals())),
     };
-    let (mut message, upload) = outbound(client, &errand, request, upgrade.is_some());
-    // It may be long until the answer is there.
+    let (mut message, upload) = outbound(client, errand, request, upgrade.is_some());
     *request.headers_mut() = HeaderMap::new();
-    async move {
-        let mut patience = client.patience();
-        let timeouts = errand.route.timeouts;
-        let answered = exchange(
-            &mut errand,
-            hearer.as_ref(),
-            &mut message,
-            upload.as_deref(),
-            &mut patience,
-        );
-        let mut response = match answered.await {
-            Ok(response) => response,
-            Err(error) => return Err(refuse(&errand, &error)),
-        };
-        patience.stop();
-        *response.version_mut() = Version::HTTP_11;
-        if let Some(place) = &errand.ticket.place
-            && let Some(cookie) = place.cookie(errand.origin.proto == "https")
-        {
-            response.headers_mut().append(SET_COOKIE, cookie);
-        }
-        let (parts, content) = response.into_parts();
-        let body = match content {
-            Content::Switched(worker_side) => {
-                let Some(client_side) = upgrade else {
-                    return Err(refuse(&errand, &ForwardError::Switched));
-                };
-                client.keep(patience);
-                client.tunnel(tunnel::run(
-                    client_side,
-                    worker_side,
-                    errand.ticket,
-                    errand.entry,
-                    errand.tunnel_limit,
-                ));
-                Body::empty()
-            }
-            Content::Whole(bytes, connection) => {
-                client.keep(patience);
-                if let Some(connection) = connection
-                    && upload.is_none_or(|upload| upload.is_whole())
-                {
-                    errand.upstream.put(connection);
-                }
-                match bytes.is_empty() {
-                    true => Body::empty(),
-                    false => Body::full(bytes),
-                }
-            }
-            Content::Coming(coming) => {
-                let is_stream = is_stream(&parts.headers);
-                let until_close = old && !parts.headers.contains_key(CONTENT_LENGTH);
-                Body::relay(Relay {
-                    feed: Feed::Coming(coming),
-                    is_quiet: false,
-                    upstream: errand.upstream,
-                    ticket: Some(errand.ticket),
-                    upload,
-                    patience,
-                    spare: client.spare(),
-                    limit: if is_stream {
-                        timeouts.idle
-                    } else {
-                        timeouts.read
-                    },
-                    deadline: if is_stream {
-                        Deadline::default()
-                    } else {
-                        errand.deadline
-                    },
-                    until_close: until_close.then(|| client.signals().clone()),
-                })
-            }
-        };
-        Ok(Response::from_parts(parts, body))
+    *request.uri_mut() = Uri::default();
+    errand.host = HeaderValue::from_static("");
+    let mut patience = client.patience();
+    let timeouts = errand.route.timeouts;
+    let answered = exchange(
+        errand,
+        &mut ticket,
+        hearer.as_ref(),
+        &mut message,
+        upload.as_deref(),
+        &mut patience,
+    );
+    let mut response = match answered.await {
+        Ok(response) => response,
+        Err(error) => return Err(refuse(errand, &error)),
+    };
+    patience.stop();
+    *response.version_mut() = Version::HTTP_11;
+    if let Some(place) = &ticket.place
+        && let Some(cookie) = place.cookie(errand.origin.proto == "https")
+    {
+        response.headers_mut().append(SET_COOKIE, cookie);
     }
+    let (parts, content) = response.into_parts();
+    let body = match content {
+        Content::Switched(worker_side) => {
+            let Some(client_side) = upgrade else {
+                return Err(refuse(errand, &ForwardError::Switched));
+            };
+            client.keep(patience);
+            client.tunnel(tunnel::run(
+                client_side,
+                worker_side,
+                ticket,
+                errand.entry.take(),
+                errand.tunnel_limit,
+            ));
+            Body::empty()
+        }
+        Content::Whole(bytes, connection) => {
+            client.keep(patience);
+            if let Some(connection) = connection
+                && upload.is_none_or(|upload| upload.is_whole())
+            {
+                errand.upstream.put(connection);
+            }
+            match bytes.is_empty() {
+                true => Body::empty(),
+                false => Body::full(bytes),
+            }
+        }
+        Content::Coming(coming) => {
+            let is_stream = is_stream(&parts.headers);
+            let until_close = old && !parts.headers.contains_key(CONTENT_LENGTH);
+            let (limit, deadline) = match is_stream {
+                true => (timeouts.idle, Deadline::default()),
+                false => (timeouts.read, errand.deadline),
+            };
+            Body::relay(Relay {
+                feed: Feed::Coming(coming),
+                is_quiet: false,
+                upstream: errand.upstream.clone(),
+                ticket: Some(ticket),
+                upload,
+                patience,
+                spare: client.spare(),
+                limit,
+                deadline,
+                until_close: until_close.then(|| client.signals().clone()),
+            })
+        }
+    };
+    Ok(Response::from_parts(parts, body))
 }
 
 /// Makes the client's request the worker's.
@@ -275,7 +271,8 @@ fn http2_parts(
 /// Sends the request until it is answered, has failed, or must not be sent again.
 async fn exchange(
     errand: &mut Errand<'_>,
-    hearer: Option<&Hearer>,
+    ticket: &mut Ticket,
+    hearer: Option<&Hearer<'_>>,
     message: &mut Message,
     upload: Option<&Upload>,
     patience: &mut Patience,
@@ -294,14 +291,14 @@ async fn exchange(
             None => {
                 // On a further try, what is left of the time of all.
                 let limit = deadline.cap(shorter(timeouts.write, patience.left()));
-                let patient = errand.ticket.place.as_ref().is_none_or(Place::is_last);
+                let patient = ticket.place.as_ref().is_none_or(Place::is_last);
                 let connected = errand.upstream.connect(limit, timeouts.write, patient);
                 // Not a part of this future, which would be twice as large for what is seldom done.
                 match Box::pin(connected).await {
                     Ok(connection) => connection,
                     Err(_) if deadline.is_over() => return Err(ForwardError::Late),
                     Err(error) => {
-                        let place = errand.ticket.place.as_mut();
+                        let place = ticket.place.as_mut();
                         let Some(other) = place.and_then(Place::move_on) else {
                             return Err(ForwardError::Connect(error));
                         };

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
@@ -30,10 +30,10 @@ pub(super) struct Interim {
 }
 
 /// A client that is told of interim answers.
-#[derive(Clone, Debug)]
-pub(super) enum Hearer {
+#[derive(Debug)]
+pub(super) enum Hearer<'a> {
     /// It speaks HTTP/1.1, and its socket is to write them.
-    Http1(Arc<Signals>),
+    Http1(&'a Signals),
     /// It speaks HTTP/2, and they are frames of its stream.
     Http2(Hints),
 }
@@ -54,7 +54,7 @@ struct Letters {
     task: Option<Waker>,
 }
 
-impl Hearer {
+impl Hearer<'_> {
     /// Passes an interim answer on.
     pub(super) fn tell(&self, interim: Interim) {
         match self {
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn they_are_written_one_after_the_other_and_waited_for() {
-        let client = Arc::new(Signals::new());
-        let hearer = Hearer::Http1(client.clone());
+        let client = Signals::new();
+        let hearer = Hearer::Http1(&client);
         hearer.tell(hints("</a>"));
         hearer.tell(hints("</b>"));
         let outbox = client.interims();
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn one_that_would_have_to_wait_for_too_many_others_is_left_out() {
-        let client = Arc::new(Signals::new());
-        let hearer = Hearer::Http1(client.clone());
+        let client = Signals::new();
+        let hearer = Hearer::Http1(&client);
         let long = "x".repeat(BYTES / 2);
         hearer.tell(hints(&long));
         let once = client.interims().take();

@@ -129,6 +129,10 @@ impl Form {
         let Some(accept) = accept else {
             return Self::Html;
         };
+        // Most have no such letter, and are not looked at any further.
+        if memchr::memchr(b'j', accept.as_bytes()).is_none() {
+            return Self::Html;
+        }
         let accept = accept.to_str().unwrap_or_default();
         if accept.contains("json") && !accept.contains("text/html") {
             Self::Json

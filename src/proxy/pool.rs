@@ -327,7 +327,7 @@ impl Connection {
     pub(super) async fn exchange(
         self,
         message: &mut Message,
-        hearer: Option<&Hearer>,
+        hearer: Option<&Hearer<'_>>,
     ) -> Result<Response<Content>, ExchangeError> {
         match (self, message) {
             (Self::Http1(connection), Message::Http1(request)) => {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -126,8 +125,8 @@ fn hear(data: &[u8], step: usize, method: &Method) -> Heard {
 
 /// What is passed on of interim answers is as many as may be, and can be read.
 fn told(interims: &[(StatusCode, HeaderMap)]) {
-    let client = Arc::new(Signals::new());
-    let hearer = Hearer::Http1(client.clone());
+    let client = Signals::new();
+    let hearer = Hearer::Http1(&client);
     for (status, headers) in interims.iter().take(MOST) {
         hearer.tell(Interim {
             status: *status,

@@ -124,7 +124,7 @@ impl Connection {
     pub(super) async fn exchange(
         mut self,
         request: &mut Request,
-        hearer: Option<&Hearer>,
+        hearer: Option<&Hearer<'_>>,
     ) -> Result<Response<Content>, ExchangeError> {
         request.rewind();
         let before = self.heard.get();
@@ -145,7 +145,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         request: &mut Request,
-        hearer: Option<&Hearer>,
+        hearer: Option<&Hearer<'_>>,
         told: &mut usize,
         deaf: &mut Option<io::Error>,
     ) -> Poll<Result<Head, ExchangeError>> {
