@@ -128,7 +128,7 @@ pub struct Count {
     pub requests: u64,
     /// Of those, not yet ended.
     pub in_flight: u64,
-    /// How long ago the last one ended or began.
+    /// How long ago the last one ended; zero while any is in flight.
     pub idle: Duration,
 }
 

@@ -473,13 +473,15 @@ fn host<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
             "the request's target is not an http address",
         ));
     }
-    let has_field = request.headers().contains_key(http::header::HOST);
-    if request.version() < Version::HTTP_11 && !has_field && request.uri().authority().is_none() {
+    let authority = request.uri().authority();
+    let has_field = || request.headers().contains_key(http::header::HOST);
+    if request.version() < Version::HTTP_11 && authority.is_none() && !has_field() {
         return Ok(HeaderValue::from_static(""));
     }
     // An absolute target names the host, and in HTTP/1.1 the field must still be there and say the same.
-    let host = headers::host(request.headers(), request.uri().authority());
-    host.filter(|_| has_field || request.version() != Version::HTTP_11)
+    let may_lack_field = || authority.is_none() || request.version() != Version::HTTP_11;
+    headers::host(request.headers(), authority)
+        .filter(|_| may_lack_field() || has_field())
         .ok_or_else(|| {
             Refusal::bad_request(
                 "the request needs exactly one valid Host header field, and its target no other host",

@@ -76,8 +76,7 @@ enum ForwardError {
 }
 
 /// Sends `request` to the worker and returns its answer, or the refusal that stands for it. The errand stays where it is, and of the request
-/// nothing is left while the worker answers: its bytes are hyper's, which has to find other room for those of the next as long as
-/// anybody has a share in them.
+/// nothing is left while the worker answers: a share in its bytes would keep all of the buffer that they came in.
 pub(super) async fn forward(
     client: &Rc<Client>,
     errand: &mut Errand<'_>,

@@ -49,7 +49,7 @@ struct Complaints {
 struct Shard {
     begun: AtomicU64,
     in_flight: AtomicU64,
-    /// Milliseconds since the generation's birth.
+    /// When a request has ended last, in milliseconds since the generation's birth.
     active: AtomicU64,
 }
 
@@ -154,11 +154,15 @@ impl Generation {
     pub(super) fn count(&self) -> Count {
         let active = self.shards.iter().map(|s| s.active.load(Ordering::Relaxed));
         let active = Duration::from_millis(active.max().unwrap_or(0));
+        let in_flight = self.in_flight();
         Count {
             instance: self.instance.clone(),
             requests: self.begun(),
-            in_flight: self.in_flight(),
-            idle: self.born.elapsed().saturating_sub(active),
+            in_flight,
+            idle: match in_flight {
+                0 => self.born.elapsed().saturating_sub(active),
+                _ => Duration::ZERO,
+            },
         }
     }
 
@@ -199,7 +203,6 @@ impl Ticket {
     pub(super) fn begin(&self) {
         let shard = &self.generation.shards[self.shard];
         shard.begun.fetch_add(1, Ordering::SeqCst);
-        self.generation.touch(self.shard);
     }
 
     /// Holds a place in the worker for as long.

@@ -179,7 +179,7 @@ pub(super) fn to_worker(
             put(name, value);
         }
     }
-    if let Some(upgrade) = headers.get(UPGRADE).filter(|_| upgrading) {
+    if upgrading && let Some(upgrade) = headers.get(UPGRADE) {
         put(&UPGRADE, upgrade);
         put(&CONNECTION, &HeaderValue::from_static("upgrade"));
     } else if takes_trailers {

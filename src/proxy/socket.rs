@@ -277,7 +277,10 @@ impl Socket {
         self.turn = turn;
         if turn % 2 == 1 {
             self.waiting = Waiting::Nothing;
-            self.reading.stop();
+            // The deadline of the head may ring, to no effect. Only at the end of all must it not be too late.
+            if self.parting {
+                self.reading.stop();
+            }
         } else {
             self.waiting = Waiting::Request;
             let ended = self.signals.ended();
