@@ -284,9 +284,7 @@ impl Client {
         let mut notes = Notes::default();
         let mut response = match self.dispatch(request, &id, &mut notes).await {
             Ok(response) => response,
-            Err(refusal) => {
-                answers::refusal(refusal, notes.own.as_deref(), form, &id)
-            }
+            Err(refusal) => answers::refusal(refusal, notes.own.as_deref(), form, &id),
         };
         if let Some(tag) = notes.tag {
             development::append(&mut response, tag);

@@ -196,18 +196,37 @@ pub(super) fn to_worker(
 /// Makes a client's trailers the worker's. What may not be claimed before the body may not be claimed after it.
 pub(super) fn trailers_to_worker(trailers: &mut HeaderMap) {
     strip(trailers, |name| {
-        is_hop(name) || is_claim(name) || is_framing(name)
+        is_hop(name) || is_claim(name) || is_of_a_head(name)
     });
 }
 
 /// Makes a worker's trailers the client's.
 pub(super) fn trailers_to_client(trailers: &mut HeaderMap) {
-    strip(trailers, |name| is_hop(name) || is_framing(name));
+    strip(trailers, |name| is_hop(name) || is_of_a_head(name));
 }
 
-/// Whether `name` speaks of where a message ends, also to a program that can not tell `_` from `-`.
-fn is_framing(name: &str) -> bool {
-    same(name.as_bytes(), b"content-length") || same(name.as_bytes(), b"transfer-encoding")
+/// Whether `name` means something in a head alone (RFC 9110, 6.5.1): how a message is framed, routed, changed or understood, and who
+/// may see it. Framing is meant also for a program that can not tell `_` from `-`.
+fn is_of_a_head(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization"
+            | "cache-control"
+            | "content-encoding"
+            | "content-range"
+            | "content-type"
+            | "expect"
+            | "host"
+            | "max-forwards"
+            | "set-cookie"
+            | "trailer"
+    ) || same(name.as_bytes(), b"content-length")
+        || same(name.as_bytes(), b"transfer-encoding")
+}
+
+/// The names that the value of a field such as `Trailer` lists.
+pub(super) fn names(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    tokens(value).filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
 }
 
 /// Makes a worker's fields the client's.

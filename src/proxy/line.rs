@@ -70,10 +70,11 @@ impl Line {
         self.heard.clone()
     }
 
-    /// Whether an unused line has ended, or brings what nobody has asked for. It costs no system call as long as neither is known.
-    pub(super) fn is_over(&mut self) -> bool {
+    /// Whether an unused line has ended, or brings what nobody has asked for; if not, `watcher` is woken when it does. It costs no system
+    /// call as long as neither is known.
+    pub(super) fn is_over(&mut self, watcher: &Waker) -> bool {
         let mut byte = [0];
-        let mut context = Context::from_waker(Waker::noop());
+        let mut context = Context::from_waker(watcher);
         Pin::new(self)
             .poll_read(&mut context, &mut ReadBuf::new(&mut byte))
             .is_ready()

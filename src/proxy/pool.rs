@@ -1,12 +1,13 @@
 //! One thread's connections to one instance of a generation: the last used is used first, so those that are too many grow old and are closed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,6 +54,10 @@ pub(super) struct Upstream {
     /// Requests under way, of which only a generation with several instances keeps count.
     under_way: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
+    /// What looks after those.
+    watch: OnceCell<Task>,
+    /// Whom to wake when one of them has something to say.
+    watcher: RefCell<Option<Waker>>,
     /// Of a worker that speaks HTTP/2: the connection that all requests share.
     shared: RefCell<Option<Shared>>,
     /// How long an unused connection is kept.
@@ -136,6 +141,8 @@ impl Upstream {
             shard,
             under_way: Cell::new(0),
             idle: RefCell::default(),
+            watch: OnceCell::new(),
+            watcher: RefCell::default(),
             shared: RefCell::default(),
             idle_limit: Cell::default(),
             retired: Cell::new(false),
@@ -188,7 +195,7 @@ impl Upstream {
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { connection, .. }) = idle.pop() {
-            if !connection.is_over() {
+            if !connection.is_over(Waker::noop()) {
                 return Some(Connection::Http1(connection));
             }
         }
@@ -196,7 +203,7 @@ impl Upstream {
     }
 
     /// Gives back a connection whose last exchange has ended well.
-    pub(super) fn put(&self, connection: Connection) {
+    pub(super) fn put(self: &Rc<Self>, connection: Connection) {
         let connection = match connection {
             Connection::Http1(connection) => connection,
             Connection::Http2(_) => {
@@ -206,14 +213,34 @@ impl Upstream {
                 return;
             }
         };
-        let mut idle = self.idle.borrow_mut();
         // One to a worker that speaks FastCGI has had its one request.
-        if self.protocol == Protocol::Http && !self.retired.get() && idle.len() < IDLE_MAX {
+        if self.protocol != Protocol::Http || self.retired.get() {
+            return;
+        }
+        let watcher = self.watcher.borrow();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_MAX && !connection.is_over(watcher.as_ref().unwrap_or(Waker::noop())) {
             idle.push(Idle {
                 connection,
                 since: Instant::now(),
             });
         }
+        self.watch.get_or_init(|| self.watch());
+    }
+
+    /// Closes unused connections that have ended, or that bring what nobody has asked for, as soon as that is known.
+    fn watch(self: &Rc<Self>) -> Task {
+        let upstream = Rc::downgrade(self);
+        let watch = poll_fn(move |cx| {
+            let Some(upstream) = upstream.upgrade() else {
+                return Poll::Ready(());
+            };
+            let mut idle = upstream.idle.borrow_mut();
+            idle.retain(|idle| !idle.connection.is_over(cx.waker()));
+            *upstream.watcher.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        });
+        Task(tokio::task::spawn_local(watch).abort_handle())
     }
 
     /// Closes what has been unused for too long; says when to look again.

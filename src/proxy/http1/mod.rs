@@ -23,7 +23,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Response, StatusCode};
@@ -112,9 +112,9 @@ impl Connection {
         }
     }
 
-    /// Whether it has ended while nobody used it.
-    pub(super) fn is_over(&self) -> bool {
-        self.line.borrow_mut().is_over()
+    /// Whether it has ended while nobody used it, or brings what nobody has asked for; if not, `watcher` is woken when it does.
+    pub(super) fn is_over(&self, watcher: &Waker) -> bool {
+        self.line.borrow_mut().is_over(watcher)
     }
 
     /// Sends `request` until its answer has begun. Interim answers are told to `hearer`.

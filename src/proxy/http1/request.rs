@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::{Method, Uri};
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
+use super::super::headers;
 use super::super::upload::{RequestBody, Upload, UploadError};
 
 /// Bytes for which a head has room at first; most need less.
@@ -43,6 +44,8 @@ struct Body {
     tail: &'static [u8],
     /// Nothing comes after that.
     is_last: bool,
+    /// The trailers that the head has announced. Others are left out: who reads them may take them for what he was not told of.
+    announced: Vec<HeaderName>,
 }
 
 /// Why a request was not sent as a whole.
@@ -58,6 +61,7 @@ pub(in crate::proxy) struct Writer {
     method: Method,
     head: Vec<u8>,
     length: Option<u64>,
+    announced: Vec<HeaderName>,
 }
 
 impl Writer {
@@ -76,6 +80,7 @@ impl Writer {
             method,
             head,
             length: None,
+            announced: Vec::new(),
         }
     }
 
@@ -84,6 +89,8 @@ impl Writer {
         if name == CONTENT_LENGTH {
             let length = value.to_str().ok();
             self.length = length.and_then(|length| length.parse().ok());
+        } else if name == TRAILER {
+            self.announced.extend(headers::names(value));
         }
         line(&mut self.head, name, value);
     }
@@ -111,6 +118,7 @@ impl Writer {
                 .extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         let left = self.length;
+        let announced = std::mem::take(&mut self.announced);
         let mut request = self.finish();
         request.body = Some(Box::new(Body {
             pieces,
@@ -120,6 +128,7 @@ impl Writer {
             piece: Bytes::new(),
             tail: b"",
             is_last: false,
+            announced,
         }));
         request
     }
@@ -282,7 +291,8 @@ impl Body {
             (None, None) => self.tail = b"\r\n0\r\n\r\n",
             (None, Some(trailers)) => {
                 let mut last = b"0\r\n".to_vec();
-                for (name, value) in trailers {
+                let announced = |name: &HeaderName| self.announced.contains(name);
+                for (name, value) in trailers.iter().filter(|(name, _)| announced(name)) {
                     line(&mut last, name, value);
                 }
                 self.lead = last.into();
