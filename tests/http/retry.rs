@@ -1,7 +1,7 @@
 //! What is sent twice, and what never is.
 
 use crate::house::{GET, House, SHORT, Talk, Worker, status};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 
 /// A client and a connection to the worker that was used once.
@@ -179,4 +179,13 @@ fn all_tries_together_have_the_time_of_one() {
     assert!(began.elapsed() >= SHORT);
     upstream.closes();
     assert!(worker.is_alone());
+}
+
+#[test]
+fn a_connection_that_the_worker_closes_unused_is_closed_at_once() {
+    let house = House::new();
+    let worker = house.worker(1);
+    let (_client, mut upstream) = warm(&house, &worker);
+    upstream.stream.shutdown(Shutdown::Write).unwrap();
+    upstream.closes();
 }

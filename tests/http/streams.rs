@@ -186,3 +186,30 @@ fn a_worker_that_does_not_read_stops_the_client_and_not_the_memory() {
     let head = client.head();
     assert_eq!(client.content(&head), b"all");
 }
+
+#[test]
+fn a_client_that_does_not_read_yet_can_go_on_sending() {
+    let house = House::new();
+    let worker = house.worker(1);
+    let mut client = house.ask(&format!(
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {BIG}\r\n\r\n"
+    ));
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.send(&format!("HTTP/1.1 200 OK\r\ncontent-length: {BIG}\r\n\r\n"));
+    client.head();
+    upstream.stream.set_write_timeout(Some(SHORT * 3)).unwrap();
+    let written = fill(&mut upstream.stream);
+    assert!(written < UNDER_WAY, "{written} bytes were taken");
+    upstream.stream.set_deadline();
+    let upstream = drain(upstream, BIG);
+    client.stream.write_all(&vec![b'x'; BIG]).unwrap();
+    let mut upstream = upstream.join().unwrap();
+    let client = drain(client, BIG);
+    let rest = vec![b'x'; BIG - written];
+    upstream.stream.write_all(&rest).unwrap();
+    let mut client = client.join().unwrap();
+    // Both have said all they had to say: the connection is used again.
+    client.send(GET);
+    upstream.head();
+}
