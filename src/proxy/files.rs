@@ -3,7 +3,8 @@
 //! A file is found and opened in one step that can not leave the directory ([`Public::open`]), so there is no moment between the check and
 //! the use. Hidden files are not served, directories not listed.
 
-use std::fs::File;
+use std::fmt::Write as _;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::pin::Pin;
@@ -29,6 +30,9 @@ use crate::route::{Protocol, Route, Target, Upstream};
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
+
+/// Header fields for which an answer has room at once.
+const FIELDS: usize = 10;
 
 /// A file that is there and may be served.
 #[derive(Debug)]
@@ -185,31 +189,44 @@ pub(super) fn open(public: &Public, name: String) -> io::Result<Found> {
     if !metadata.is_file() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let kind = mime_guess::from_path(&name).first_or_octet_stream();
-    let kind = if kind.type_() == "text" {
-        format!("{kind}; charset=utf-8")
-    } else {
-        kind.to_string()
-    };
+    let content_type = content_type(&name);
     Ok(Found {
         name,
         size: metadata.len(),
         validators: Validators {
-            // The kernel's own stamp with all its digits: two versions within a second are two.
-            etag: format!(
-                "\"{:x}.{:x}-{:x}-{:x}\"",
-                metadata.mtime(),
-                metadata.mtime_nsec(),
-                metadata.len(),
-                metadata.ino()
-            ),
+            etag: etag(&metadata),
             modified: metadata.modified().unwrap_or(UNIX_EPOCH),
         },
-        content_type: HeaderValue::from_str(&kind)
-            .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream")),
+        content_type,
         file,
         coding: None,
     })
+}
+
+/// The type of a file by its name. Text is UTF-8 these days.
+fn content_type(name: &str) -> HeaderValue {
+    let raw = mime_guess::from_path(name).first_raw();
+    HeaderValue::from_static(match raw.unwrap_or("application/octet-stream") {
+        "text/html" => "text/html; charset=utf-8",
+        "text/css" => "text/css; charset=utf-8",
+        "text/javascript" => "text/javascript; charset=utf-8",
+        "text/plain" => "text/plain; charset=utf-8",
+        text if text.starts_with("text/") => {
+            let text = HeaderValue::from_str(&format!("{text}; charset=utf-8"));
+            return text.unwrap_or_else(|_| HeaderValue::from_static("text/plain"));
+        }
+        other => other,
+    })
+}
+
+/// What changes with the content of a file: the kernel's own stamp with all its digits, since two versions within a second are two.
+fn etag(metadata: &Metadata) -> String {
+    let mut etag = String::with_capacity(64);
+    let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+    let (size, inode) = (metadata.len(), metadata.ino());
+    // Writing to a string does not fail.
+    let _ = write!(etag, "\"{seconds:x}.{nanos:x}-{size:x}-{inode:x}\"");
+    etag
 }
 
 impl Found {
@@ -217,6 +234,7 @@ impl Found {
     pub(super) fn respond(self, method: &Method, asked: &HeaderMap) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
+        headers.reserve(FIELDS);
         let text = |text: &str| HeaderValue::from_str(text).ok();
         // Every use asks first, so a changed file is seen at once; asking costs a 304.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
