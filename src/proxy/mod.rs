@@ -20,7 +20,8 @@
 //! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `interim` | what a worker says before its answer |
-//! | `pool` | a thread's connections to an instance of a generation |
+//! | `pool`, `line` | a thread's connections to an instance of a generation, and their bytes |
+//! | `http1/` | what is said on them to a worker that speaks HTTP/1.1 |
 //! | `several` | the choice between several instances |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
 //! | `files`, `precompressed`, `conditions` | `public/` |

@@ -285,6 +285,12 @@ impl Chunk {
             Ok(Status::Partial) => return wait(buffer.len() < TRAILERS_MAX),
             Err(_) => return Err(broken()),
         };
+        // A line that ends with LF alone is one to httparse, and none to others.
+        let taken = &buffer[..length];
+        let is_whole = |end| taken[..end].ends_with(b"\r");
+        if !memchr::memchr_iter(b'\n', taken).all(is_whole) {
+            return Err(broken());
+        }
         let mut trailers = HeaderMap::new();
         for field in fields.iter() {
             let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| broken())?;
@@ -488,6 +494,9 @@ mod tests {
             "3 4\r\n",
             "1000000000000000\r\n",
             "0\r\nno field\r\n\r\n",
+            "0\r\nx: y\r\n\n",
+            "0\r\nx: y\n\r\n",
+            "0\r\n\n",
         ] {
             assert!(chunks(broken).is_err(), "{broken:?}");
         }
