@@ -213,3 +213,21 @@ fn a_client_that_does_not_read_yet_can_go_on_sending() {
     client.send(GET);
     upstream.head();
 }
+
+#[test]
+fn a_connection_on_which_a_head_is_still_on_its_way_is_not_used_again() {
+    let house = House::with(|table| table.front.max_header_bytes = BIG);
+    let worker = house.worker(1);
+    let long = "x".repeat(1 << 20);
+    let request = format!("GET / HTTP/1.1\r\nhost: h\r\nx: {long}\r\n\r\n");
+    let mut client = house.ask(&request);
+    let mut upstream = worker.accept();
+    // It has seen enough.
+    upstream.send("HTTP/1.1 431 Too Large\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n");
+    client.head();
+    client.expect("1\r\nx\r\n");
+    upstream.send("0\r\n\r\n");
+    client.expect("0\r\n\r\n");
+    client.send(GET);
+    worker.accept().head();
+}

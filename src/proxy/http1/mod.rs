@@ -89,8 +89,14 @@ pub(super) struct Coming {
     rest: Rest,
     /// The worker keeps the connection open.
     is_kept: bool,
-    /// What sends the rest of the request.
-    sending: Option<AbortOnDropHandle<()>>,
+    sending: Option<Sending>,
+}
+
+/// What sends the rest of a request while its answer comes.
+#[derive(Debug)]
+struct Sending {
+    is_sent: Rc<Cell<bool>>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// A connection that is HTTP no more.
@@ -233,17 +239,22 @@ impl Connection {
         response.map(|()| content)
     }
 
-    /// Sends the rest of a request while its answer comes.
-    fn send(&self, mut rest: Request) -> AbortOnDropHandle<()> {
+    fn send(&self, mut rest: Request) -> Sending {
         let line = self.line.clone();
+        let is_sent = Rc::new(Cell::new(false));
+        let sent = is_sent.clone();
         let sending = async move {
-            let sent = poll_fn(|cx| rest.poll_send(cx, &mut *line.borrow_mut())).await;
-            // Of the client's part all know who wait for the answer.
-            if let Err(SendError::Worker(_)) = sent {
-                rest.give_up();
+            match poll_fn(|cx| rest.poll_send(cx, &mut *line.borrow_mut())).await {
+                Ok(()) => sent.set(true),
+                // Whoever waits for the answer knows.
+                Err(SendError::Client(_)) => {}
+                Err(SendError::Worker(_)) => rest.give_up(),
             }
         };
-        AbortOnDropHandle::new(tokio::task::spawn_local(sending))
+        Sending {
+            is_sent,
+            _task: AbortOnDropHandle::new(tokio::task::spawn_local(sending)),
+        }
     }
 
     /// The connection as it is for the next exchange, if there is nothing that nobody has asked for.
@@ -317,7 +328,7 @@ impl Coming {
 
     /// The connection, if all has come, the worker has the whole request, and it can be used again.
     pub(super) fn into_connection(self) -> Option<Connection> {
-        let is_sent = self.sending.is_none_or(|sending| sending.is_finished());
+        let is_sent = self.sending.is_none_or(|sending| sending.is_sent.get());
         let is_over = is_sent && self.is_kept && self.rest.is_nothing();
         self.connection.clean().filter(|_| is_over)
     }

@@ -182,15 +182,16 @@ impl Request {
         }
     }
 
-    /// What is left of it.
+    /// What is still to be written of it.
     pub(super) fn take_rest(&mut self) -> Option<Self> {
-        Some(Self {
+        let nothing = Self {
             method: Method::default(),
             head: Vec::new(),
             written: 0,
-            body: Some(self.body.take()?),
-            is_given_up: false,
-        })
+            body: None,
+            is_given_up: true,
+        };
+        self.goes_on().then(|| std::mem::replace(self, nothing))
     }
 
     /// Writes it; ready when all is written.
