@@ -40,9 +40,10 @@ use super::interim::{Hearer, Interim, MOST};
 use super::line::Line;
 use super::upload::UploadError;
 
-/// Bytes read at once: by most answers, and by those that go on. It is what a client that reads slowly costs.
+/// Bytes read at once: of most answers, and of those that go on. It is what a client that reads slowly costs. From 128 KiB on malloc would
+/// ask the kernel for each piece (mallopt(3), `M_MMAP_THRESHOLD`).
 const FEW: usize = 16 << 10;
-const MANY: usize = 64 << 10;
+const MANY: usize = 120 << 10;
 
 /// A connection to a worker.
 #[derive(Debug)]
