@@ -2,8 +2,8 @@
 //!
 //! hyper's client would do, and did. It runs each connection as a task of its own, to which a request is sent over one channel and from which
 //! the answer comes over another, and it owns what it sends, so that a request that may have to be sent again is copied first. Here the
-//! task that waits for the answer reads it, and a request is bytes that can be written twice. That is a quarter of the instructions of
-//! a request through the proxy, and more of its cache misses (docs/PERFORMANCE.md). Only a body that is still on its way when its
+//! task that waits for the answer reads it, and a request is bytes that can be written twice. That is a third of the instructions of
+//! a request through the proxy, and half of its cache misses (docs/PERFORMANCE.md). Only a body that is still on its way when its
 //! answer has begun needs a task: both must be able to go on without the other.
 //!
 //! | file | what it is for |
