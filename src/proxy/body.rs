@@ -51,7 +51,7 @@ enum Kind {
 /// A worker's body, and all that is held until it has ended.
 pub(super) struct Relay {
     pub(super) feed: Feed,
-    /// Nothing has come since hyper was last told to wait, so that it has sent all that came before.
+    /// Nothing has come since hyper was last told to wait, so that it has written what came before.
     pub(super) is_quiet: bool,
     pub(super) upstream: Rc<Upstream>,
     /// The request's place in the count, as long as it is there.
@@ -154,7 +154,9 @@ impl HttpBody for Body {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
                 Poll::Ready(None) => entry.whole(),
-                _ => {}
+                // It is not whole, whoever asks or does not ask for the end.
+                Poll::Ready(Some(Err(_))) => this.entry = None,
+                Poll::Pending => {}
             }
         }
         polled
@@ -316,7 +318,8 @@ impl Relay {
     }
 
     /// What has come is not all there was; the client must be able to see it, and to have what came before. hyper forgets at a break what
-    /// it has not written, so it is told of one when it comes back after it was told to wait.
+    /// it has not written, so it is told of one when it comes back after it was told to wait. By then it has written what the client's
+    /// socket takes: who reads slowly may miss more.
     fn tear(
         &mut self,
         cx: &mut Context<'_>,

@@ -387,7 +387,7 @@ fn refuse(errand: &Errand<'_>, error: &ForwardError) -> Refusal {
             return Refusal::new(StatusCode::REQUEST_TIMEOUT, error.to_string()).closing();
         }
         ForwardError::Client(UploadError::Long(most)) => return flow::too_large(*most),
-        ForwardError::Client(UploadError::Torn | UploadError::Unwanted) => {
+        ForwardError::Client(UploadError::Torn | UploadError::Unwanted | UploadError::Stalled) => {
             return Refusal::bad_request(&error.to_string());
         }
     };

@@ -152,9 +152,10 @@ impl Generation {
 
     /// The counters, for the manager.
     pub(super) fn count(&self) -> Count {
+        // In this order: if none is in flight, the end of the last one is known.
+        let in_flight = self.in_flight();
         let active = self.shards.iter().map(|s| s.active.load(Ordering::Relaxed));
         let active = Duration::from_millis(active.max().unwrap_or(0));
-        let in_flight = self.in_flight();
         Count {
             instance: self.instance.clone(),
             requests: self.begun(),

@@ -34,6 +34,9 @@ pub(super) enum UploadError {
     /// The worker took no more of it, which it may: it may have answered.
     #[error("the worker took no more of the request's body")]
     Unwanted,
+    /// The worker took no more of it in the time it has.
+    #[error("the worker did not take the request's body in time")]
+    Stalled,
 }
 
 /// How far a body has come, known to both the body and the one that waits for the answer.
@@ -90,7 +93,7 @@ impl Upload {
         }
     }
 
-    /// Why it does not come from the client, if it does not; `cx` hears of that later.
+    /// Why the exchange is to be broken off, if it is: unless the worker wants no more, its body must come. `cx` hears of that later.
     pub(super) fn failure(&self, cx: &mut Context<'_>) -> Option<UploadError> {
         match self.state.get() {
             None => *self.watcher.borrow_mut() = Some(cx.waker().clone()),

@@ -8,7 +8,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::house::{DEADLINE, House, status};
+use crate::house::{DEADLINE, House, field, status};
 use tqserver::messages;
 use tqserver::route::{HostPattern, Target};
 
@@ -172,6 +172,30 @@ fn an_answer_that_breaks_off_is_written_when_it_does() {
     client.closes();
     let line = written().about("/access/broken");
     assert_eq!((&*line["tq.status"], &*line["tq.bytes"]), ("200", "4"));
+    assert!(line["message"].ends_with(", broken off"), "{line:?}");
+}
+
+#[test]
+fn a_compressed_answer_that_breaks_off_is_not_whole_either() {
+    let mut house = logged();
+    house.publish(|table| table.routes[0].compression = true);
+    let worker = house.worker(1);
+    let mut client =
+        house.ask("GET /access/torn HTTP/1.1\r\nhost: h\r\naccept-encoding: gzip\r\n\r\n");
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.send(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    );
+    drop(upstream);
+    let head = client.head();
+    assert_eq!(field(&head, "content-encoding"), Some("gzip"));
+    let rest = client.rest().unwrap_or_default();
+    assert!(
+        !rest.is_empty() && !rest.ends_with(b"0\r\n\r\n"),
+        "{rest:?}"
+    );
+    let line = written().about("/access/torn");
     assert!(line["message"].ends_with(", broken off"), "{line:?}");
 }
 

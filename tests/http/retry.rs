@@ -189,3 +189,18 @@ fn a_connection_that_the_worker_closes_unused_is_closed_at_once() {
     upstream.stream.shutdown(Shutdown::Write).unwrap();
     upstream.closes();
 }
+
+#[test]
+fn a_get_of_which_the_worker_took_a_part_is_sent_again_as_a_whole() {
+    let house = House::with(|table| table.front.max_header_bytes = 4 << 20);
+    let worker = house.worker(1);
+    let (mut client, mut upstream) = warm(&house, &worker);
+    let long = "x".repeat(1 << 20);
+    client.send(&format!("GET / HTTP/1.1\r\nhost: h\r\nx: {long}\r\n\r\n"));
+    upstream.bytes(1000);
+    drop(upstream);
+    let mut upstream = worker.accept();
+    assert!(upstream.head().contains(&long));
+    upstream.answer("again");
+    assert_eq!(status(&client.head()), 200);
+}

@@ -176,7 +176,7 @@ impl Head {
             return Err(AnswerError::Ambiguous(what));
         }
         self.is_kept = match is_old {
-            true => options.keep_alive,
+            true => options.keep_alive && !options.close,
             false => !options.close,
         };
         self.rest = match self.status {
@@ -188,7 +188,12 @@ impl Head {
                 }
                 Rest::Length(0)
             }
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Rest::Length(0),
+            StatusCode::NO_CONTENT => {
+                // It may send all the same what it has no business to send.
+                self.is_kept &= !framing.is_chunked && framing.length.is_none_or(|n| n == 0);
+                Rest::Length(0)
+            }
+            StatusCode::NOT_MODIFIED => Rest::Length(0),
             _ if method == Method::HEAD => Rest::Length(0),
             _ if framing.is_chunked => Rest::Chunks(Chunk::Size),
             _ => framing.length.map_or(Rest::UntilClose, Rest::Length),
@@ -427,6 +432,12 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nconnection: x, Close\r\n\r\n", false),
             ("HTTP/1.0 200 OK\r\n\r\n", false),
             ("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\n", true),
+            (
+                "HTTP/1.0 200 OK\r\nconnection: keep-alive, close\r\n\r\n",
+                false,
+            ),
+            ("HTTP/1.1 204 x\r\ncontent-length: 0\r\n\r\n", true),
+            ("HTTP/1.1 204 x\r\ncontent-length: 1\r\n\r\n", false),
         ] {
             assert_eq!(head(text).unwrap().unwrap().is_kept, is_kept, "{text}");
         }

@@ -169,7 +169,7 @@ impl Connection {
                         return Poll::Ready(Err(ExchangeError::Broken(error)));
                     }
                     Poll::Ready(Err(SendError::Worker(error))) => {
-                        request.give_up();
+                        request.give_up(&error);
                         *deaf = Some(error);
                     }
                     Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -186,6 +186,11 @@ impl Connection {
             while let Some(head) =
                 Head::take(&mut self.buffer, request.method()).map_err(ExchangeError::Malformed)?
             {
+                if head.status == StatusCode::SWITCHING_PROTOCOLS && !request.is_sent() {
+                    let what = "it changed the protocol before it had the request";
+                    let error = ExchangeError::Malformed(AnswerError::Ambiguous(what));
+                    return Poll::Ready(Err(error));
+                }
                 if !head.is_interim() {
                     return Poll::Ready(Ok(head));
                 }
@@ -249,7 +254,7 @@ impl Connection {
                 Ok(()) => sent.set(true),
                 // Whoever waits for the answer knows.
                 Err(SendError::Client(_)) => {}
-                Err(SendError::Worker(_)) => rest.give_up(),
+                Err(SendError::Worker(error)) => rest.give_up(&error),
             }
         };
         Sending {
@@ -272,7 +277,10 @@ impl Connection {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut line = self.line.borrow_mut();
         let read = if self.is_flowing {
-            self.buffer.reserve(MANY);
+            // What was read last may be in somebody's hands, and the room behind it is as good as any.
+            if self.buffer.capacity() - self.buffer.len() < FEW {
+                self.buffer.reserve(MANY);
+            }
             ready!(poll_read_buf(Pin::new(&mut *line), cx, &mut self.buffer))?
         } else {
             // Most answers are shorter by far, so that this costs a copy of a few bytes. What is read into is warm, and what is kept

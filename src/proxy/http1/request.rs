@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::super::headers;
 use super::super::upload::{RequestBody, Upload, UploadError};
+use super::is_timeout;
 
 /// Bytes for which a head has room at first; most need less.
 const HEAD: usize = 1000;
@@ -87,9 +88,12 @@ impl Writer {
     /// A field. Neither names nor values can hold what ends a line.
     pub(in crate::proxy) fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
         if name == CONTENT_LENGTH {
+            // Over HTTP/2 it may be said twice, or be empty; here it is said once, or not at all.
             let length = value.to_str().ok();
             self.length = length.and_then(|length| length.parse().ok());
-        } else if name == TRAILER {
+            return;
+        }
+        if name == TRAILER {
             self.announced.extend(headers::names(value));
         }
         line(&mut self.head, name, value);
@@ -97,6 +101,9 @@ impl Writer {
 
     /// The request, with no body.
     pub(in crate::proxy) fn finish(mut self) -> Request {
+        if let Some(length) = self.length {
+            line(&mut self.head, &CONTENT_LENGTH, &length.into());
+        }
         self.head.extend_from_slice(b"\r\n");
         Request {
             method: self.method,
@@ -152,9 +159,10 @@ impl Request {
         self.written == 0
     }
 
-    /// It is written from the begin, which only one without a body can be that was written before.
+    /// It is written from the begin. Of what was written before only one without a body is whole again.
     pub(super) fn rewind(&mut self) {
         self.written = 0;
+        self.is_given_up = false;
     }
 
     /// Whether all of it is written.
@@ -167,11 +175,14 @@ impl Request {
         !self.is_given_up && !self.is_sent()
     }
 
-    /// The worker has a part of it, and takes no more.
-    pub(super) fn give_up(&mut self) {
+    /// The worker has a part of it, and takes no more for this reason.
+    pub(super) fn give_up(&mut self, reason: &io::Error) {
         self.is_given_up = true;
         if let Some(body) = self.body.take() {
-            body.upload.end(Err(UploadError::Unwanted));
+            body.upload.end(Err(match is_timeout(reason) {
+                true => UploadError::Stalled,
+                false => UploadError::Unwanted,
+            }));
         }
     }
 
