@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,6 +34,10 @@ pub(super) struct Body {
     tail: Option<Bytes>,
     /// What all of it goes through.
     encoding: Option<Box<Encoding>>,
+    /// Nothing has come since who sends it was last told to wait.
+    is_quiet: bool,
+    /// Why it breaks off, until that is told.
+    torn: Option<io::Error>,
 }
 
 /// What is sent as it comes.
@@ -51,8 +55,6 @@ enum Kind {
 /// A worker's body, and all that is held until it has ended.
 pub(super) struct Relay {
     pub(super) feed: Feed,
-    /// Nothing has come since hyper was last told to wait, so that it has written what came before.
-    pub(super) is_quiet: bool,
     pub(super) upstream: Rc<Upstream>,
     /// The request's place in the count, as long as it is there.
     pub(super) ticket: Option<Ticket>,
@@ -73,8 +75,8 @@ pub(super) struct Relay {
 pub(super) enum Feed {
     Coming(Coming),
     Ended,
-    /// It has ended before its time, for a reason that hyper may still have to be told.
-    Torn(Option<io::Error>),
+    /// It has ended before its time.
+    Torn,
 }
 
 impl Body {
@@ -130,6 +132,8 @@ impl Body {
             entry: None,
             tail: None,
             encoding: None,
+            is_quiet: false,
+            torn: None,
         }
     }
 }
@@ -143,13 +147,15 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
-        let polled = match &mut this.encoding {
-            None => poll_plain(&mut this.kind, &mut this.tail, cx),
-            Some(encoding) => {
+        let polled = match (this.torn.take(), &mut this.encoding) {
+            (Some(error), _) => Poll::Ready(Some(Err(error))),
+            (None, None) => poll_plain(&mut this.kind, &mut this.tail, cx),
+            (None, Some(encoding)) => {
                 let (kind, tail) = (&mut this.kind, &mut this.tail);
                 encoding.poll_frame(cx, |cx| poll_plain(kind, tail, cx))
             }
         };
+        let polled = this.after_all_before(polled, cx);
         if let Some(entry) = &this.entry {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
@@ -164,6 +170,7 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.encoding {
+            _ if self.torn.is_some() => false,
             None => self.tail.is_none() && self.is_spent(),
             Some(encoding) => encoding.is_end(),
         }
@@ -188,6 +195,28 @@ impl HttpBody for Body {
 }
 
 impl Body {
+    /// Holds a break back until what came before is written, of which hyper and h2 forget the rest when they are told. They write when
+    /// they are told to wait, as much as the client's socket takes: who reads slowly may miss more.
+    fn after_all_before(
+        &mut self,
+        polled: Poll<Option<io::Result<Frame<Bytes>>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match polled {
+            Poll::Ready(Some(Err(error))) if !self.is_quiet => {
+                self.torn = Some(error);
+                self.is_quiet = true;
+                // Not at once, before the others of its connection have had their turn.
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                Poll::Pending
+            }
+            polled => {
+                self.is_quiet = polled.is_pending();
+                polled
+            }
+        }
+    }
+
     /// Whether all that comes before the tail was sent.
     fn is_spent(&self) -> bool {
         match &self.kind {
@@ -206,7 +235,7 @@ impl Body {
             Kind::Relay(relay) => match &relay.feed {
                 Feed::Coming(coming) => coming.size_hint(),
                 Feed::Ended => SizeHint::with_exact(0),
-                Feed::Torn(_) => SizeHint::new(),
+                Feed::Torn => SizeHint::new(),
             },
             Kind::File(file) => SizeHint::with_exact(file.remaining()),
             Kind::Pieces(_) => SizeHint::new(),
@@ -254,7 +283,7 @@ impl Feed {
         match self {
             Self::Coming(coming) => coming.is_end(),
             Self::Ended => true,
-            Self::Torn(_) => false,
+            Self::Torn => false,
         }
     }
 }
@@ -264,13 +293,12 @@ impl Relay {
         let coming = match &mut self.feed {
             Feed::Coming(coming) => coming,
             Feed::Ended => return Poll::Ready(None),
-            Feed::Torn(error) => return Poll::Ready(error.take().map(Err)),
+            Feed::Torn => return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
         };
         match coming.poll_frame(cx) {
-            Poll::Ready(Some(Ok(_))) if self.deadline.is_over() => self.tear_late(cx),
+            Poll::Ready(Some(Ok(_))) if self.deadline.is_over() => self.tear_late(),
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.stop();
-                self.is_quiet = false;
                 // Nothing comes after trailers, and nobody asks for it.
                 if frame.is_trailers() || coming.is_end() {
                     self.end();
@@ -281,21 +309,21 @@ impl Relay {
                 self.end();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => self.tear(cx, error),
+            Poll::Ready(Some(Err(error))) => self.tear(error),
             Poll::Pending => {
                 // A worker that waits for the rest of the request has nothing more to say.
-                if let Some(upload) = &self.upload
-                    && let Some(error) = upload.failure(cx)
-                {
-                    return self.tear(cx, io::Error::other(error));
+                if let Some(upload) = &self.upload {
+                    upload.watch(cx);
+                    if let Some(error) = upload.failure() {
+                        return self.tear(io::Error::other(error));
+                    }
                 }
-                self.is_quiet = true;
                 ready!(self.patience.poll(cx, self.deadline.cap(self.limit)));
                 if self.deadline.is_over() {
-                    return self.tear_late(cx);
+                    return self.tear_late();
                 }
                 let silent = format!("nothing came for {:?}", self.limit);
-                self.tear(cx, io::Error::new(io::ErrorKind::TimedOut, silent))
+                self.tear(io::Error::new(io::ErrorKind::TimedOut, silent))
             }
         }
     }
@@ -312,19 +340,14 @@ impl Relay {
     }
 
     /// The request has had its time.
-    fn tear_late(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn tear_late(&mut self) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let late = "it was not over in the time a request has";
-        self.tear(cx, io::Error::new(io::ErrorKind::TimedOut, late))
+        self.tear(io::Error::new(io::ErrorKind::TimedOut, late))
     }
 
-    /// What has come is not all there was; the client must be able to see it, and to have what came before. hyper forgets at a break what
-    /// it has not written, so it is told of one when it comes back after it was told to wait. By then it has written what the client's
-    /// socket takes: who reads slowly may miss more.
-    fn tear(
-        &mut self,
-        cx: &mut Context<'_>,
-        error: io::Error,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    /// What has come is not all there was; the client must be able to see it.
+    fn tear(&mut self, error: io::Error) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.feed = Feed::Torn;
         if let Some(ticket) = self.ticket.take() {
             let instance = &ticket.generation().instance;
             ticket.generation().complain(|| {
@@ -340,13 +363,7 @@ impl Relay {
         if let Some(signals) = &self.until_close {
             signals.tear();
         }
-        if self.is_quiet {
-            self.feed = Feed::Torn(None);
-            return Poll::Ready(Some(Err(error)));
-        }
-        self.feed = Feed::Torn(Some(error));
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Some(Err(error)))
     }
 }
 

@@ -156,7 +156,6 @@ pub(super) async fn forward(
             };
             Body::relay(Relay {
                 feed: Feed::Coming(coming),
-                is_quiet: false,
                 upstream: errand.upstream.clone(),
                 ticket: Some(ticket),
                 upload,
@@ -316,9 +315,7 @@ async fn exchange(
             Err(()) if deadline.is_over() => return Err(ForwardError::Late),
             Err(()) => return Err(ForwardError::Silent(timeouts.read)),
         };
-        if let Some(Err(error)) = upload.and_then(Upload::outcome)
-            && error != UploadError::Unwanted
-        {
+        if let Some(error) = upload.and_then(Upload::failure) {
             return Err(ForwardError::Client(error));
         }
         // A connection that stood unused may have been closed while the request was on its way into it; then the next one is fresh.

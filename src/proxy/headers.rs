@@ -164,10 +164,7 @@ pub(super) fn to_worker(
     mut put: impl FnMut(&HeaderName, &HeaderValue),
 ) {
     put(&HOST, forwarded.host);
-    let mut options = Options::default();
-    for value in headers.get_all(CONNECTION) {
-        options.read(value);
-    }
+    let options = Options::of(headers);
     let mut takes_trailers = false;
     for (name, value) in headers {
         if is_hop(name.as_str()) {
@@ -236,10 +233,7 @@ pub(super) fn to_client(headers: &mut HeaderMap) {
 
 /// Removes what `unwanted` names and what `Connection` names.
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let mut options = Options::default();
-    for value in headers.get_all(CONNECTION) {
-        options.read(value);
-    }
+    let mut options = Options::of(headers);
     let unwanted = headers.keys().filter(|name| unwanted(name.as_str()));
     let mut gone: Vec<HeaderName> = unwanted.cloned().collect();
     gone.append(&mut options.names);
@@ -259,6 +253,14 @@ pub(super) struct Options {
 }
 
 impl Options {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut options = Self::default();
+        for value in headers.get_all(CONNECTION) {
+            options.read(value);
+        }
+        options
+    }
+
     /// Takes the value of one of its fields.
     pub(super) fn read(&mut self, value: &HeaderValue) {
         for token in tokens(value) {

@@ -348,8 +348,6 @@ async fn pipe(mut body: Body, mut stream: SendStream<Bytes>, pace: Pace) -> End 
                 return End::Answered;
             }
             Next::Torn => {
-                // What is not written by then goes with the stream.
-                tokio::task::yield_now().await;
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return End::Answered;
             }

@@ -4,11 +4,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::socket::Answering;
+use super::stream;
 
 /// The two halves of a stream.
 #[derive(Debug)]
@@ -51,9 +52,7 @@ impl AsyncRead for Piece {
                 None => return Poll::Ready(Ok(())),
             }
         }
-        let count = this.unread.len().min(buffer.remaining());
-        buffer.put_slice(&this.unread[..count]);
-        this.unread.advance(count);
+        let count = stream::hand_on(&mut this.unread, buffer);
         let _ = this.receive.flow_control().release_capacity(count);
         Poll::Ready(Ok(()))
     }

@@ -391,9 +391,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.unread.is_empty() {
-            let count = this.unread.len().min(buffer.remaining());
-            buffer.put_slice(&this.unread[..count]);
-            this.unread.advance(count);
+            stream::hand_on(&mut this.unread, buffer);
             return Poll::Ready(Ok(()));
         }
         if this.scanner.is_broken() {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use bytes::Buf;
 use rustix::net::sockopt;
+use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
@@ -52,6 +54,14 @@ impl Door {
             Self::Unix(listener) => Ok((Raw::Right(listener.accept().await?.0), None)),
         }
     }
+}
+
+/// Hands on what was read earlier, as much as there is room for, and says how many bytes that was.
+pub(super) fn hand_on(unread: &mut impl Buf, buffer: &mut ReadBuf<'_>) -> usize {
+    let count = unread.chunk().len().min(buffer.remaining());
+    buffer.put_slice(&unread.chunk()[..count]);
+    unread.advance(count);
+    count
 }
 
 /// Has `stream` end with a reset instead of an end when it is closed.

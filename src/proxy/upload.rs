@@ -93,14 +93,17 @@ impl Upload {
         }
     }
 
-    /// Why the exchange is to be broken off, if it is: unless the worker wants no more, its body must come. `cx` hears of that later.
-    pub(super) fn failure(&self, cx: &mut Context<'_>) -> Option<UploadError> {
-        match self.state.get() {
-            None => *self.watcher.borrow_mut() = Some(cx.waker().clone()),
-            Some(Ok(()) | Err(UploadError::Unwanted)) => {}
-            Some(Err(error)) => return Some(error),
+    /// Why the exchange is to be broken off, if it is: unless the worker wants no more, its body must come.
+    pub(super) fn failure(&self) -> Option<UploadError> {
+        let error = self.state.get()?.err()?;
+        (error != UploadError::Unwanted).then_some(error)
+    }
+
+    /// Wakes `cx` when that becomes known, if it is not.
+    pub(super) fn watch(&self, cx: &Context<'_>) {
+        if self.state.get().is_none() {
+            *self.watcher.borrow_mut() = Some(cx.waker().clone());
         }
-        None
     }
 
     /// Whether all of it was passed on.

@@ -60,8 +60,6 @@ enum Progress {
     Held,
     /// And its source has paused, perhaps only until others have had their turn.
     Paused,
-    /// It has broken off, and what it held back has just been given.
-    Torn,
     /// Nothing more comes.
     Ended,
 }
@@ -128,12 +126,6 @@ impl Encoding {
         cx: &mut Context<'_>,
         mut plain: impl FnMut(&mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.progress == Progress::Torn {
-            // What is not written when the break is told is lost.
-            self.progress = Progress::Ended;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let mut taken = 0;
         while self.progress != Progress::Ended {
             match plain(cx) {
@@ -162,7 +154,6 @@ impl Encoding {
                     if !held {
                         return Poll::Ready(Some(Err(error)));
                     }
-                    self.progress = Progress::Torn;
                     self.last = Some(Err(error));
                     self.encoder()?.flush()?;
                     return self.piece();

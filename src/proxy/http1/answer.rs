@@ -136,6 +136,11 @@ impl Head {
         Ok(Some(head))
     }
 
+    /// Whether another follows it.
+    pub(super) fn is_interim(&self) -> bool {
+        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+
     fn read(
         &mut self,
         bytes: &Bytes,
@@ -164,7 +169,7 @@ impl Head {
         for name in options.names() {
             self.headers.remove(name);
         }
-        if self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS {
+        if self.is_interim() {
             // There is no content, and a length would only tempt someone to wait for it.
             self.headers.remove(CONTENT_LENGTH);
             self.rest = Rest::Length(0);

@@ -3,7 +3,7 @@
 //! hyper's client would do, and did. It runs each connection as a task of its own, to which a request is sent over one channel and from which
 //! the answer comes over another, and it owns what it sends, so that a request that may have to be sent again is copied first. Here the
 //! task that waits for the answer reads it, and a request is bytes that can be written twice. That is a third of the instructions of
-//! a request through the proxy, and half of its cache misses (docs/PERFORMANCE.md). Only a body that is still on its way when its
+//! a request through the proxy, and half of what misses a core's own cache (docs/PERFORMANCE.md). Only a body that is still on its way when its
 //! answer has begun needs a task: both must be able to go on without the other.
 //!
 //! | file | what it is for |
@@ -25,7 +25,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,6 +38,7 @@ use self::request::SendError;
 pub(super) use self::request::{Request, Writer};
 use super::interim::{Hearer, Interim, MOST};
 use super::line::Line;
+use super::stream;
 use super::upload::UploadError;
 
 /// Bytes read at once: of most answers, and of those that go on. It is what a client that reads slowly costs. From 128 KiB on malloc would
@@ -296,13 +297,6 @@ impl Connection {
     }
 }
 
-impl Head {
-    /// Whether another follows it.
-    fn is_interim(&self) -> bool {
-        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
-    }
-}
-
 impl Coming {
     /// The next piece; `None` when it is whole.
     pub(super) fn poll_frame(
@@ -358,9 +352,7 @@ impl AsyncRead for Switched {
         if this.unread.is_empty() {
             return Pin::new(&mut *this.line.borrow_mut()).poll_read(cx, buffer);
         }
-        let count = this.unread.len().min(buffer.remaining());
-        buffer.put_slice(&this.unread[..count]);
-        this.unread.advance(count);
+        stream::hand_on(&mut this.unread, buffer);
         Poll::Ready(Ok(()))
     }
 }
