@@ -17,6 +17,7 @@ mod systemd;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Event, Fleet, Found, Look, Moment, Policy};
@@ -297,11 +298,25 @@ impl World {
 fn whatever_happens_no_request_is_lost_and_all_ends_well() {
     let asked = std::env::var("TQSERVER_SEEDS").ok();
     let seeds = asked.and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
-    for seed in 0..seeds {
-        let run = |told| World::new(seed, told).run();
-        if catch_unwind(AssertUnwindSafe(|| run(false))).is_err() {
-            eprintln!("seed {seed}, with its trace:");
-            run(true);
+    let next = AtomicU64::new(0);
+    let worlds = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                break;
+            }
+            let run = |told| World::new(seed, told).run();
+            if catch_unwind(AssertUnwindSafe(|| run(false))).is_err() {
+                eprintln!("seed {seed}, with its trace:");
+                run(true);
+            }
         }
-    }
+    };
+    // Worlds do not share anything, so each core has one of its own.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(worlds);
+        }
+    });
 }
