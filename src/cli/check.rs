@@ -123,6 +123,8 @@ fn units(
     let kind = common.kind();
     let instance = Instance::new(worker.name.clone(), Generation(1));
     let state = (mode == Mode::Production).then(|| kind.state_directory(&common.config));
+    let starter = std::env::current_exe();
+    let starter = starter.unwrap_or_else(|_| "/usr/bin/tqserver".into());
     let ground = Ground {
         kind,
         mode,
@@ -131,6 +133,7 @@ fn units(
         state: state.as_deref(),
         group: None,
         journal: &Journal::Journald { user: false },
+        starter: &starter,
     };
     // What another machine's systemd can do is not known here.
     if is_booted() {

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Mode, Problems, Settings};
-use crate::systemd::{Kind, Place, keeper};
+use crate::systemd::{Kind, Place, keeper, start};
 
 /// Exit codes, of sysexits.h where it has one.
 mod exit {
@@ -152,6 +152,9 @@ impl Common {
 
 /// Runs the command line and returns its exit code.
 pub fn run() -> ExitCode {
+    if let Some(code) = start::run(std::env::args_os()) {
+        return ExitCode::from(code);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -68,6 +68,7 @@ impl Settings {
             health: file.health.clone(),
             env: file.env.clone(),
             network: file.network,
+            kernel: file.kernel.clone(),
             jit: file.jit.unwrap_or(!matches!(
                 kind,
                 WorkerType::Rust | WorkerType::Go | WorkerType::Static

@@ -303,6 +303,26 @@ pub enum Network {
     Full,
 }
 
+/// A part of the kernel that few programs need, and that is closed to all that do not name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KernelPart {
+    /// Queues of calls that the kernel makes for the program (io_uring(7)).
+    IoUring,
+    /// The kernel's store of keys (keyrings(7)).
+    Keyrings,
+}
+
+impl fmt::Display for KernelPart {
+    /// As a file spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IoUring => "io_uring",
+            Self::Keyrings => "keyrings",
+        })
+    }
+}
+
 /// In which modes a worker is there at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Enabled {
@@ -374,6 +394,8 @@ pub struct WorkerFile {
     pub network: Network,
     /// Whether it makes machine code while it runs; `None`: as its type does.
     pub jit: Option<bool>,
+    /// See [`WorkerSettings::kernel`].
+    pub kernel: Vec<KernelPart>,
     /// Whether it has a cache directory.
     pub cache: bool,
     /// The secrets it is handed, by name.
@@ -433,6 +455,10 @@ pub struct WorkerSettings {
     /// Whether it makes machine code while it runs: its memory may then be writable and executable (`MemoryDenyWriteExecute=no`).
     #[serde(default)]
     pub jit: bool,
+    /// What of the kernel is open to it that is closed otherwise, in order.
+    // Left out where there is nothing, so that what other workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel: Vec<KernelPart>,
     /// Whether it has a directory for what it can make again (`CACHE_DIRECTORY`).
     #[serde(default)]
     pub cache: bool,

@@ -14,7 +14,7 @@ use super::hosts::hosts;
 use super::problem::Problems;
 use super::section::{Item, Section};
 use super::source::{self, Owner};
-use super::{Enabled, Health, LimitsPatch, Listen, Network, WorkerFile, WorkerType};
+use super::{Enabled, Health, KernelPart, LimitsPatch, Listen, Network, WorkerFile, WorkerType};
 use crate::ignored::Pattern;
 use crate::route::RoutePath;
 use command::{build, command};
@@ -152,6 +152,10 @@ impl WorkerFile {
             enabled: root.choice("enabled", &enabled).unwrap_or_default(),
             network: root.choice("network", &networks).unwrap_or_default(),
             jit: root.flag("jit"),
+            kernel: root
+                .item("kernel")
+                .map(|item| kernel(&item))
+                .unwrap_or_default(),
             cache: root.flag("cache").unwrap_or_default(),
             credentials: root
                 .item("credentials")
@@ -272,6 +276,28 @@ fn watch(mut section: Section<'_>) -> Vec<Pattern> {
         pattern.ok()
     };
     nodes.iter().take(MOST_PATTERNS).filter_map(read).collect()
+}
+
+/// The parts of the kernel, in order: they are a set.
+fn kernel(item: &Item<'_>) -> Vec<KernelPart> {
+    let all = [KernelPart::IoUring, KernelPart::Keyrings];
+    let help = format!("allowed are {}, {}", all[0], all[1]);
+    let Content::List(nodes) = &item.node().content else {
+        let what = item.node().description();
+        item.problem(format!("'kernel' is a list of names, not {what}"), &help);
+        return Vec::new();
+    };
+    let mut parts = Vec::new();
+    for node in nodes {
+        let name = scalar(node).unwrap_or_default();
+        match all.iter().find(|part| part.to_string() == name) {
+            Some(part) => parts.push(*part),
+            None => item.part_problem(node, "no part of the kernel has this name here", &help),
+        }
+    }
+    parts.sort_unstable();
+    parts.dedup();
+    parts
 }
 
 /// The names of secrets, in order: they are a set.

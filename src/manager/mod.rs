@@ -97,6 +97,9 @@ pub enum ManagerError {
     /// A defect: an action did not end. What runs is adopted by the next manager.
     #[error("an action ended with a panic")]
     Panicked(#[source] tokio::task::JoinError),
+    /// Workers are started by this program.
+    #[error("this program does not know where it lies")]
+    Program(#[source] std::io::Error),
     /// The bus went away while the manager ran.
     #[error("the connection to systemd broke")]
     BusLost,
@@ -249,6 +252,7 @@ pub async fn run(
         file: options.settings.file.clone(),
         project: project_directory(&options.settings.file),
         group: options.group,
+        starter: std::env::current_exe().map_err(ManagerError::Program)?,
         turns: Mutex::default(),
     });
     let (link_sender, mut link_events) = mpsc::channel(LINK_EVENTS);

@@ -37,6 +37,8 @@ pub struct Ground<'a> {
     pub group: Option<&'a str>,
     /// Where the output of workers goes.
     pub journal: &'a Journal,
+    /// This program: what starts a worker.
+    pub starter: &'a Path,
 }
 
 /// What one instance of a generation has of its own.
@@ -77,11 +79,6 @@ impl Ground<'_> {
             .cache
             .then(|| self.cache_directory(&settings.name, &data));
         let credentials = self.credentials(settings)?;
-        if let Some(word) = run.command.iter().find(|word| word.contains('$')) {
-            return Err(Reason::Unusable(format!(
-                "it can not be run as '{word}': systemd reads '$' as the start of a variable's name; choose a path without it"
-            )));
-        }
         let mut env = settings.env.clone();
         let mut command = run.command.clone();
         let written = settings
@@ -121,6 +118,7 @@ impl Ground<'_> {
             address: run.address,
             directory: run.files,
             command,
+            starter: self.starter.to_owned(),
             stop_timeout: run.stop_timeout,
             record: run.record,
         })
@@ -245,6 +243,7 @@ impl Ground<'_> {
         Ok(Some(Sandbox {
             network: settings.network,
             jit: settings.jit,
+            kernel: settings.kernel.clone(),
             cache: settings.cache,
             snapshots: state.join(SNAPSHOTS),
             hidden: self.hidden(state, run),

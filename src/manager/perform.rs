@@ -47,6 +47,8 @@ pub(super) struct Performer {
     pub(super) project: PathBuf,
     /// Group that may connect to workers' sockets: the proxy's.
     pub(super) group: Option<String>,
+    /// This program: what starts a worker.
+    pub(super) starter: PathBuf,
     /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
     pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -263,6 +265,7 @@ impl Performer {
             state: self.state_directory.as_deref(),
             group: self.group.as_deref(),
             journal: &self.journal,
+            starter: &self.starter,
         }
     }
 

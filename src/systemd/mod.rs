@@ -12,6 +12,7 @@ pub mod notify;
 mod private;
 pub mod security;
 mod signals;
+pub mod start;
 mod state;
 mod units;
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::start::EXIT_EXEC;
+
 /// How the last process of a service ended, if not well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +25,10 @@ pub enum Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ExitCode(code) if *code == i32::from(EXIT_EXEC) => write!(
+                f,
+                "exit code {code} (the program could not be executed; the log says why)"
+            ),
             Self::ExitCode(code) => match before_the_program(*code) {
                 Some(what) => write!(f, "exit code {code} (systemd could not {what})"),
                 None => write!(f, "exit code {code}"),
@@ -43,7 +49,6 @@ impl fmt::Display for Ending {
 fn before_the_program(code: i32) -> Option<&'static str> {
     Some(match code {
         200 => "enter its directory",
-        203 => "execute the program",
         209 | 222 => "open where its output goes",
         217 => "make its user",
         226 => "make its view of the file system",

@@ -146,6 +146,46 @@ fn the_working_directory_is_the_workers_own() {
 }
 
 #[test]
+fn arguments_arrive_as_they_are_written_also_after_systemd_has_read_its_units_again() {
+    let words = [
+        ";",
+        "\\;",
+        "$HOME ${PATH} $$",
+        "%n",
+        "",
+        "two\nlines",
+        "a  'b' \"c\"",
+    ];
+    let written: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    let config = format!("command: [bin/index, {}]", written.join(", "));
+    let house = House::new()
+        .worker("index", says("one").config(&config))
+        .open();
+    let arguments = || {
+        let line = std::fs::read(format!("/proc/{}/cmdline", house.pid("index"))).expect("it runs");
+        let words = line
+            .strip_suffix(b"\0")
+            .expect("an end")
+            .split(|byte| *byte == 0);
+        let words = words.map(|word| String::from_utf8_lossy(word).into_owned());
+        words.skip(1).collect::<Vec<_>>()
+    };
+    assert_eq!(arguments(), words);
+    house.systemctl(["daemon-reload"]).succeeds();
+    let before = house.pid("index");
+    house
+        .systemctl(["kill", "--signal=KILL", "tqserver-index@*.service"])
+        .succeeds();
+    until("systemd has started it again", || {
+        let status = house.status("index");
+        let pids = status.generations.iter().map(|run| run.pid);
+        pids.into_iter().any(|pid| pid != 0 && pid != before)
+    });
+    house.get("/").is("one");
+    assert_eq!(arguments(), words);
+}
+
+#[test]
 fn a_comment_in_its_configuration_is_no_change() {
     let house = House::new()
         .worker("index", says("one").config("tasks_max: 50"))

@@ -41,6 +41,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
         data: house.path().to_owned(),
         cache: None,
         command: vec!["/bin/true".to_owned()],
+        starter: env!("CARGO_BIN_EXE_tqserver").into(),
         env: BTreeMap::new(),
         limits: Limits {
             gomemlimit: Some(ByteSize(64 << 20)),
@@ -54,6 +55,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
         sandbox: Some(Sandbox {
             network,
             jit,
+            kernel: Vec::new(),
             cache: true,
             snapshots: house.path().join("snapshots"),
             hidden: vec![house.path().join("config")],
@@ -133,7 +135,7 @@ fn units_of_the_machines_systemd_are_shown_with_their_sandbox() {
         .says("User=tqw-index")
         .says("StateDirectory=tqserver/index")
         .says("BindReadOnlyPaths=/var/lib/tqserver/.snapshots/index/1")
-        .says("ExecStart=/var/lib/tqserver/.snapshots/index/1/");
+        .says("ExecStart=/var/lib/tqserver/.snapshots/.start start-worker 1 close-netlink -- /var/lib/tqserver/.snapshots/index/1/");
 }
 
 #[test]

@@ -11,7 +11,7 @@ const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and wi
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 21] = [
+const ROWS: [(&[&str], &str, &str); 22] = [
     (
         &[
             "logfile",
@@ -83,6 +83,11 @@ const ROWS: [(&[&str], &str, &str); 21] = [
         &["memorydenywriteexecute"],
         OURS,
         "write 'jit: true' for a program that makes machine code while it runs",
+    ),
+    (
+        &["systemcall*", "keyring*", "iouring*", "seccomp*"],
+        OURS,
+        "io_uring and the kernel's keyrings are opened by 'kernel', as in [io_uring]; nothing opens other calls",
     ),
     (
         &[
@@ -175,9 +180,7 @@ const ROWS: [(&[&str], &str, &str); 21] = [
             "private*",
             "protect*",
             "restrict*",
-            "systemcall*",
             "procsubset",
-            "keyringmode",
             "lockpersonality",
             "removeipc",
             "delegate*",

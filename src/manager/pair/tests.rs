@@ -53,6 +53,7 @@ impl House {
             state: (mode == Mode::Production).then_some(Path::new("/var/lib/tqserver")),
             group: Some("tqserver"),
             journal: &Journal::Journald { user: false },
+            starter: Path::new("/usr/bin/tqserver"),
         };
         let spec = Spec {
             settings: self.settings.clone(),
@@ -128,6 +129,7 @@ fn a_server_yaml_among_other_files_hides_itself_alone() {
         state: Some(Path::new("/var/lib/tqserver")),
         group: None,
         journal: &Journal::Journald { user: false },
+        starter: Path::new("/usr/bin/tqserver"),
     };
     let run = Run {
         pair: Instance::new(house.settings.name.clone(), Generation(7)).pair(1),
@@ -249,6 +251,7 @@ fn a_promise_about_the_network_is_kept_or_not_made() {
             state: Some(Path::new("/var/lib/tqserver")),
             group: None,
             journal: &Journal::Journald { user: false },
+            starter: Path::new("/usr/bin/tqserver"),
         };
         ground.enforce_network(settings)
     };

@@ -197,6 +197,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         network: crate::config::Network::Full,
         h2c: false,
         jit: false,
+        kernel: Vec::new(),
         cache: false,
         credentials: Vec::new(),
         autostart: false,

@@ -13,6 +13,7 @@ use self::directive::{Directive, directive, properties, quote, render, span};
 use crate::config::{Limits, Mode};
 use crate::names::{Instance, Pair, worker_slice};
 use crate::route::{Address, RoutePath};
+use crate::systemd::start;
 
 pub(super) use self::directive::Properties;
 pub use self::sandbox::{Credential, Sandbox};
@@ -57,8 +58,10 @@ pub struct UnitPair {
     pub data: PathBuf,
     /// The directory for what it can make again, if it is to have one; with a sandbox likewise.
     pub cache: Option<PathBuf>,
-    /// Program (absolute) and arguments, without '$': systemd reads it as the start of a variable's name.
+    /// Program (absolute) and arguments.
     pub command: Vec<String>,
+    /// This program, which becomes `command` (see [`start`]).
+    pub starter: PathBuf,
     /// What its configuration adds to its environment.
     pub env: BTreeMap<String, String>,
     /// What it may use.
@@ -182,8 +185,8 @@ impl UnitPair {
         }
         let slice = worker_slice(&self.instance.worker);
         let directory = self.directory.display().to_string();
-        // Not ExecStartEx with "no-env-expand": systemd 252 forgets what it runs with the next daemon-reload.
-        let exec = vec![(self.command[0].clone(), self.command.clone(), false)];
+        let command = self.command_line();
+        let exec = vec![(command[0].clone(), command.clone(), false)];
         let environment = self.environment();
         let fields = self.log_fields();
         let mut lines = vec![
@@ -206,8 +209,7 @@ impl UnitPair {
             Directive {
                 section: "Service",
                 key: "ExecStart",
-                text: self
-                    .command
+                text: command
                     .iter()
                     .map(|word| quote(word))
                     .collect::<Vec<_>>()
@@ -286,9 +288,20 @@ impl UnitPair {
         lines.extend(self.written.iter().filter_map(Written::directive));
         lines.extend(self.stop_signal.map(StopSignal::directive));
         if let Some(sandbox) = &self.sandbox {
-            lines.extend(sandbox.directives(&self.instance.worker, &self.directory));
+            let files = (self.directory.as_path(), self.starter.as_path());
+            lines.extend(sandbox.directives(&self.instance.worker, files));
         }
         lines
+    }
+
+    /// What systemd executes. It cannot be trusted with the words of `command` as they are.
+    fn command_line(&self) -> Vec<String> {
+        let starter = match &self.sandbox {
+            Some(sandbox) => sandbox.starter(&self.starter),
+            None => self.starter.clone(),
+        };
+        let close_netlink = self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink);
+        start::command_line(&starter, close_netlink, &self.command)
     }
 
     fn limits(&self) -> Vec<Directive> {

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use super::directive::{Directive, directive, quote, switch, words};
-use crate::config::Network;
+use crate::config::{KernelPart, Network};
 use crate::names::{WorkerName, worker_user};
+use crate::systemd::start;
 
 /// Sockets of the machine that no worker needs. What is there of the bus would answer a worker too; the journal takes its output
 /// without, and from its socket lines that look like another's.
@@ -29,6 +30,21 @@ const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/nscd", "/run/avahi-d
 /// Calls that services usually need. What asks for privileges or changes the share of the machine is taken out again.
 const CALLS: &str = "@system-service";
 const NO_CALLS: [&str; 2] = ["@privileged", "@resources"];
+/// For the filter that is laid over systemd's, which can only close more (see [`start`]). Newer versions have it among the usual ones.
+const OWN_FILTER: &str = "seccomp";
+/// What is closed unless a worker names it: for most a way into the kernel and nothing else.
+const PARTS: [(KernelPart, &[&str]); 2] = [
+    // It makes sockets and opens files without the calls that are filtered.
+    (
+        KernelPart::IoUring,
+        &["io_uring_setup", "io_uring_enter", "io_uring_register"],
+    ),
+    (KernelPart::Keyrings, &["@keyring"]),
+];
+/// Whatever is in here is the same program at any place in a sandbox.
+const INSTALLED: &str = "/usr/";
+/// Where a sandbox has this program, if it lies where a worker cannot see it: beside the snapshots, all but one of which it does not see.
+const STARTER: &str = ".start";
 /// `errno` of EPERM. A call that is refused is reported by the program; one that kills it is hard to understand.
 const EPERM: i32 = 1;
 /// A bind mount takes what is mounted below with it, as `BindReadOnlyPaths=` does unless told otherwise: MS_REC (mount(2)).
@@ -44,6 +60,8 @@ pub struct Sandbox {
     pub network: Network,
     /// Whether its memory may be writable and executable.
     pub jit: bool,
+    /// What of the kernel is open to it that is closed otherwise.
+    pub kernel: Vec<KernelPart>,
     /// Whether it has a cache directory.
     pub cache: bool,
     /// The directory of all workers' snapshots: of all that is below it the worker sees [`UnitPair::directory`] alone.
@@ -64,13 +82,27 @@ pub struct Credential {
 }
 
 impl Sandbox {
-    /// The walls around `worker`, whose files are in `directory`.
-    pub(super) fn directives(&self, worker: &WorkerName, directory: &Path) -> Vec<Directive> {
+    /// The walls around `worker`, which sees these files: its own, and this program.
+    pub(super) fn directives(&self, worker: &WorkerName, files: (&Path, &Path)) -> Vec<Directive> {
+        let (directory, starter) = files;
         let mut lines = self.identity(worker);
-        lines.extend(self.files(directory));
+        lines.extend(self.files(directory, starter));
         lines.extend(self.kernel());
         lines.extend(self.network());
         lines
+    }
+
+    /// Where the worker finds this program, which is at `program`. An upgrade replaces it there.
+    pub(super) fn starter(&self, program: &Path) -> PathBuf {
+        match program.starts_with(INSTALLED) {
+            true => program.to_owned(),
+            false => self.snapshots.join(STARTER),
+        }
+    }
+
+    /// Whether it has netlink, of which all but one protocol is to be closed.
+    pub(super) fn closes_netlink(&self) -> bool {
+        self.network != Network::None && start::filters_netlink()
     }
 
     /// A user that exists while one of its processes does, with directories that are its own whenever it comes back.
@@ -100,9 +132,13 @@ impl Sandbox {
     }
 
     /// What it sees of the file system, of devices and of other processes.
-    fn files(&self, directory: &Path) -> Vec<Directive> {
+    fn files(&self, directory: &Path, starter: &Path) -> Vec<Directive> {
         let snapshots = self.snapshots.display().to_string();
-        let own = directory.display().to_string();
+        let mut bound = vec![(directory.to_owned(), directory.to_owned())];
+        let seen = self.starter(starter);
+        if seen != starter {
+            bound.push((starter.to_owned(), seen));
+        }
         let resolvers: &[&str] = match self.network {
             Network::None => &RESOLVERS,
             Network::Loopback | Network::Full => &[],
@@ -134,13 +170,7 @@ impl Sandbox {
                 ]
                 .into(),
             },
-            Directive {
-                section: "Service",
-                key: "BindReadOnlyPaths",
-                text: quote(&own),
-                property: "BindReadOnlyPaths",
-                value: vec![(own.clone(), own, false, RECURSIVE)].into(),
-            },
+            bind(bound),
             words("InaccessiblePaths", hidden.collect()),
             // Beside some of the switches below, ProtectSystem= leaves out /run, and with it /run/lock, which is everybody's.
             words("ReadOnlyPaths", vec!["/run".to_owned()]),
@@ -181,8 +211,13 @@ impl Sandbox {
             value: 0_u64.into(),
         });
         lines.push(words("SystemCallArchitectures", vec!["native".to_owned()]));
-        lines.push(filter("SystemCallFilter", true, &[CALLS]));
-        lines.push(filter("SystemCallFilter", false, &NO_CALLS));
+        lines.push(filter("SystemCallFilter", true, &[CALLS, OWN_FILTER]));
+        let closed = PARTS
+            .iter()
+            .filter(|(part, _)| !self.kernel.contains(part))
+            .flat_map(|(_, calls)| *calls);
+        let closed: Vec<&str> = NO_CALLS.iter().chain(closed).copied().collect();
+        lines.push(filter("SystemCallFilter", false, &closed));
         lines.push(directive(
             "Service",
             "SystemCallErrorNumber",
@@ -195,7 +230,9 @@ impl Sandbox {
     /// What it reaches of the network. Its own socket was opened by systemd: none of this concerns it.
     fn network(&self) -> Vec<Directive> {
         // With netlink a program can ask which addresses the machine has (getifaddrs(3)), as Node.js, Go and Python do.
-        let internet = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"];
+        // Where our own filter cannot be built that is not worth its other protocols.
+        let mut internet = vec!["AF_UNIX", "AF_INET", "AF_INET6"];
+        internet.extend(self.closes_netlink().then_some("AF_NETLINK"));
         let key = "RestrictAddressFamilies";
         match self.network {
             Network::None => vec![
@@ -221,6 +258,25 @@ impl Sandbox {
             Network::Full => vec![filter(key, true, &internet)],
         }
     }
+}
+
+/// Shows the worker the first of each of `paths` at the second.
+fn bind(paths: Vec<(PathBuf, PathBuf)>) -> Directive {
+    let paths = paths
+        .into_iter()
+        .map(|(from, to)| (from.display().to_string(), to.display().to_string()));
+    let words: Vec<_> = paths
+        .clone()
+        .map(|(from, to)| match from == to {
+            true => quote(&from),
+            // Its parts are divided by ':'.
+            false => format!("{}:{}", quote(&from), quote(&to)),
+        })
+        .collect();
+    let value: Vec<_> = paths
+        .map(|(from, to)| (from, to, false, RECURSIVE))
+        .collect();
+    directive("Service", "BindReadOnlyPaths", words.join(" "), value)
 }
 
 /// A list of what is allowed, or of what is not.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Exposure, Limits, Network};
+use crate::config::{Exposure, KernelPart, Limits, Network};
 use crate::limits::{ByteSize, CpuQuota};
 use crate::names::{Generation, WorkerName};
 use crate::route::Timeouts;
@@ -17,6 +17,7 @@ fn pair(address: Address) -> UnitPair {
         data: "/var/lib/x".into(),
         cache: None,
         command: vec!["/srv/x/bin/a-b".to_owned(), "100% sure".to_owned()],
+        starter: "/usr/bin/true".into(),
         env: BTreeMap::from([("GREETING".to_owned(), "a \"b\" $c".to_owned())]),
         limits: Limits {
             gomaxprocs: Some(CpuQuota { cores: 2 }),
@@ -57,7 +58,7 @@ fn a_generation_is_shown_as_its_unit_files() {
         "SocketMode=0660",
         "SocketGroup=tqserver",
         "# tqserver-api.a-b@7.service",
-        "ExecStart=/srv/x/bin/a-b \"100%% sure\"",
+        "ExecStart=/usr/bin/true start-worker 1 -- /srv/x/bin/a-b 100~25~20sure",
         "Slice=tqserver-api.a\\x2db.slice",
         "CPUQuota=200%",
         "MemoryMax=104857600",
@@ -130,6 +131,7 @@ fn sandboxed(network: Network, jit: bool) -> UnitPair {
     pair.sandbox = Some(Sandbox {
         network,
         jit,
+        kernel: Vec::new(),
         cache: true,
         snapshots: "/var/lib/tqserver/.snapshots".into(),
         hidden: vec!["/etc/tqserver".into(), "/srv/my workers".into()],
@@ -163,7 +165,8 @@ fn a_worker_of_the_machine_has_a_user_and_directories_of_its_own() {
             "TemporaryFileSystem=/var/lib/tqserver/.snapshots:ro /dev/shm:mode=1777,nosuid,nodev",
             "BindReadOnlyPaths=/var/lib/tqserver/.snapshots/api.a-b/7",
             "InaccessiblePaths=-/etc/tqserver \"-/srv/my workers\" -/run/dbus -/run/systemd/private -/run/systemd/notify -/run/systemd/journal -/run/systemd/transient -/run/systemd/units -/run/systemd/io.systemd.Credentials -/run/systemd/io.systemd.Hostname -/run/systemd/io.system.ManagedOOM",
-            "SystemCallFilter=~@privileged @resources",
+            "SystemCallFilter=~@privileged @resources io_uring_setup io_uring_enter io_uring_register @keyring",
+            "ExecStart=/usr/bin/true start-worker 1 close-netlink -- /bin/true",
             "MemoryHigh=83886080",
             "CPUWeight=50",
             "IOWeight=60",
@@ -201,6 +204,37 @@ fn what_makes_machine_code_may_and_sees_the_machine_it_makes_it_for() {
     let jit = sandboxed(Network::Full, true);
     has(&jit, &["ProcSubset=all"]);
     assert!(!jit.service_file().1.contains("MemoryDenyWriteExecute"));
+}
+
+#[test]
+fn what_of_the_kernel_few_need_is_open_to_those_that_name_it() {
+    let mut pair = sandboxed(Network::None, false);
+    pair.sandbox.as_mut().unwrap().kernel = vec![KernelPart::IoUring];
+    has(
+        &pair,
+        &["SystemCallFilter=~@privileged @resources @keyring"],
+    );
+    pair.sandbox.as_mut().unwrap().kernel = vec![KernelPart::IoUring, KernelPart::Keyrings];
+    has(&pair, &["SystemCallFilter=~@privileged @resources"]);
+}
+
+#[test]
+fn a_worker_is_shown_the_program_that_starts_it_wherever_that_lies() {
+    let mut pair = sandboxed(Network::None, false);
+    pair.starter = "/home/ann/my projects/tqserver".into();
+    has(
+        &pair,
+        &[
+            "ExecStart=/var/lib/tqserver/.snapshots/.start start-worker 1 -- /bin/true",
+            "BindReadOnlyPaths=/var/lib/tqserver/.snapshots/api.a-b/7 \"/home/ann/my projects/tqserver\":/var/lib/tqserver/.snapshots/.start",
+        ],
+    );
+    // Without a sandbox it sees all there is.
+    pair.sandbox = None;
+    has(
+        &pair,
+        &["ExecStart=\"/home/ann/my projects/tqserver\" start-worker 1 -- /bin/true"],
+    );
 }
 
 #[test]

@@ -23,8 +23,64 @@ claim_a_worker_reaches_only_what_is_its_own() {
     only_own "$seen"
     has "$seen" '^allowed reading its own program'
     has "$seen" '^allowed writing its own state'
+    has "$seen" '^allowed asking netlink'
     rm -r /etc/tqserver/credentials/beta
     usual_workers 62
+}
+
+claim_what_of_the_kernel_a_worker_names_is_open_to_it() {
+    usual_workers 60
+    YAML='kernel: [io_uring, keyrings]' deploy alpha 'alpha 62'
+    run systemctl reload tqserver
+    local seen
+    seen="$(get /alpha/see)"
+    has "$seen" '^allowed calling keyctl'
+    has "$seen" '^allowed calling add_key'
+    # A kernel may be without io_uring, but that is then its own word and not a wall's.
+    is "$(grep 'io_uring.*Operation not permitted' <<<"$seen" || true)" '' 'io_uring, which was named'
+    has "$seen" '^refused opening netlink for audit'
+    YAML='' deploy alpha 'alpha 63'
+    run systemctl reload tqserver
+    usual_workers 64
+}
+
+# systemd 252 reads its transient units otherwise than it has written them: `;` became `\;`, and `$` a variable.
+claim_arguments_arrive_as_they_are_written_also_after_a_daemon_reload() {
+    mkdir -p "$SRV/words/config"
+    cat >"$SRV/words/main.py" <<'END'
+import http.server, json, os, socket, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.endswith("/die"):
+            os._exit(1)
+        body = json.dumps(sys.argv[1:]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "proxy"
+
+server = http.server.HTTPServer(("", 0), Handler, bind_and_activate=False)
+server.socket = socket.socket(fileno=3)
+server.serve_forever()
+END
+    cat >"$SRV/words/config/worker.yaml" <<'END'
+type: python
+command: [/usr/bin/python3, main.py, ";", "\\;", "$HOME ${PATH} $$", "%n", "", "two\nlines", "a  'b' \"c\""]
+END
+    run systemctl reload tqserver
+    local before
+    before="$(get /words)"
+    is "$before" '[";", "\\;", "$HOME ${PATH} $$", "%n", "", "two\nlines", "a  '\''b'\'' \"c\""]'
+    systemctl daemon-reload
+    get /words/die || true
+    eventually 30 prints '^\[' get /words
+    is "$(get /words)" "$before"
+    undeploy words
+    run systemctl reload tqserver
 }
 
 claim_no_network_is_no_network() {

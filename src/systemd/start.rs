@@ -1,0 +1,253 @@
+//! The start verb: what a worker's unit executes, `tqserver start-worker 1 [close-netlink] -- WORD...`. It closes what no property of
+//! a unit can tell apart, and becomes the worker's program: the same process, so descriptors, credentials and `LISTEN_PID` stay right.
+//!
+//! It also carries the program's arguments past systemd, which reads `$` in them as a variable and, in version 252, makes `\;` of a
+//! `;` when it reads its own transient units again. So words are written in letters that systemd passes on as they are.
+
+mod words;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+/// The hidden verb of the command line.
+pub const VERB: &str = "start-worker";
+/// How what follows the verb is written. A unit that was made by another version of this program restarts by the present one, so
+/// whoever changes the form takes another number, and goes on reading this one.
+const FORM: &str = "1";
+/// Closes all of netlink but what tells about addresses and routes.
+const CLOSE_NETLINK: &str = "close-netlink";
+/// Ends what is for us.
+const END: &str = "--";
+/// What systemd itself exits with when it cannot execute a program (systemd.exec(5), "Process Exit Codes").
+pub(super) const EXIT_EXEC: u8 = 203;
+/// Our command line is not one of ours (sysexits.h).
+const EXIT_USAGE: u8 = 64;
+/// A wall could not be built; systemd exits with this when its own cannot.
+const EXIT_SECCOMP: u8 = 228;
+/// As much of a script is read to say what its first line asks for.
+const FIRST_LINE: u64 = 256;
+
+/// Of socket(2) and netlink(7).
+const AF_NETLINK: u64 = 16;
+const NETLINK_ROUTE: u64 = 0;
+
+/// Whether the filter can be built for the processor this program was built for.
+pub(super) const fn filters_netlink() -> bool {
+    cfg!(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    ))
+}
+
+/// The command line of a unit that starts `command` by way of `program`, which is this program.
+pub(super) fn command_line(program: &Path, close_netlink: bool, command: &[String]) -> Vec<String> {
+    let mut line = vec![
+        program.display().to_string(),
+        VERB.to_owned(),
+        FORM.to_owned(),
+    ];
+    if close_netlink {
+        line.push(CLOSE_NETLINK.to_owned());
+    }
+    line.push(END.to_owned());
+    line.extend(command.iter().map(|word| words::write(word.as_bytes())));
+    line
+}
+
+/// What is to be done before the program runs, and the program.
+#[derive(Debug, PartialEq, Eq)]
+struct Start {
+    close_netlink: bool,
+    command: Vec<CString>,
+}
+
+/// Why a worker could not be started.
+#[derive(Debug)]
+enum StartError {
+    Usage(String),
+    Filter(String),
+    Execute(PathBuf, Errno),
+}
+
+/// Runs the verb if `arguments`, with the program's own name before them, ask for it: returns only when it could not, with the exit
+/// code. It is asked before anything else is set up, for each start of a worker waits for it.
+pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Option<u8> {
+    arguments.next();
+    if arguments.next()? != VERB {
+        return None;
+    }
+    let error = match Start::read(arguments).map(Start::run) {
+        Ok(error) | Err(error) => error,
+    };
+    // Standard error is the worker's log.
+    eprintln!("tqserver: {error}");
+    Some(error.code())
+}
+
+impl Start {
+    fn read(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, StartError> {
+        let form = arguments.next().unwrap_or_default();
+        if form != FORM {
+            return Err(StartError::Usage(format!(
+                "'{VERB} {}' was written by another version of TQServer; type `tqserver reload --force`",
+                form.display()
+            )));
+        }
+        let mut close_netlink = false;
+        loop {
+            match arguments.next() {
+                Some(word) if word == END => break,
+                Some(word) if word == CLOSE_NETLINK => close_netlink = true,
+                Some(word) => {
+                    return Err(StartError::Usage(format!(
+                        "'{VERB}' does not know '{}'",
+                        word.display()
+                    )));
+                }
+                None => return Err(StartError::Usage(format!("'{VERB}' has no '{END}'"))),
+            }
+        }
+        let mut command = Vec::new();
+        for word in arguments {
+            let read = words::read(word.as_bytes()).and_then(|word| CString::new(word).ok());
+            let Some(read) = read else {
+                return Err(StartError::Usage(format!(
+                    "'{VERB}' cannot read '{}'",
+                    word.display()
+                )));
+            };
+            command.push(read);
+        }
+        if command.is_empty() {
+            return Err(StartError::Usage(format!("'{VERB}' names no program")));
+        }
+        Ok(Self {
+            close_netlink,
+            command,
+        })
+    }
+
+    /// Becomes the program; returns when that failed.
+    fn run(self) -> StartError {
+        if self.close_netlink {
+            let filter = netlink_filter().and_then(|filter| {
+                seccompiler::apply_filter(&filter).map_err(|error| error.to_string())
+            });
+            if let Err(error) = filter {
+                return StartError::Filter(error);
+            }
+        }
+        // Not by std::process::Command, which gives a program the default disposition of SIGPIPE; systemd ignores it for services.
+        let Err(error) = nix::unistd::execv(&self.command[0], &self.command);
+        let program = OsStr::from_bytes(self.command[0].to_bytes());
+        StartError::Execute(PathBuf::from(program), error)
+    }
+}
+
+/// Lets a netlink socket be made for NETLINK_ROUTE alone. The kernel's other protocols are for administration (audit, netfilter, crypto,
+/// device events), and most of them have been a way in.
+fn netlink_filter() -> Result<BpfProgram, String> {
+    let word = SeccompCmpArgLen::Dword;
+    let rule = SeccompCondition::new(0, word.clone(), SeccompCmpOp::Eq, AF_NETLINK)
+        .and_then(|family| {
+            let protocol = SeccompCondition::new(2, word, SeccompCmpOp::Ne, NETLINK_ROUTE)?;
+            SeccompRule::new(vec![family, protocol])
+        })
+        .map_err(|error| error.to_string())?;
+    let refuse = SeccompAction::Errno(Errno::EPROTONOSUPPORT as u32);
+    let calls = [(nix::libc::SYS_socket, vec![rule])].into();
+    let architecture = std::env::consts::ARCH
+        .try_into()
+        .map_err(|error: seccompiler::BackendError| error.to_string())?;
+    SeccompFilter::new(calls, SeccompAction::Allow, refuse, architecture)
+        .and_then(TryInto::try_into)
+        .map_err(|error| error.to_string())
+}
+
+impl StartError {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => EXIT_USAGE,
+            Self::Filter(_) => EXIT_SECCOMP,
+            Self::Execute(..) => EXIT_EXEC,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(sentence) => f.write_str(sentence),
+            Self::Filter(error) => write!(f, "cannot filter the worker's system calls: {error}"),
+            Self::Execute(program, error) => {
+                let shown = program.display();
+                write!(f, "cannot execute '{shown}': {}", error.desc())?;
+                match explain(program, *error) {
+                    Some(why) => write!(f, "; {why}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// What is behind the kernel's word for it, and what helps.
+fn explain(program: &Path, error: Errno) -> Option<String> {
+    let shown = program.display();
+    match error {
+        Errno::ENOENT if program.exists() => Some(match interpreter(program) {
+            Some(missing) => format!(
+                "its first line names '{}', which is not there: install it, or name the program that runs the script in 'command'",
+                missing.display()
+            ),
+            None => "it was built for another system: its loader is not there; build it for this one, or link it statically".to_owned(),
+        }),
+        Errno::ENOENT => Some(
+            "it is not there, or the worker cannot see it: a worker with a sandbox sees its own directory, /usr and /opt, and nothing \
+             of /home, /root and /tmp; put the program into the worker's directory, or install it below /usr"
+                .to_owned(),
+        ),
+        Errno::EACCES => Some(format!(
+            "the worker's user may not: type `chmod a+rx {shown}`, and see that each directory above it can be entered"
+        )),
+        Errno::ENOEXEC => Some(
+            "it is no program of this machine, and a script needs a first line such as '#!/bin/sh'".to_owned(),
+        ),
+        Errno::E2BIG => Some(
+            "'command' and 'env' are too long together: put some of it into a file of the worker".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// The program that runs the script `script`, by its first line.
+fn interpreter(script: &Path) -> Option<PathBuf> {
+    let file = std::fs::File::open(script).ok()?;
+    first_line(file).ok().flatten()
+}
+
+fn first_line(file: impl Read) -> io::Result<Option<PathBuf>> {
+    let mut start = Vec::new();
+    file.take(FIRST_LINE).read_to_end(&mut start)?;
+    let line = start.split(|byte| *byte == b'\n').next();
+    let line = line.and_then(|line| line.strip_prefix(b"#!"));
+    let mut words = line.into_iter().flat_map(|line| {
+        let words = line.split(|byte| matches!(byte, b' ' | b'\t'));
+        words.filter(|word| !word.is_empty())
+    });
+    let first = words.next().map(<[u8]>::to_vec);
+    Ok(first.map(|word| PathBuf::from(OsString::from_vec(word))))
+}
+
+#[cfg(test)]
+mod tests;
