@@ -204,19 +204,21 @@ impl fmt::Display for StartError {
 /// What is behind the kernel's word for it, and what helps.
 fn explain(program: &Path, error: Errno) -> Option<String> {
     let shown = program.display();
+    // A home that is hidden cannot even be looked into.
+    let is_seen = program.metadata().is_ok();
     match error {
-        Errno::ENOENT if program.exists() => Some(match interpreter(program) {
+        Errno::ENOENT | Errno::EACCES if !is_seen => Some(
+            "it is not there, or the worker cannot see it: a worker with a sandbox sees its own directory, /usr and /opt, and nothing \
+             of /home, /root and /tmp; put the program into the worker's directory, or install it below /usr"
+                .to_owned(),
+        ),
+        Errno::ENOENT => Some(match interpreter(program) {
             Some(missing) => format!(
                 "its first line names '{}', which is not there: install it, or name the program that runs the script in 'command'",
                 missing.display()
             ),
             None => "it was built for another system: its loader is not there; build it for this one, or link it statically".to_owned(),
         }),
-        Errno::ENOENT => Some(
-            "it is not there, or the worker cannot see it: a worker with a sandbox sees its own directory, /usr and /opt, and nothing \
-             of /home, /root and /tmp; put the program into the worker's directory, or install it below /usr"
-                .to_owned(),
-        ),
         Errno::EACCES => Some(format!(
             "the worker's user may not: type `chmod a+rx {shown}`, and see that each directory above it can be entered"
         )),

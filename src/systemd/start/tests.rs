@@ -70,8 +70,12 @@ fn a_program_that_cannot_be_executed_is_named_with_what_helps() {
             ["'/home/x/app'", "install it below /usr"],
         ),
         (
-            said(PathBuf::from("/srv/app"), Errno::EACCES),
-            ["Permission denied", "`chmod a+rx /srv/app`"],
+            said(PathBuf::from("/home/x/app"), Errno::EACCES),
+            ["'/home/x/app': Permission denied", "install it below /usr"],
+        ),
+        (
+            said(file("mine", ""), Errno::EACCES),
+            ["Permission denied", "/mine`, and see that"],
         ),
         (
             said(PathBuf::from("/srv/app"), Errno::ENOEXEC),

@@ -58,7 +58,7 @@ fn a_generation_is_shown_as_its_unit_files() {
         "SocketMode=0660",
         "SocketGroup=tqserver",
         "# tqserver-api.a-b@7.service",
-        "ExecStart=/usr/bin/true start-worker 1 -- /srv/x/bin/a-b 100~25~20sure",
+        "ExecStart=/usr/bin/true start-worker 1 -- /srv/x/bin/a-b \"100~25~20sure\"",
         "Slice=tqserver-api.a\\x2db.slice",
         "CPUQuota=200%",
         "MemoryMax=104857600",
