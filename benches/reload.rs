@@ -121,6 +121,7 @@ async fn bare(systemd: &Systemd, house: &House, round: usize) -> Duration {
         directory: house.directory.join("workers/index"),
         data: house.directory.join("workers/index"),
         cache: None,
+        starter: env!("CARGO_BIN_EXE_tqserver").into(),
         command: vec![
             house
                 .directory
