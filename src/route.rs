@@ -20,6 +20,9 @@ pub use error_page::{ErrorPages, Errors, error_page};
 pub use host::{Claim, HostError, HostPattern, host_name, places};
 pub use redirect::{Redirect, RedirectError, endless, redirected, rest_of_path};
 
+/// Most bytes of the certificates and keys in a table, as PEM text.
+pub const FRONT_MAX: usize = 2 << 20;
+
 /// A place in the URL space: `/`, or `/` and segments without a trailing slash (`/api/users`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

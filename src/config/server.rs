@@ -4,8 +4,11 @@ mod directories;
 mod front;
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,7 +107,7 @@ impl Settings {
         document.finish(settings)
     }
 
-    /// Keeps a copy of the file at `copy`, if it says these settings: what [`Settings::kept`] reads when the file has become wrong.
+    /// Keeps a copy of the file at `copy`, which nobody else can read who can not read the file, if it says these settings: what [`Settings::kept`] reads when the file has become wrong.
     ///
     /// # Errors
     /// When the copy can not be written.
@@ -119,7 +122,16 @@ impl Settings {
         }
         if Self::parse(&self.file, &text).is_ok_and(|settings| settings == own) {
             let new = copy.with_extension("new");
-            std::fs::write(&new, text)?;
+            match std::fs::remove_file(&new) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut made = std::fs::OpenOptions::new();
+            let mut made = made.write(true).create_new(true).mode(0o600).open(&new)?;
+            made.write_all(text.as_bytes())?;
+            // The file may lie where others can not come, and the copy does not.
+            let mode = std::fs::metadata(&self.file)?.mode() & 0o660;
+            made.set_permissions(Permissions::from_mode(mode))?;
             std::fs::rename(&new, copy)?;
         }
         Ok(())

@@ -46,7 +46,8 @@ impl Layout {
     /// Makes the directories, or gives them the modes they should have.
     pub(super) fn make(state: &Path, group: Option<u32>) -> Result<Self, SnapshotError> {
         let made = fs::DirBuilder::new()
-            .mode(DIRECTORY_MODE)
+            // It names the workers, and each of them comes through it to its own.
+            .mode(0o711)
             .recursive(true)
             .create(state);
         made.map_err(|source| failed("create", state, source))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::calendar;
 use crate::config::{CertificateFiles, PemFile, Place, Problem, Problems, Settings};
-use crate::route::{Pair, Pem};
+use crate::route::{FRONT_MAX, Pair, Pem};
 use crate::tls;
 
 /// A certificate that ends so soon should have been renewed: who gives them out for 90 days has them renewed 30 before their end.
@@ -33,6 +33,19 @@ pub fn load(settings: &mut Settings) -> Result<(), Problems> {
         }
     }
     Problems(problems).or(())?;
+    let text = |pem: &Pem| match pem {
+        Pem::Text(text) => text.len(),
+        Pem::Credential(name) => name.len(),
+    };
+    let all = pairs.iter();
+    let all: usize = all
+        .map(|pair| text(&pair.certificate) + text(&pair.key))
+        .sum();
+    if let Some(files) = settings.certificates.first().filter(|_| all > FRONT_MAX) {
+        let message = format!("the certificates have {all} bytes in all, and may have {FRONT_MAX}");
+        let help = "leave out roots and certificates that no client needs, or certificates";
+        return Err(Problem::new(files.place.clone(), message).help(help).into());
+    }
     tls.pairs = pairs;
     Ok(())
 }

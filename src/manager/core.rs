@@ -332,7 +332,12 @@ impl Core {
         self.unconfirmed = waiting;
         let over: Vec<Unconfirmed> = over;
         for reload in over {
-            self.finish(reload.id, reload.outcomes);
+            let late = !away && reload.serial > applied;
+            let late = late.then(|| {
+                let waited = PROXY_WORD.as_secs();
+                format!("the proxy did not take over the route table within {waited} s and goes on as before")
+            });
+            self.finish(reload.id, reload.outcomes, late);
         }
     }
 

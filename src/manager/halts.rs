@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub(super) struct Waiting {
     /// Whether it is answered when the worker is quiet, and not at once.
     quiet: bool,
     until: Instant,
+    /// When the proxy must have it in force.
+    applied_by: Instant,
     answer: u64,
     reply: HaltReply,
 }
@@ -93,7 +96,12 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
 
     /// Writes are a few bytes into a directory of the manager's own, so they are made where they are asked for.
     fn put(&mut self, worker: &WorkerName, halt: T) -> io::Result<()> {
-        std::fs::create_dir_all(&self.directory)?;
+        // Which workers there are is nobody else's business.
+        let mut private = std::fs::DirBuilder::new();
+        private
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)?;
         // No worker's name begins with a dot.
         let new = self.directory.join(format!(".{worker}"));
         std::fs::write(&new, serde_json::to_vec(&halt)?)?;
@@ -212,9 +220,10 @@ impl Core {
         self.step(Event::Halted(self.halts.all()));
         self.halting.push(Waiting {
             worker,
-            serial: self.published,
+            serial: self.fleet.up_to_date(),
             quiet,
             until: Instant::now() + wait,
+            applied_by: Instant::now() + PROXY_WORD,
             answer: u64::from(changed && !quiet),
             reply,
         });
@@ -242,7 +251,14 @@ impl Core {
     /// When somebody is to be answered at the latest, or a pause is over.
     pub(super) fn halt_deadline(&self) -> Option<Instant> {
         let end = self.halts.next_end().map(|left| Instant::now() + left);
-        self.halting.iter().map(|one| one.until).chain(end).min()
+        let due = self
+            .halting
+            .iter()
+            .map(|one| match one.serial <= self.applied {
+                true => one.until,
+                false => one.applied_by,
+            });
+        due.chain(end).min()
     }
 
     /// Forgets what is over. The proxy knows by itself.
@@ -271,17 +287,25 @@ impl Core {
         if self.halting.is_empty() {
             return;
         }
-        let (now, away) = (Instant::now(), self.proxy.is_none() || self.ending);
+        let (now, ending) = (Instant::now(), self.ending);
         let applied = self.applied;
         let view = self.fleet.view();
         let has_route =
             |name: &WorkerName| view.iter().any(|w| w.name == *name && !w.claims.is_empty());
-        let is_over = |one: &mut Waiting| {
-            let in_force = away || one.serial <= applied;
-            one.until <= now || in_force && (!one.quiet || !has_route(&one.worker))
+        let is_over = |one: &mut Waiting| match one.serial <= applied {
+            true => one.until <= now || !one.quiet || !has_route(&one.worker),
+            false => ending || one.applied_by <= now,
         };
         let over: Vec<Waiting> = self.halting.extract_if(.., is_over).collect();
         for one in over {
+            if one.serial > applied {
+                let sentence = format!(
+                    "it is written down, but the proxy did not take it over within {} s and may go on as before until it does;                      `systemctl status tqserver-proxy` says how the proxy is",
+                    PROXY_WORD.as_secs()
+                );
+                let _ = one.reply.send(Err(Refused::Failed(sentence)));
+                continue;
+            }
             if !one.quiet || !has_route(&one.worker) {
                 let _ = one.reply.send(Ok(one.answer));
                 continue;

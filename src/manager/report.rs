@@ -122,7 +122,13 @@ impl Core {
     }
 
     /// Answers whoever asked for a reload.
-    pub(super) fn finish(&mut self, id: u64, outcomes: BTreeMap<WorkerName, Outcome>) {
+    /// `late`: what the proxy has not done in time.
+    pub(super) fn finish(
+        &mut self,
+        id: u64,
+        outcomes: BTreeMap<WorkerName, Outcome>,
+        late: Option<String>,
+    ) {
         let failed: Vec<&str> = outcomes
             .iter()
             .filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
@@ -132,7 +138,7 @@ impl Core {
             |outcome: &&Outcome| matches!(outcome, Outcome::Unchanged(_) | Outcome::PassedOver(_));
         let unchanged = outcomes.values().filter(is_unchanged).count();
         let changed = outcomes.len() - failed.len() - unchanged;
-        let refused = self.progress.borrow().problem.clone();
+        let refused = late.or_else(|| self.progress.borrow().problem.clone());
         let message_id = messages::RELOAD_FINISHED;
         if failed.is_empty() && refused.is_none() {
             tracing::info!(

@@ -8,9 +8,11 @@
 //! - `worker`: one worker: which of its generations serves, which is on its way, when the next try is due
 //! - `run`: one generation: its stages
 //! - `member`: one of its instances
+//! - `budget`: how much of the route table a worker may have
 //! - `reconcile`: what changed between what lies on disk and what runs
 //! - `simulation`: that small worlds, in which anything dies at any instant, end well
 
+mod budget;
 mod fleet;
 mod member;
 mod reconcile;

@@ -3,11 +3,13 @@
 //! | stage      | what                           | leads to                                                |
 //! |------------|--------------------------------|---------------------------------------------------------|
 //! | Building   | its build runs                 | Launching; gone (build failed, removed, saved again)    |
-//! | Launching  | files and units are made       | Activating, or Accepting without a process, or Serving  |
+//! | Launching  | files and units are made       | Activating, or Switching without a process, or Serving  |
 //! |            |                                | if it was accepted before the last boot; Stopping       |
 //! |            |                                | (refused, died, removed meanwhile)                      |
-//! | Activating | first health requests run      | Accepting; Stopping (unhealthy, died, too late)         |
-//! | Accepting  | the mark "accepted" is written | Serving; Stopping (refused, died)                       |
+//! | Activating | first health requests run      | Switching; Stopping (unhealthy, died, too late)         |
+//! | Switching  | the proxy is handed the table  | Accepting (applied); Draining (died, removed)           |
+//! |            | in which it gets the requests  |                                                         |
+//! | Accepting  | the mark "accepted" is written | Serving; Draining (refused, died, removed)              |
 //! | Serving    | gets the requests              | Draining (replaced, removed); Stopping (all stop)       |
 //! | Draining   | ends what it has begun         | Stopping (drained, or its grace is over)                |
 //! | Stopping   | its units are being stopped    | gone                                                    |
@@ -33,7 +35,9 @@ pub enum Stage {
     Launching,
     /// It was started and is asked for its health.
     Activating,
-    /// It passed; that is being written down.
+    /// It passed; the proxy is to send it the requests.
+    Switching,
+    /// It gets the requests; that it passed is being written down.
     Accepting,
     /// It gets the requests.
     Serving,
@@ -49,6 +53,7 @@ impl fmt::Display for Stage {
             Self::Building => "building",
             Self::Launching => "launching",
             Self::Activating => "activating",
+            Self::Switching => "switching",
             Self::Accepting => "accepting",
             Self::Serving => "serving",
             Self::Draining => "draining",
@@ -88,6 +93,16 @@ pub(super) struct Run {
     pub(super) broken: Option<Reason>,
     /// Why it is being stopped, if it failed.
     pub(super) failed: Option<Reason>,
+    /// The first table that has it before it is accepted.
+    pub(super) switch_serial: Option<u64>,
+    /// The proxy may send it requests, or have sent it some, although it is not accepted.
+    pub(super) exposed: bool,
+    /// It has answered its `max_requests` before it was accepted.
+    pub(super) spent: bool,
+    /// Bytes of its part of the route table.
+    pub(super) part: usize,
+    /// There is no room for that part: it was accepted when there was.
+    pub(super) withheld: bool,
     /// When it must have become ready.
     pub(super) ready_by: Option<Moment>,
     /// Its assets changed and are being copied.
@@ -127,6 +142,11 @@ impl Run {
             build_time: None,
             broken: None,
             failed: None,
+            switch_serial: None,
+            exposed: false,
+            spent: false,
+            part: 0,
+            withheld: false,
             ready_by: None,
             assets: None,
             next_assets: None,
@@ -153,6 +173,14 @@ impl Run {
     /// On its way to serving.
     pub(super) fn is_candidate(&self) -> bool {
         self.stage <= Stage::Accepting && self.failed.is_none()
+    }
+
+    /// Gets the requests, or will with the next table.
+    pub(super) fn is_fronting(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Switching | Stage::Accepting | Stage::Serving
+        )
     }
 
     /// Has a process, or may get one. What is broken has none and gets none.
@@ -184,9 +212,12 @@ impl Run {
         let ran = member.service.activity != Activity::Inactive;
         member.service = state;
         let ended = match (stage, member.service.activity) {
-            (Stage::Activating | Stage::Accepting, Activity::Restarting | Activity::Failed) => true,
+            (
+                Stage::Activating | Stage::Switching | Stage::Accepting,
+                Activity::Restarting | Activity::Failed,
+            ) => true,
             // What has answered may have gone to sleep behind its socket; without one nothing would wake it.
-            (Stage::Activating | Stage::Accepting, Activity::Inactive) => {
+            (Stage::Activating | Stage::Switching | Stage::Accepting, Activity::Inactive) => {
                 ran && !(member.ready && member.has_socket())
             }
             _ => false,

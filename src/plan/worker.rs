@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::budget;
 use super::run::{Run, Stage};
 use super::{Cause, Failure, Moment, Reason, Source, Spec};
-use crate::config::WorkerType;
+use crate::config::{WorkerSettings, WorkerType};
 use crate::names::{Generation, WorkerName};
 use crate::route::{
-    ErrorPages, Flow, Halt, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work,
+    ErrorPages, Flow, Halt, Redirect, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work,
 };
 
 /// First and longest wait before a worker that could not start is tried again.
@@ -16,6 +17,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
 /// A generation that has served this long has recovered from what came before it.
 const RECOVERED: Duration = Duration::from_secs(60);
+
+/// Most characters of a reason that clients are told.
+const LONGEST_REASON: usize = 2000;
 
 /// Most generations of a worker that live at the same time: one that gets the requests, and one that comes or goes.
 pub(super) const LIVE: usize = 2;
@@ -70,6 +74,14 @@ pub(super) struct Restless {
     pub(super) waits: Option<(Moment, Spec)>,
 }
 
+/// Whether what holds a route while nothing serves there has no more than each worker's own share of the table. Without names of hosts and
+/// redirects it has.
+fn is_short(settings: &WorkerSettings) -> bool {
+    let hosts = settings.hosts.iter().map(|host| host.as_str().len() + 8);
+    let redirects = settings.redirects.iter().map(Redirect::longest);
+    hosts.chain(redirects).sum::<usize>() < budget::OWN / 2
+}
+
 impl Worker {
     pub(super) fn new(name: WorkerName) -> Self {
         Self {
@@ -98,6 +110,13 @@ impl Worker {
             .map(|(number, run)| (*number, run))
     }
 
+    /// The generation that gets the requests: one that is about to be accepted, or else the one that serves.
+    pub(super) fn fronting(&self) -> Option<(Generation, &Run)> {
+        let mut newest_first = self.runs.iter().rev();
+        let found = newest_first.find(|(_, run)| run.is_fronting());
+        found.map(|(number, run)| (*number, run))
+    }
+
     pub(super) fn candidate(&self) -> Option<Generation> {
         self.runs
             .iter()
@@ -116,10 +135,14 @@ impl Worker {
         self.candidate().is_some() || live >= LIVE
     }
 
-    /// Since when reloads wait for a drain that can not begin, because the proxy does not take the table.
+    /// Since when reloads wait for a drain that can not begin, or for a generation that is not accepted, because the proxy does not take
+    /// the table.
     pub(super) fn held_up(&self) -> Option<Moment> {
         let waiting = self.waiting.as_ref().filter(|_| self.is_full())?;
-        let held = |run: &&Run| run.stage == Stage::Draining && run.drain_began.is_none();
+        let held = |run: &&Run| match run.stage {
+            Stage::Draining => run.drain_began.is_none(),
+            stage => stage == Stage::Switching,
+        };
         let since = self.runs.values().filter(held).map(|run| run.since).max()?;
         (!waiting.reloads.is_empty()).then(|| since.max(waiting.since))
     }
@@ -160,20 +183,32 @@ impl Worker {
         self.retry_after = Some(wait);
     }
 
+    /// Its serving generation has answered its `max_requests`.
+    pub(super) fn is_spent(&mut self, now: Moment) {
+        self.replace = Some("it has answered its max_requests".to_owned());
+        self.retry_at = Some(now);
+    }
+
     /// Its entry in the route table; `None` when it has none (any more).
     pub(super) fn route(&self) -> Option<Route> {
         // What was never tried has no claim to a place yet.
         if self.removed || self.is_new() {
             return None;
         }
-        let unavailable = |reason: String| Target::Unavailable {
-            reason,
+        let unavailable = |mut reason: String| Target::Unavailable {
+            reason: {
+                let end = reason.char_indices().nth(LONGEST_REASON);
+                reason.truncate(end.map_or(reason.len(), |(at, _)| at));
+                reason
+            },
             retry_after: self.retry_after,
         };
-        let Some((generation, run)) = self.serving() else {
+        let fronting = self.fronting().filter(|(_, run)| !run.withheld);
+        let Some((generation, run)) = fronting else {
             // Nothing serves: the route is held by whatever is known of it, so that the answer can say why.
             let spec = self.runs.values().next_back().map(|run| &run.spec);
             let settings = spec.or(self.tried.as_ref()).map(|spec| &spec.settings);
+            let settings = settings.filter(|settings| is_short(settings));
             let patience = Duration::from_secs(30);
             return Some(Route {
                 path: settings.map_or_else(
@@ -204,6 +239,15 @@ impl Worker {
                 work: None,
             });
         };
+        Some(self.route_of(generation, run))
+    }
+
+    /// Its entry in the route table while this generation gets the requests.
+    pub(super) fn route_of(&self, generation: Generation, run: &Run) -> Route {
+        let unavailable = |reason: String| Target::Unavailable {
+            reason,
+            retry_after: self.retry_after,
+        };
         let settings = &run.spec.settings;
         let mut instances = run.addresses();
         let first = instances.values().next().cloned();
@@ -222,7 +266,7 @@ impl Worker {
                 max_requests: settings.limits.max_requests,
             }),
         };
-        Some(Route {
+        Route {
             path: settings.route.clone(),
             hosts: settings.hosts.clone(),
             strip_prefix: settings.strip_prefix,
@@ -239,15 +283,17 @@ impl Worker {
             compression: settings.limits.compression,
             sticky: settings.sticky.clone(),
             work: None,
-        })
+        }
     }
 
     /// How far it is with what its developer has saved.
     pub(super) fn work(&self) -> Work {
-        let serving = self.serving();
+        let serving = self.fronting();
+        let candidate = self.runs.values().find(|run| run.is_candidate());
         let fingerprint = serving.map(|(_, run)| &run.spec.fingerprint);
         Work {
-            pending: self.waiting.is_some() || self.candidate().is_some(),
+            // What gets the requests already is not waited for.
+            pending: self.waiting.is_some() || candidate.is_some_and(|run| !run.is_fronting()),
             styles: fingerprint.map_or_else(String::new, |of| of.styles.clone()),
             files: fingerprint.map_or_else(String::new, |of| of.other_assets.clone()),
             trouble: self.failure_of_what_lies_there().map(|failure| {
@@ -264,7 +310,7 @@ impl Worker {
     /// The last failure, unless what came after it serves, or it was one of a process that systemd has started again.
     fn failure_of_what_lies_there(&self) -> Option<&Failure> {
         let (failure, at) = self.last_failure.as_ref()?;
-        let is_over = self.serving().is_some_and(|(generation, run)| {
+        let is_over = self.fronting().is_some_and(|(generation, run)| {
             let restarted = failure.generation == Some(generation) && run.broken.is_none();
             restarted || *at < run.since
         });

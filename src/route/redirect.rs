@@ -51,6 +51,11 @@ impl RedirectError {
 }
 
 impl Redirect {
+    /// Most bytes it has in a table.
+    pub fn longest(&self) -> usize {
+        2 * (self.from.len() + self.to.len()) + 64
+    }
+
     /// A redirect with this status.
     ///
     /// # Errors

@@ -254,3 +254,18 @@ fn trusted_proxies_are_addresses_and_networks() {
     assert!(trusts("10.9.9.9") && trusts("::ffff:10.0.0.1") && trusts("2001:db8::1"));
     assert!(!trusts("11.0.0.1") && !trusts("2001:db8::2"));
 }
+
+#[test]
+fn the_kept_copy_is_no_wider_than_the_file() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let directory = tempfile::tempdir().unwrap();
+    let (file, copy) = (directory.path().join("s.yaml"), directory.path().join(".s"));
+    std::fs::write(&file, "server: {port: 80}").unwrap();
+    let mode_of_copy = |mode| {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        Settings::load(&file).unwrap().keep(&copy).unwrap();
+        copy.metadata().unwrap().mode() & 0o777
+    };
+    assert_eq!(mode_of_copy(0o644), 0o640);
+    assert_eq!(mode_of_copy(0o600), 0o600);
+}

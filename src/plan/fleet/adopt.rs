@@ -86,6 +86,7 @@ impl Fleet {
         run.protocol = self.protocol(&instance, &run.spec);
         run.accepted = found.accepted;
         if stage == Stage::Activating {
+            run.exposed = true;
             run.ready_by = Some(now + run.spec.settings.health.start_timeout);
             run.ask_at(Some(now));
         } else {
@@ -102,8 +103,19 @@ impl Fleet {
         let dead = members.find(|(_, member)| dies(member));
         let dead = dead.map(|(number, _)| *number).or(run.lacks());
         let (lacks, end) = (run.lacks(), dead.map(|number| run.end(number)));
+        let refused = self.make_room_in_table(&instance, &mut run).err();
+        run.withheld = refused.is_some();
         let worker = self.worker(&instance.worker);
         worker.runs.insert(instance.generation, run);
+        if let Some(reason) = refused {
+            worker.trouble = Some(reason.clone());
+            let text = format!(
+                "generation {} of '{}' runs and gets no requests: {reason}",
+                instance.generation, instance.worker
+            );
+            self.note(&instance, Severity::Error, Kind::Progress, Vec::new(), text);
+        }
+        let worker = self.worker(&instance.worker);
         if let (Stage::Serving, Some(number)) = (stage, lacks) {
             worker.replace = Some(format!("its instance {number} can not be started"));
             worker.schedule_retry(Duration::ZERO, now);

@@ -9,6 +9,7 @@ use super::{Fleet, News, instance};
 use crate::ansi;
 use crate::config::{DocumentRoot, Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::budget;
 use crate::plan::member::Member;
 use crate::plan::run::{Run, Stage};
 use crate::plan::worker::Candidate;
@@ -108,6 +109,10 @@ impl Fleet {
         let mut run = Run::new(candidate.spec, source, cause, members, stage, self.now);
         run.protocol = self.protocol(&instance, &run.spec);
         (run.reloads, run.saved) = (candidate.reloads, candidate.saved);
+        if let Err(reason) = self.make_room_in_table(&instance, &mut run) {
+            let reloads = run.reloads;
+            return self.failed_without_units(&instance.worker, None, Some(cause), reason, reloads);
+        }
         self.actions.push(match build {
             true => Action::Build(instance.clone(), run.spec.clone()),
             false => launch(&instance, &run),
@@ -116,6 +121,24 @@ impl Fleet {
         worker.newest = instance.generation;
         (worker.retry_at, worker.retry_after) = (None, None);
         worker.runs.insert(instance.generation, run);
+    }
+
+    /// Measures a generation's part of the route table, and says why there is no room for it.
+    pub(super) fn make_room_in_table(
+        &mut self,
+        instance: &Instance,
+        run: &mut Run,
+    ) -> Result<(), Reason> {
+        let worker = self.worker(&instance.worker);
+        run.part = budget::part(&worker.route_of(instance.generation, run));
+        let others = self.workers.values();
+        let others = others.filter(|other| other.name != instance.worker);
+        let others = others.filter_map(|other| {
+            let runs = other.runs.values();
+            let in_table = runs.filter(|run| run.stage <= Stage::Serving && !run.withheld);
+            in_table.map(|run| run.part).max()
+        });
+        budget::admit(run.part, others)
     }
 
     /// What a generation speaks. One that speaks FastCGI is told of its scripts by where it runs from.
@@ -206,9 +229,7 @@ impl Fleet {
             return self.serve(instance);
         }
         if run.spec.settings.kind == WorkerType::Static {
-            run.enter(Stage::Accepting, now);
-            let spec = run.spec.clone();
-            return self.actions.push(Action::Accept(instance.clone(), spec));
+            return run.enter(Stage::Switching, now);
         }
         run.enter(Stage::Activating, now);
         run.ready_by = Some(now + delay + run.spec.settings.health.start_timeout);
@@ -259,11 +280,14 @@ impl Fleet {
         }
         run.ask_at(run.health_due(now));
         let cause = run.cause;
-        let (saved, build_time) = (run.saved, run.build_time);
+        let (saved, build_time, spent) = (run.saved, run.build_time, run.spent);
         let mut reloads = std::mem::take(&mut run.reloads);
         let worker = self.worker(&instance.worker);
         (worker.trouble, worker.replace, worker.snapshot) = (None, None, None);
         (worker.retry_at, worker.retry_after) = (None, None);
+        if spent {
+            worker.is_spent(now);
+        }
         let mut from = None;
         for (number, older) in worker.runs.range_mut(..instance.generation) {
             if older.stage == Stage::Serving {
@@ -292,6 +316,7 @@ impl Fleet {
 
     /// Ends a candidate. Its reloads hear of it when its units are gone and its last words are known.
     pub(super) fn fail(&mut self, instance: &Instance, reason: Reason) {
+        let now = self.now;
         let Some(run) = self.run(instance).filter(|run| run.is_candidate()) else {
             return;
         };
@@ -299,6 +324,11 @@ impl Fleet {
             Stage::Building => self.drop_candidate(instance, reason),
             // The units are being made this moment: they can be stopped when that has ended.
             Stage::Launching if reason.is_unwanted() => run.failed = Some(reason),
+            // What the proxy has sent it is to be answered, and goes to the one before from the next table on.
+            _ if run.exposed && !run.addresses().is_empty() => {
+                run.enter(Stage::Draining, now);
+                run.failed = Some(reason);
+            }
             _ => self.stop(instance, Some(reason)),
         }
     }

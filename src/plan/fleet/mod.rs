@@ -194,13 +194,13 @@ impl Fleet {
             return;
         };
         run.enter(Stage::Stopping, now);
+        run.failed = failed.or(run.failed.take());
         // Of what was removed nobody wants to know how it ended.
-        let wanted = failed.as_ref().filter(|why| !why.is_unwanted());
+        let wanted = run.failed.as_ref().filter(|why| !why.is_unwanted());
         let failed_pair = wanted.map(|why| match why {
             Reason::Instance(number, _) => *number,
             _ => 1,
         });
-        run.failed = failed;
         let (pairs, accepted) = (run.pairs(), run.accepted);
         self.actions.push(Action::Stop {
             instance: instance.clone(),

@@ -145,6 +145,8 @@ impl Fleet {
                 worker.runs.remove(&generation);
                 self.actions.push(Action::Abandon(instance));
             }
+            // It gets the requests already: what was saved follows it.
+            Stage::Switching | Stage::Accepting => {}
             _ => self.fail(&instance, Reason::Superseded),
         }
         reloads

@@ -3,7 +3,7 @@
 use super::Fleet;
 use crate::names::{Instance, Pair};
 use crate::plan::run::{Run, Stage};
-use crate::plan::{Action, Failure, Kind, Reason, Severity};
+use crate::plan::{Failure, Kind, Reason, Severity};
 use crate::systemd::{Activity, Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -81,12 +81,18 @@ impl Fleet {
             return self.socket_broke(pair, reason);
         }
         // While it is launched its socket does not listen yet; that is no failure.
-        if matches!(run.stage, Stage::Activating | Stage::Accepting) {
+        if matches!(
+            run.stage,
+            Stage::Activating | Stage::Switching | Stage::Accepting
+        ) {
             let socket = || {
                 let ending = Ending::Other("its socket failed".to_owned());
                 run.of(pair.number, Reason::Ended(ending))
             };
             let reason = reason.unwrap_or_else(socket);
+            if let Some(member) = run.members.get_mut(&pair.number) {
+                member.broken = true;
+            }
             self.fail(&pair.instance, reason);
         }
     }
@@ -167,11 +173,7 @@ impl Fleet {
         };
         match run.stage {
             Stage::Activating => match run.judge(pair.number, outcome, now) {
-                Ok(true) => {
-                    run.enter(Stage::Accepting, now);
-                    let spec = run.spec.clone();
-                    self.actions.push(Action::Accept(instance, spec));
-                }
+                Ok(true) => run.enter(Stage::Switching, now),
                 Ok(false) => {}
                 Err(reason) => self.fail(&instance, reason),
             },
@@ -228,12 +230,17 @@ impl Fleet {
         let Some(worker) = self.workers.get_mut(&instance.worker) else {
             return;
         };
+        if worker.candidate() == Some(instance.generation) {
+            if let Some(run) = worker.runs.get_mut(&instance.generation) {
+                run.spent = true;
+            }
+            return;
+        }
         let serves = worker
             .serving()
             .is_some_and(|(number, _)| number == instance.generation);
         if serves && worker.replace.is_none() && worker.candidate().is_none() {
-            worker.replace = Some("it has answered its max_requests".to_owned());
-            worker.retry_at = Some(now);
+            worker.is_spent(now);
         }
     }
 }

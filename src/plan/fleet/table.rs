@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Fleet, News, Switch, instance};
 use crate::names::{Instance, WorkerName};
-use crate::plan::run::Stage;
+use crate::plan::budget;
+use crate::plan::run::{Run, Stage};
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Cause, Outcome, Reason, Source};
 use crate::route::{Route, RouteTable, Target};
@@ -55,8 +56,17 @@ impl Fleet {
             self.actions.push(Action::Publish(table));
         }
         let serial = self.serial;
-        for run in self.runs_mut().filter(|run| run.stage == Stage::Draining) {
-            run.drain_serial.get_or_insert(serial);
+        for run in self.runs_mut() {
+            match run.stage {
+                Stage::Draining => {
+                    run.drain_serial.get_or_insert(serial);
+                }
+                Stage::Switching => {
+                    run.switch_serial.get_or_insert(serial);
+                    run.exposed = true;
+                }
+                _ => {}
+            }
         }
         for switch in &mut self.switches {
             switch.serial.get_or_insert(serial);
@@ -68,15 +78,26 @@ impl Fleet {
         self.published = None;
     }
 
+    /// The serial of the table that has all that is known now: the one that was sent last, or the next.
+    pub fn up_to_date(&self) -> u64 {
+        match self.published.is_some() && self.opening.is_none() && self.linked {
+            true => self.serial,
+            false => self.serial + 1,
+        }
+    }
+
     /// Whether workers that were accepted are still to come back after a start. Until then a proxy serves by the table it has, or, after a
     /// boot, does not listen yet.
     fn is_opening(&mut self) -> bool {
         let returns = |worker: &Worker| {
             let waiting = worker.waiting.iter().map(|one| (one.cause, one.source));
-            let candidates = worker.runs.values().filter(|run| run.is_candidate());
-            waiting
-                .chain(candidates.map(|run| (run.cause, run.source)))
-                .any(|(cause, source)| cause == Cause::Start && source != Source::Directory)
+            // One that is to be switched to waits for the table itself.
+            let on_its_way = |run: &&Run| run.is_candidate() && !run.is_fronting();
+            let candidates = || worker.runs.values().filter(on_its_way);
+            let mut all = waiting.chain(candidates().map(|run| (run.cause, run.source)));
+            // The last manager may have handed one the requests that it could not accept any more.
+            candidates().any(|run| run.exposed)
+                || all.any(|(cause, source)| cause == Cause::Start && source != Source::Directory)
         };
         let over = self.ending || self.started && !self.workers.values().any(returns);
         let now = self.now;
@@ -104,6 +125,7 @@ impl Fleet {
             let unavailable = matches!(route.target, Target::Unavailable { .. });
             (unavailable, route.path.clone())
         });
+        bound_troubles(&mut routes);
         let mut taken = BTreeSet::new();
         routes.retain_mut(|route| route.claim(&mut taken));
         routes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -121,6 +143,12 @@ impl Fleet {
             draining: draining.collect(),
             development,
         }
+    }
+
+    /// Bytes of the table.
+    #[cfg(test)]
+    pub(super) fn table_as_sent(&self) -> usize {
+        serde_json::to_vec(&self.table()).unwrap().len()
     }
 
     /// An outcome that holds as soon as the proxy serves by the table that is about to be published.
@@ -152,11 +180,23 @@ impl Fleet {
             return;
         };
         let in_force = |serial: Option<u64>| serial.is_some_and(|serial| serial <= applied);
-        for run in self.runs_mut() {
-            if run.stage == Stage::Draining && in_force(run.drain_serial) {
-                run.drain_began.get_or_insert(now);
+        let mut accept = Vec::new();
+        for (name, worker) in &mut self.workers {
+            for (number, run) in &mut worker.runs {
+                match run.stage {
+                    Stage::Draining if in_force(run.drain_serial) => {
+                        run.drain_began.get_or_insert(now);
+                    }
+                    // Not before: what can not be served is not to be what the next boot starts from.
+                    Stage::Switching if in_force(run.switch_serial) => {
+                        run.enter(Stage::Accepting, now);
+                        accept.push(Action::Accept(instance(name, *number), run.spec.clone()));
+                    }
+                    _ => {}
+                }
             }
         }
+        self.actions.extend(accept);
         let (holds, waits) = std::mem::take(&mut self.switches)
             .into_iter()
             .partition(|switch: &Switch| in_force(switch.serial));
@@ -166,6 +206,25 @@ impl Fleet {
                 self.tell_live(news, switch.reloads.clone());
             }
             self.resolve(&switch.worker, &switch.reloads, &switch.outcome);
+        }
+    }
+}
+
+/// What went wrong is told as long as there is room for it.
+fn bound_troubles(routes: &mut [Route]) {
+    let mut left = budget::TROUBLES;
+    let works = routes.iter_mut().filter_map(|route| route.work.as_mut());
+    for trouble in works.filter_map(|work| work.trouble.as_mut()) {
+        // Escaped, a character has up to six bytes.
+        let lines = trouble.log.iter().chain([&trouble.reason]);
+        let size: usize = lines.map(|line| 6 * line.len() + 4).sum();
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => {
+                "what went wrong is too long to be shown; `tqserver logs` has it"
+                    .clone_into(&mut trouble.reason);
+                trouble.log.clear();
+            }
         }
     }
 }

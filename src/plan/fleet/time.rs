@@ -23,7 +23,14 @@ impl Fleet {
         let pauses = workers().filter_map(|worker| Some(worker.restless.waits.as_ref()?.0));
         let held_up = workers().filter_map(|worker| worker.held_up());
         let switches = self.switches.iter().map(|switch| switch.since);
-        let patience = held_up.chain(switches).map(|since| since + PROXY_PATIENCE);
+        let switching = workers()
+            .flat_map(|worker| worker.runs.values())
+            .filter(|run| run.stage == Stage::Switching && !run.reloads.is_empty())
+            .map(|run| run.since);
+        let patience = held_up
+            .chain(switches)
+            .chain(switching)
+            .map(|since| since + PROXY_PATIENCE);
         runs.chain(retries)
             .chain(pauses)
             .chain(patience)
@@ -161,6 +168,16 @@ impl Fleet {
         for switch in over {
             let failed = Outcome::Failed(Reason::NoProxy.into());
             self.resolve(&switch.worker, &switch.reloads, &failed);
+        }
+        // What the proxy may serve by is not stopped: it is accepted as soon as the proxy says so.
+        let switching = self.workers.values_mut().flat_map(|worker| {
+            let runs = worker.runs.values_mut();
+            let late = runs.filter(|run| run.stage == Stage::Switching && late(run.since));
+            let name = &worker.name;
+            late.map(move |run| (name.clone(), std::mem::take(&mut run.reloads)))
+        });
+        for (name, reloads) in switching.collect::<Vec<_>>() {
+            self.resolve(&name, &reloads, &Outcome::Failed(Reason::NoProxy.into()));
         }
         let held_up = self.workers.values_mut().filter_map(|worker| {
             worker.held_up().filter(|since| late(*since))?;

@@ -138,6 +138,13 @@ impl World {
                     self.check_stop(instance);
                 }
             }
+            Action::Accept(instance, spec) => {
+                let shown = self.proxy.shown.contains(instance);
+                assert!(
+                    shown || spec.settings.kind == WorkerType::Static,
+                    "{instance} is accepted before the proxy serves by a table with it"
+                );
+            }
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The proxy: the table it has applied, requests in flight, what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::Behaviour;
@@ -18,6 +18,8 @@ pub(super) struct Proxy {
     pub(super) link: Option<u64>,
     links: u64,
     pub(super) table: Option<RouteTable>,
+    /// All that were ever in a table that was in force.
+    pub(super) shown: BTreeSet<Instance>,
     undrained: Vec<Instance>,
     /// By the request's number, and where it is.
     pub(super) in_flight: BTreeMap<Instance, BTreeMap<u64, Pair>>,
@@ -96,6 +98,7 @@ impl World {
     pub(super) fn forget_proxy(&mut self) {
         self.proxy = Proxy {
             links: self.proxy.links,
+            shown: std::mem::take(&mut self.proxy.shown),
             ..Proxy::default()
         };
     }
@@ -113,6 +116,7 @@ impl World {
         self.proxy.undrained.clone_from(&table.draining);
         self.proxy.table = Some(table);
         let serving = self.proxy.serving();
+        self.proxy.shown.extend(serving.iter().cloned());
         for instance in before
             .into_iter()
             .filter(|before| !serving.contains(before))

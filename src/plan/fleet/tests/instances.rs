@@ -89,7 +89,7 @@ fn a_generation_serves_when_all_of_its_instances_are_ready() {
         house.was(&[]);
     }
     house.happen(Event::Probed(1, ProbeOutcome::Status(200)));
-    house.was(&["accept trio@1", "publish trio@1", "finish 1: replaced by 1"]);
+    house.was(&["publish trio@1", "accept trio@1", "finish 1: replaced by 1"]);
     assert_eq!(in_table(&house), [1, 2, 3]);
 }
 
@@ -153,7 +153,7 @@ fn without_one_of_its_instances_a_generation_serves_on_until_it_is_replaced() {
     house.wait();
     assert_eq!(
         house.told[..3],
-        ["launch trio@2", "accept trio@2", "publish trio@2"]
+        ["launch trio@2", "publish trio@2", "accept trio@2"]
     );
     assert_eq!(in_table(&house), [1, 2, 3]);
 }
@@ -179,8 +179,11 @@ fn without_any_of_its_instances_a_worker_is_not_available() {
 #[test]
 fn a_whole_generation_is_adopted_and_half_a_candidate_is_not() {
     let mut house = House::adopt(vec![found(1, true, &[1, 2, 3]), found(2, false, &[1, 3])]);
-    house.was(&["publish", "stop trio@2", "publish trio@1"]);
+    // The last manager may have handed it requests.
+    house.was(&["publish", "publish trio@1"]);
     assert_eq!(in_table(&house), [1, 2, 3]);
+    house.wait();
+    house.was(&["stop trio@2", "publish trio@1"]);
     let failed = house.fleet.view()[0].last_failure.clone();
     let reason = failed.expect("a failure").0.reason.to_string();
     assert_eq!(reason, "instance 2: its units are not there");

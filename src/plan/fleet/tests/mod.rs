@@ -13,7 +13,7 @@ use crate::names::Generation;
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
 use crate::plan::{Action, Event, Look, Reason, Spec};
-use crate::route::{Protocol, RoutePath, Scripts};
+use crate::route::{Protocol, Redirect, RoutePath, Scripts};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
 use house::{House, found, index, name, spec};
@@ -28,6 +28,7 @@ fn at(stage: Stage) -> House {
         Stage::Building => "build",
         Stage::Launching => "launch",
         Stage::Activating => "probe",
+        Stage::Switching => "publish",
         Stage::Accepting => "accept",
         Stage::Serving => "",
         Stage::Draining => "drained",
@@ -87,7 +88,7 @@ fn each_stage_leads_where_its_table_says() {
         (
             Activating,
             Event::Probed(0, ProbeOutcome::Status(200)),
-            Some(Accepting),
+            Some(Switching),
         ),
         (
             Activating,
@@ -106,13 +107,22 @@ fn each_stage_leads_where_its_table_says() {
             Some(Stopping),
         ),
         (Activating, gone(), Some(Stopping)),
+        (Switching, Event::Applied(9), Some(Accepting)),
+        (Switching, died.clone(), Some(Draining)),
+        (Switching, gone(), Some(Draining)),
+        (Switching, Event::StopAll, Some(Stopping)),
+        (
+            Switching,
+            Event::SocketFailed(index(1).pair(1)),
+            Some(Stopping),
+        ),
         (Accepting, Event::Accepted(index(1), Ok(())), Some(Serving)),
         (
             Accepting,
             Event::Accepted(index(1), Err(refused())),
-            Some(Stopping),
+            Some(Draining),
         ),
-        (Accepting, died.clone(), Some(Stopping)),
+        (Accepting, died.clone(), Some(Draining)),
         (
             Accepting,
             Event::SocketFailed(index(1).pair(1)),
@@ -177,6 +187,7 @@ fn a_reload_keeps_the_old_generation_until_the_new_one_is_accepted() {
     house.reload(&[]);
     house.was(&[
         "launch index@2",
+        "publish index@2",
         "accept index@2",
         "publish index@2",
         "finish 2: replaced by 2",
@@ -216,7 +227,7 @@ fn two_reloads_of_the_same_join() {
     house.was(&["launch index@2"]);
     house.happen(Event::Launched(index(2), Ok(None)));
     assert_eq!(
-        house.told[2..4],
+        house.told[3..5],
         ["finish 2: replaced by 2", "finish 3: replaced by 2"]
     );
 }
@@ -250,6 +261,7 @@ fn a_third_generation_waits_until_the_first_has_drained() {
         "stop index@1",
         "launch index@3",
         "publish index@2",
+        "publish index@3",
         "accept index@3",
         "publish index@3",
         "finish 3: replaced by 3",
@@ -276,7 +288,7 @@ fn a_generation_that_has_answered_its_max_requests_is_replaced() {
     house.happen(Event::Spent(index(1)));
     assert_eq!(
         house.told[..3],
-        ["launch index@2", "accept index@2", "publish index@2"]
+        ["launch index@2", "publish index@2", "accept index@2"]
     );
 }
 
@@ -337,7 +349,12 @@ fn a_worker_that_comes_back_does_not_begin_its_numbers_anew() {
 fn adoption_goes_on_with_a_candidate() {
     let mut house = House::adopt(vec![found(1, true), found(2, false)]);
     // Only the first table, of before, was without workers.
-    house.was(&["publish", "accept index@2", "publish index@2"]);
+    house.was(&[
+        "publish",
+        "publish index@2",
+        "accept index@2",
+        "publish index@2",
+    ]);
     house.wait();
     assert_eq!(house.told[0], "stop index@1");
 }
@@ -424,7 +441,7 @@ fn what_was_accepted_comes_back_as_it_was_and_is_not_started() {
     house.was(&["launch index@7 again", "publish index@7"]);
     assert_eq!(house.fleet.view()[0].state, "sleeping");
     house.reload(&[]);
-    assert_eq!(house.told[..2], ["launch index@8", "accept index@8"]);
+    assert_eq!(house.told[..2], ["launch index@8", "publish index@8"]);
 }
 
 #[test]
@@ -437,7 +454,7 @@ fn what_comes_back_is_started_where_it_is_wanted_or_could_not_be_later() {
         house.put("index", "one");
         set(&mut house.disk.get_mut(&name("index")).unwrap().settings);
         house.start([("index", 7, "one")]);
-        house.was(&["launch index@7 again", "accept index@7", "publish index@7"]);
+        house.was(&["launch index@7 again", "publish index@7", "accept index@7"]);
     }
 }
 
@@ -480,7 +497,7 @@ fn what_was_rolled_back_from_is_passed_over_until_something_else_is_there() {
     house.reload(&[]);
     house.told.clear();
     house.roll_back("index", 1, "one");
-    assert_eq!(house.told[..2], ["launch index@3", "accept index@3"]);
+    assert_eq!(house.told[..2], ["launch index@3", "publish index@3"]);
     house.told.clear();
     house.reload(&[]);
     house.was(&["finish 4: passed over"]);
@@ -632,6 +649,7 @@ fn a_save_gives_up_the_generation_that_is_not_ready_and_keeps_who_waits_for_it()
         "stop index@2",
         "build index@3",
         "launch index@3",
+        "publish index@3",
         "accept index@3",
         "publish index@3",
         "finish 2: replaced by 3",
@@ -709,4 +727,91 @@ fn a_worker_without_its_prefix_is_asked_at_its_root() {
     assert_eq!(sees(false, None), ("/api".to_owned(), "/api".to_owned()));
     assert_eq!(sees(true, None), ("/".to_owned(), "/".to_owned()));
     assert_eq!(sees(true, Some("/up")), ("/up".to_owned(), "/".to_owned()));
+}
+
+#[test]
+fn nothing_is_accepted_before_the_proxy_serves_by_a_table_with_it() {
+    let mut house = House::serving_one();
+    house.held.insert("publish");
+    house.put("index", "two");
+    house.reload(&[]);
+    house.was(&["launch index@2", "publish index@2"]);
+    house.wait();
+    house.was(&["finish 2: failed: the proxy is not connected"]);
+    house.happen(Event::Applied(9));
+    house.was(&["accept index@2", "publish index@2"]);
+}
+
+#[test]
+fn one_that_can_not_be_accepted_ends_its_requests_while_the_old_one_has_the_others() {
+    let mut house = House::serving_one();
+    house.held.extend(["accept", "drained"]);
+    house.put("index", "two");
+    house.reload(&[]);
+    house.was(&["launch index@2", "publish index@2", "accept index@2"]);
+    let full = Reason::Refused("disk full".to_owned());
+    house.happen(Event::Accepted(index(2), Err(full)));
+    house.was(&["publish index@1"]);
+    house.happen(Event::Drained(index(2)));
+    house.was(&[
+        "stop index@2",
+        "publish index@1",
+        "finish 2: failed: disk full",
+    ]);
+}
+
+/// `index` with redirects that have about this many bytes.
+fn redirecting(house: &mut House, worker: &str, version: &'static str, bytes: usize) {
+    house.put(worker, version);
+    let spec = house.disk.get_mut(&name(worker)).unwrap();
+    let from = format!("/{}", "x".repeat(1000));
+    let redirect = Redirect::new(&from, "/", 308).unwrap();
+    spec.settings.redirects = vec![redirect; bytes / 1000];
+}
+
+#[test]
+fn a_worker_whose_part_of_the_table_is_too_large_fails_alone() {
+    let mut house = House::serving_one();
+    redirecting(&mut house, "index", "two", 200_000);
+    house.put("other", "one");
+    house.reload(&[]);
+    let failed = house.told.iter().find(|line| line.starts_with("finish"));
+    let failed = failed.expect("an end");
+    assert!(failed.contains("may have 131072"), "{failed}");
+    assert!(failed.contains("replaced by 1"), "{failed}");
+    assert!(house.told.contains(&"publish index@1 other@1".to_owned()));
+}
+
+#[test]
+fn what_was_accepted_and_is_too_large_by_now_keeps_no_other_from_coming_back() {
+    let mut house = House::new();
+    redirecting(&mut house, "index", "one", 200_000);
+    house.put("other", "one");
+    house.start([("index", 7, "one"), ("other", 3, "one")]);
+    assert!(
+        house.told.contains(&"publish no index other@3".to_owned()),
+        "{:?}",
+        house.told
+    );
+}
+
+#[test]
+fn no_number_of_large_parts_makes_a_table_that_can_not_be_sent() {
+    let mut house = House::new();
+    house.put("victim", "one");
+    house.reload(&[]);
+    for number in 0..60 {
+        redirecting(&mut house, &format!("w{number}"), "one", 110_000);
+    }
+    house.told.clear();
+    house.reload(&[]);
+    let failed = house.told.iter().find(|line| line.starts_with("finish"));
+    let failed = failed.expect("an end").matches("that all share").count();
+    assert!((20..40).contains(&failed), "{failed} were refused");
+    house.put("victim", "two");
+    house.reload(&["victim"]);
+    let said = "finish 3: replaced by 2".to_owned();
+    assert!(house.told.contains(&said), "{:?}", house.told.last());
+    let table = house.fleet.table_as_sent();
+    assert!(table < crate::wire::FRAME_MAX, "{table}");
 }
