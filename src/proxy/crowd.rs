@@ -13,10 +13,16 @@ use crate::route::Front;
 /// Time between two lines that say that clients are turned away.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
+/// Descriptors that are no client's and no worker's: listeners, the link, the journal, files in `public/` that are being sent.
+const DESCRIPTORS_KEPT: usize = 64;
+
 /// All clients of all threads.
 #[derive(Debug)]
 pub(super) struct Crowd {
     all: AtomicUsize,
+    /// How many the descriptors of this process are enough for. Beyond, the last client would take the one that its request needs for
+    /// the worker; and idle clients would keep all others out, for an accept that fails sends nobody away.
+    most: usize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
     born: Instant,
     /// When it was last said that clients are turned away, in milliseconds since `born`, and one more; 0: never.
@@ -40,10 +46,12 @@ pub(super) enum Full {
 }
 
 impl Crowd {
-    /// Nobody.
-    pub(super) fn new() -> Self {
+    /// Nobody, in a process that may have so many descriptors open (RLIMIT_NOFILE).
+    pub(super) fn new(descriptors: usize) -> Self {
         Self {
             all: AtomicUsize::new(0),
+            // Two for a request: the client's connection and the worker's.
+            most: (descriptors.saturating_sub(DESCRIPTORS_KEPT) / 2).max(1),
             by_address: Mutex::default(),
             born: Instant::now(),
             told: AtomicU64::new(0),
@@ -53,7 +61,7 @@ impl Crowd {
     /// Whether there are as many as there may be. Threads that ask at the same moment may take in a few more: the bound is for memory,
     /// and not to the last byte.
     pub(super) fn is_full(&self, front: &Front) -> bool {
-        self.all.load(Ordering::Relaxed) >= front.max_connections
+        self.all.load(Ordering::Relaxed) >= front.max_connections.min(self.most)
     }
 
     /// Takes in a client.
@@ -80,6 +88,10 @@ impl Crowd {
             return;
         }
         match full {
+            Full::All if self.most < front.max_connections => warn!(
+                "{} clients are connected and none of them is idle, turning new ones away; this process may have no more descriptors: raise LimitNOFILE= ('systemctl edit tqserver-proxy'), or 'ulimit -n' in development",
+                self.most
+            ),
             Full::All => warn!(
                 "{} clients are connected and none of them is idle, turning new ones away; 'server.max_connections' allows more",
                 front.max_connections
@@ -152,10 +164,26 @@ mod tests {
     use crate::proxy::table::Published;
 
     #[test]
+    fn there_are_no_more_clients_than_descriptors_for_them_and_their_workers() {
+        let front = Published::nothing().table.front;
+        let crowd = Arc::new(Crowd::new(DESCRIPTORS_KEPT + 5));
+        let one = crowd.seat();
+        assert!(!crowd.is_full(&front));
+        let _two = crowd.seat();
+        assert!(crowd.is_full(&front));
+        drop(one);
+        assert!(!crowd.is_full(&front));
+        assert!(
+            !Arc::new(Crowd::new(0)).is_full(&front),
+            "one is always let in"
+        );
+    }
+
+    #[test]
     fn a_place_is_free_again_when_a_client_leaves() {
         let mut front = Published::nothing().table.front;
         (front.max_connections, front.max_connections_per_address) = (3, 1);
-        let crowd = Arc::new(Crowd::new());
+        let crowd = Arc::new(Crowd::new(usize::MAX));
         let enter = |address: &str| -> Result<Seat, Full> {
             if crowd.is_full(&front) {
                 return Err(Full::All);

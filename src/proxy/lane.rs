@@ -512,7 +512,7 @@ mod tests {
             board,
             stop: CancellationToken::new(),
             journal: access::start().unwrap().0,
-            crowd: Arc::new(Crowd::new()),
+            crowd: Arc::new(Crowd::new(usize::MAX)),
             successor: false,
         })
     }

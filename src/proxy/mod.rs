@@ -90,6 +90,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -199,7 +200,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     let _stop = stop.clone().drop_guard();
     let mut pulse = Pulse::default();
     let (journal, written) = access::start().map_err(|error| ProxyError::Start(threads, error))?;
-    let crowd = Arc::new(Crowd::new());
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let descriptors = descriptors.map_or(usize::MAX, |most| {
+        usize::try_from(most).unwrap_or(usize::MAX)
+    });
+    let crowd = Arc::new(Crowd::new(descriptors));
     let mut lanes = Vec::new();
     for shard in 0..threads {
         let context = lane::Context {

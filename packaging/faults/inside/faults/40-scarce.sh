@@ -21,7 +21,8 @@ fault_proxy_at_its_limit_of_descriptors_by_connections() {
     all_is_well
 }
 
-fault_running_proxy_left_without_descriptors() {
+# A container may not change the limits of a process.
+fault_running_proxy_left_without_descriptors() { #: vm
     load
     local proxy used limit
     proxy="$(main_pid tqserver-proxy)"
@@ -49,7 +50,8 @@ fault_worker_at_its_memory_max() {
         load_goes_on 100
     done
     verdict 3
-    prints oom-kill tqserver history alpha || fail 'not told as oom-kill'
+    # Of the older hierarchies systemd does not hear why the process was killed.
+    [[ ! -e /sys/fs/cgroup/cgroup.controllers ]] || eventually 10 prints oom-kill tqserver history alpha
     all_is_well
 }
 
@@ -67,10 +69,11 @@ fault_proxy_at_its_memory_max() {
     local proxy
     proxy="$(main_pid tqserver-proxy)"
     lid_on tqserver-proxy.service 2
-    python3 /faults/crowd.py --connections 4000 --seconds 10
+    python3 /faults/crowd.py --connections 4000 --seconds 5
     new_main_pid tqserver-proxy "$proxy" || echo 'it could do with the memory it had'
     undo_all
-    verdict 4
+    # Its successors have no more memory than it had, as long as the crowd is there.
+    verdict 10
     all_is_well
 }
 
@@ -201,5 +204,8 @@ fault_var_read_only() {
 read_only_var() {
     systemctl kill --kill-whom=main --signal=USR2 systemd-journald || true
     journalctl --relinquish-var >/dev/null 2>&1 || true
-    mount -o remount,ro /var
+    mount -o remount,ro /var || return 1
+    # The file system is to be read-only, as the kernel makes one after an error of its disk, and not this mount of it: services that are
+    # started now would inherit that, and keep it for as long as they run.
+    mount -o remount,bind,rw /var
 }

@@ -16,7 +16,8 @@ fault_downgrade_and_upgrade() { #: old
         replace_package /acceptance/debs/first.deb
         load_goes_on 300
     done
-    verdict 3
+    # As for a restart.
+    verdict 5
     all_is_well
 }
 
@@ -25,7 +26,7 @@ fault_older_package_has_worked_and_is_upgraded() { #: old
     live alpha "$(next_version)"
     load
     replace_package /acceptance/debs/first.deb
-    verdict 3
+    verdict 5
     all_is_well
 }
 
@@ -38,7 +39,8 @@ fault_restarted_again_and_again() {
         run systemctl restart tqserver-proxy
         load_goes_on 60
     done
-    verdict 2
+    # A new connection may have to wait for the end of the streams in the old proxy, which take two seconds.
+    verdict 5
     all_is_well
 }
 
