@@ -7,15 +7,17 @@ mod fingerprint;
 mod kind;
 mod roots;
 mod search;
+mod unserved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Fingerprint, is_same};
 pub use roots::{ScanError, directory_of};
 pub use search::closed;
+pub use unserved::unserved;
 
 use crate::config::problem::printable;
 use crate::config::{

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use super::{Common, exit};
 use crate::builder;
-use crate::config::{Listen, Mode, Settings, WorkerSettings, WorkerType, project_directory};
+use crate::config::{
+    Listen, Mode, Settings, WorkerSettings, WorkerType, printable, project_directory,
+};
 use crate::deploy::SNAPSHOTS;
 use crate::inventory::{self, Found, Status};
 use crate::manager::Journal;
@@ -15,6 +17,9 @@ use crate::names::{Generation, Instance, Pair};
 use crate::plan::{Reason, Spec, loopback};
 use crate::route::Address;
 use crate::systemd::{UnitPair, is_booted, security};
+
+/// Most names of a worker that are told.
+const UNSERVED_MOST: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
@@ -46,6 +51,9 @@ impl Check {
             wrong += 1;
         }
         for found in inventory.workers.values() {
+            if !common.quiet && matches!(found.status, Status::Enabled(_)) {
+                tell_unserved(found);
+            }
             match &found.status {
                 Status::Disabled => eprintln!("{}: disabled in {mode}", found.name),
                 Status::Refused(problems) => {
@@ -78,6 +86,25 @@ impl Check {
             );
         }
         Ok(if wrong == 0 { 0 } else { exit::CONFIG })
+    }
+}
+
+/// Tells which names in its `public/` are not served. There may be a reason for them to lie there.
+fn tell_unserved(found: &Found) {
+    let Some(public) = &found.public else {
+        return;
+    };
+    let names = inventory::unserved(public, UNSERVED_MOST);
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| format!("public/{}", printable(&name.to_string_lossy())))
+        .collect();
+    if !names.is_empty() {
+        eprintln!(
+            "{}: not served, since names that begin with a dot are hidden: {}",
+            found.name,
+            names.join(", ")
+        );
     }
 }
 

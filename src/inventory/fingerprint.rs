@@ -15,8 +15,8 @@ use super::Found;
 use crate::config::{Mode, WorkerType};
 use crate::ignored::{GitFiles, Rules};
 
-/// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; equal parts need no
-/// action. It is kept with a generation and compared by later versions of this program, so the way it is computed does not change
+/// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; parts that are the same
+/// ([`is_same`]) need no action. Behind a `-` come 16 more of the times of the last change, which earlier versions did not note. It is kept with a generation and compared by later versions of this program, so the way it is computed does not change
 /// without need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -37,10 +37,40 @@ pub struct Fingerprint {
     pub other_assets: String,
 }
 
+/// Whether two parts of fingerprints are of the same files. One of an earlier version says nothing of the times of the last change, and
+/// is not another for that.
+pub fn is_same(one: &str, other: &str) -> bool {
+    let ((one, changed), (other, other_changed)) = (split(one), split(other));
+    let both = changed.zip(other_changed);
+    one == other && both.is_none_or(|(one, other)| one == other)
+}
+
+/// What was always noted, and the times of the last change.
+fn split(part: &str) -> (&str, Option<&str>) {
+    match part.split_once('-') {
+        Some((noted, changed)) => (noted, Some(changed)),
+        None => (part, None),
+    }
+}
+
 impl Fingerprint {
     /// Whether both are of the same files in the worker's directory, whatever server.yaml said.
     pub fn is_of_the_same_files(&self, other: &Self) -> bool {
-        (&self.program, &self.assets, &self.file) == (&other.program, &other.assets, &other.file)
+        self.files()
+            .iter()
+            .zip(other.files())
+            .all(|(own, others)| is_same(own, others))
+    }
+
+    /// The same, but for the times of the last change: a backup's link or a change of owner is one too, and must not bring back what
+    /// nobody wants.
+    pub fn is_of_like_files(&self, other: &Self) -> bool {
+        let mut pairs = self.files().into_iter().zip(other.files());
+        pairs.all(|(own, others)| split(own).0 == split(others).0)
+    }
+
+    fn files(&self) -> [&str; 3] {
+        [&self.program, &self.assets, &self.file]
     }
 
     /// The fingerprint of `found` as its files are now; `git` has what was read of `.gitignore` files.
@@ -50,7 +80,7 @@ impl Fingerprint {
         let parts = Parts { found, kind, rules };
         let program = match kind {
             Some(WorkerType::Static) => String::new(),
-            _ => hex(files(&found.directory, |entry| parts.is_program(entry))),
+            _ => files(&found.directory, |entry| parts.is_program(entry)).part(),
         };
         let config = found
             .settings()
@@ -61,13 +91,13 @@ impl Fingerprint {
                 .map(|json| hex(Fnv::new().with(&json)))
                 .unwrap_or_default(),
             file: std::fs::symlink_metadata(found.directory.join("config").join("worker.yaml"))
-                .map(|metadata| hex(seen(Fnv::new(), &metadata)))
+                .map(|metadata| Hash::new().with_file(&metadata).part())
                 .unwrap_or_default(),
             ..Self::default()
         };
         match (&found.public, &parts.rules) {
             (None, _) => {}
-            (Some(public), None) => fingerprint.assets = hex(files(public, |_| true)),
+            (Some(public), None) => fingerprint.assets = files(public, |_| true).part(),
             (Some(public), Some(rules)) => fingerprint.add_assets(public, rules),
         }
         fingerprint
@@ -75,7 +105,7 @@ impl Fingerprint {
 
     /// Adds what there is below `public/`, in one walk.
     fn add_assets(&mut self, public: &Path, rules: &Rules) {
-        let [mut all, mut styles, mut others] = [Fnv::new(); 3];
+        let [mut all, mut styles, mut others] = [Hash::new(); 3];
         let wanted = |entry: &DirEntry| !rules.ignores_asset(entry.path(), is_directory(entry));
         each(public, wanted, |file| {
             all = file.onto(all);
@@ -85,7 +115,7 @@ impl Fingerprint {
             };
             *part = file.onto(*part);
         });
-        [self.assets, self.styles, self.other_assets] = [all, styles, others].map(hex);
+        [self.assets, self.styles, self.other_assets] = [all, styles, others].map(Hash::part);
     }
 }
 
@@ -97,15 +127,15 @@ impl Fingerprint {
         if secrets.is_empty() {
             return self;
         }
-        let mut hash = Fnv::new().with(self.config.as_bytes());
+        let mut hash = Hash::new().with(self.config.as_bytes());
         for path in secrets {
             hash = hash.with(path.as_os_str().as_bytes()).with(&[0]);
             hash = match path.metadata() {
-                Ok(metadata) => seen(hash, &metadata),
+                Ok(metadata) => hash.with_file(&metadata),
                 Err(_) => hash.with(b"missing"),
             };
         }
-        self.config = hex(hash);
+        self.config = hash.part();
         self
     }
 }
@@ -199,12 +229,12 @@ enum Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn onto(&self, hash: Fnv) -> Fnv {
+    fn onto(&self, hash: Hash) -> Hash {
         match self {
             // A path can hold anything but NUL, so that the end of it is certain; the numbers have a fixed length.
             Self::File(path, metadata) => {
                 let hash = hash.with(path.as_os_str().as_bytes()).with(&[0]);
-                seen(hash, metadata)
+                hash.with_file(metadata)
             }
             Self::Unreadable(path) => hash.with(path.as_os_str().as_bytes()).with(b"\0unreadable"),
         }
@@ -217,9 +247,9 @@ impl Seen<'_> {
     }
 }
 
-/// A hash of what the file system knows of the files below `directory`: path, size, time of modification, inode and mode.
-fn files(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> Fnv {
-    let mut hash = Fnv::new();
+/// A hash of what the file system knows of the files below `directory`: path, size, times of modification and change, inode and mode.
+fn files(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> Hash {
+    let mut hash = Hash::new();
     each(directory, wanted, |file| hash = file.onto(hash));
     hash
 }
@@ -250,12 +280,51 @@ fn each(directory: &Path, wanted: impl Fn(&DirEntry) -> bool, mut take: impl FnM
     }
 }
 
-fn seen(hash: Fnv, metadata: &Metadata) -> Fnv {
-    hash.with(&metadata.size().to_le_bytes())
-        .with(&metadata.mtime().to_le_bytes())
-        .with(&metadata.mtime_nsec().to_le_bytes())
-        .with(&metadata.ino().to_le_bytes())
-        .with(&metadata.mode().to_le_bytes())
+/// A part of a fingerprint in the making.
+#[derive(Clone, Copy)]
+struct Hash {
+    /// What earlier versions noted, too.
+    noted: Fnv,
+    /// When each file was last changed (ctime). A release may give all its files one time of modification, and be copied over the one
+    /// before; this time nobody can set.
+    changed: Fnv,
+}
+
+impl Hash {
+    fn new() -> Self {
+        let (noted, changed) = (Fnv::new(), Fnv::new());
+        Self { noted, changed }
+    }
+
+    fn with(self, bytes: &[u8]) -> Self {
+        let noted = self.noted.with(bytes);
+        Self { noted, ..self }
+    }
+
+    fn with_file(self, metadata: &Metadata) -> Self {
+        // Where releases share files, one more link to them, for another worker's, is a change of that kind and not of this file.
+        let changed = match metadata.nlink() {
+            1 => (metadata.ctime(), metadata.ctime_nsec()),
+            _ => (0, 0),
+        };
+        Self {
+            noted: self
+                .noted
+                .with(&metadata.size().to_le_bytes())
+                .with(&metadata.mtime().to_le_bytes())
+                .with(&metadata.mtime_nsec().to_le_bytes())
+                .with(&metadata.ino().to_le_bytes())
+                .with(&metadata.mode().to_le_bytes()),
+            changed: self
+                .changed
+                .with(&changed.0.to_le_bytes())
+                .with(&changed.1.to_le_bytes()),
+        }
+    }
+
+    fn part(self) -> String {
+        format!("{}-{}", hex(self.noted), hex(self.changed))
+    }
 }
 
 fn hex(hash: Fnv) -> String {
@@ -301,6 +370,51 @@ mod tests {
         std::fs::remove_file(&secret).unwrap();
         assert!(missing != first && first != second && missing != second);
         assert_eq!(Fingerprint::default().with_secrets(&[]).config, "");
+    }
+
+    #[test]
+    fn what_an_earlier_version_noted_is_compared_with_what_it_knew() {
+        for (one, other, expected) in [
+            ("", "", true),
+            ("aa", "aa", true),
+            ("aa", "aa-11", true),
+            ("aa-11", "aa", true),
+            ("aa-11", "aa-11", true),
+            ("aa-11", "aa-22", false),
+            ("aa-11", "bb-11", false),
+            ("aa", "bb-11", false),
+            ("", "aa-11", false),
+        ] {
+            assert_eq!(is_same(one, other), expected, "{one:?} {other:?}");
+        }
+        let of = |program: &str| Fingerprint {
+            program: program.to_owned(),
+            ..Fingerprint::default()
+        };
+        assert!(of("aa-11").is_of_like_files(&of("aa-22")));
+        assert!(!of("aa-11").is_of_the_same_files(&of("aa-22")));
+        assert!(!of("aa-11").is_of_like_files(&of("bb-11")));
+    }
+
+    #[test]
+    fn a_file_that_is_written_anew_with_the_same_size_and_time_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("main.py");
+        let write = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            path.metadata().unwrap()
+        };
+        let first = write("1.0.1");
+        let mut second = write("1.0.2");
+        // The kernel's clock for files has ticks of some milliseconds.
+        while second.ctime_nsec() == first.ctime_nsec() {
+            second = write("1.0.2");
+        }
+        let [first, second] = [first, second].map(|of| Hash::new().with_file(&of).part());
+        assert!(!is_same(&first, &second));
+        assert_eq!(split(&first).0, split(&second).0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::Spec;
 use crate::config::WorkerType;
+use crate::inventory::is_same;
 
 /// What a reload has to do for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(super) enum Change {
 /// Whether what lies on disk is what was there when `runs` was rolled back to: nobody wants it.
 pub(super) fn is_passed_over(runs: &Spec, disk: &Spec) -> bool {
     let passed_over = runs.passed_over.as_ref();
-    passed_over.is_some_and(|passed| passed.is_of_the_same_files(&disk.fingerprint))
+    passed_over.is_some_and(|passed| passed.is_of_like_files(&disk.fingerprint))
 }
 
 /// Compares what runs with what lies on disk.
@@ -25,13 +26,14 @@ pub(super) fn change(runs: &Spec, disk: &Spec, force: bool) -> Change {
     if !force && is_passed_over(runs, disk) {
         return Change::None;
     }
-    let same_program = runs.fingerprint.program == disk.fingerprint.program
-        && runs.fingerprint.config == disk.fingerprint.config
+    let (now, then) = (&disk.fingerprint, &runs.fingerprint);
+    let same_program = is_same(&then.program, &now.program)
+        && is_same(&then.config, &now.config)
         && runs.settings == disk.settings
         && runs.directory == disk.directory;
     if force || !same_program {
         Change::Generation
-    } else if runs.fingerprint.assets == disk.fingerprint.assets && runs.public == disk.public {
+    } else if is_same(&then.assets, &now.assets) && runs.public == disk.public {
         Change::None
     } else if disk.settings.kind == WorkerType::Static || disk.public.is_none() {
         // Without a process there is nothing to keep, and without assets nothing to copy.
