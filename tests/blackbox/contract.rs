@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::process::Signal;
+
+use crate::house::process::kill;
 use crate::house::worker::{says, write};
 use crate::house::{House, until};
 
@@ -39,8 +42,7 @@ const OTHERS: [&str; 8] = [
 
 #[test]
 fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
-    let config =
-        "gomaxprocs: 2\ngomemlimit: 100MiB\nenv: {GREETING: \"a \\\"b\\\" $HOME %n\", ANSWER: 42}";
+    let config = "gomaxprocs: 2\ngomemlimit: 100MiB\nenv: {GREETING: \"a \\\"b\\\" $HOME %n\", ANSWER: 42, KEY: \"-----BEGIN-----\\nab\\\\c\\n\"}";
     let house = House::new()
         .worker("api/users", says("one").config(config))
         .open();
@@ -55,6 +57,7 @@ fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
         ("GOMAXPROCS", "2"),
         ("GOMEMLIMIT", "94371840B"),
         ("GREETING", "a \"b\" $HOME %n"),
+        ("KEY", "-----BEGIN-----\nab\\c\n"),
         ("WORKER_INSTANCE", "1"),
         ("WORKER_MODE", "development"),
         ("WORKER_NAME", "api.users"),
@@ -196,4 +199,17 @@ fn a_comment_in_its_configuration_is_no_change() {
     );
     house.reload().succeeds().says("index: unchanged");
     house.units("index").are(["generation 1 serving"]);
+}
+
+#[test]
+fn a_variable_of_several_lines_outlives_a_daemon_reload() {
+    let config = "env: {KEY: \"-----BEGIN-----\\nab\\\\c\\t%n\\n\"}";
+    let house = House::new()
+        .worker("index", says("one").config(config))
+        .open();
+    house.systemctl(["daemon-reload"]).succeeds();
+    kill(house.pid("index"), Signal::KILL);
+    until("it answers again", || house.get("/").text() == "one");
+    let environment = house.get("/env").json();
+    assert_eq!(environment["KEY"], "-----BEGIN-----\nab\\c\t%n\n");
 }

@@ -79,12 +79,33 @@ pub(super) fn render(text: &mut String, unit: &str, lines: Vec<Directive>) {
     }
 }
 
+/// Control characters as escapes: a line break would end a line.
+fn in_a_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            control if control.is_control() => {
+                // Of more than one byte are those behind ASCII.
+                for byte in control.to_string().bytes() {
+                    let _ = write!(line, "\\x{byte:02x}");
+                }
+            }
+            other => line.push(other),
+        }
+    }
+    line
+}
+
 /// A word as systemd.syntax(7) reads it back, specifiers included.
 pub(super) fn quote(word: &str) -> String {
     let escaped = word
         .replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('%', "%%");
+    let escaped = in_a_line(&escaped);
     let plain = !escaped.is_empty()
         && escaped
             .chars()

@@ -329,3 +329,11 @@ fn the_exposure_of_a_worker_is_what_was_promised() {
         );
     }
 }
+
+#[test]
+fn a_line_break_in_a_variable_ends_no_line_of_the_text() {
+    assert_eq!(
+        super::directive::quote("KEY=-----BEGIN-----\na\tb\r%\u{1}\u{85}\n"),
+        r#""KEY=-----BEGIN-----\na\tb\r%%\x01\xc2\x85\n""#
+    );
+}
