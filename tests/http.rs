@@ -42,6 +42,8 @@ mod retry;
 mod routing;
 #[path = "http/secure.rs"]
 mod secure;
+#[path = "http/starting.rs"]
+mod starting;
 #[path = "http/streams.rs"]
 mod streams;
 #[path = "http/table.rs"]

@@ -15,6 +15,8 @@ use crate::route::{
 /// First and longest wait before a worker that could not start is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// Why there is no answer yet.
+const STARTING: &str = "it is starting";
 /// A generation that has served this long has recovered from what came before it.
 const RECOVERED: Duration = Duration::from_secs(60);
 
@@ -202,6 +204,7 @@ impl Worker {
                 reason
             },
             retry_after: self.retry_after,
+            awaited: None,
         };
         let fronting = self.fronting().filter(|(_, run)| !run.withheld);
         let Some((generation, run)) = fronting else {
@@ -217,14 +220,20 @@ impl Worker {
                 ),
                 hosts: settings.map_or_else(Vec::new, |settings| settings.hosts.clone()),
                 strip_prefix: false,
+                underscores_in_headers: false,
                 redirects: settings.map_or_else(Vec::new, |settings| settings.redirects.clone()),
                 error_pages: ErrorPages::new(),
                 worker: self.name.clone(),
                 public: None,
-                target: unavailable(match &self.trouble {
-                    Some(reason) => reason.to_string(),
-                    None => "it is starting".to_owned(),
-                }),
+                target: match (self.awaited(), &self.trouble) {
+                    (Some(spec), _) => Target::Unavailable {
+                        reason: STARTING.to_owned(),
+                        retry_after: self.retry_after.or(Some(RETRY_FIRST)),
+                        awaited: Some(spec.settings.health.start_timeout),
+                    },
+                    (None, Some(reason)) => unavailable(reason.to_string()),
+                    (None, None) => unavailable(STARTING.to_owned()),
+                },
                 timeouts: Timeouts {
                     read: patience,
                     write: patience,
@@ -257,7 +266,7 @@ impl Worker {
         let target = match (&run.broken, first) {
             (Some(reason), _) => unavailable(format!("it ended again and again: {reason}")),
             _ if settings.kind == WorkerType::Static => Target::Files,
-            (None, None) => unavailable("it is starting".to_owned()),
+            (None, None) => unavailable(STARTING.to_owned()),
             (None, Some(address)) => Target::Serving(Upstream {
                 generation,
                 address,
@@ -270,6 +279,7 @@ impl Worker {
             path: settings.route.clone(),
             hosts: settings.hosts.clone(),
             strip_prefix: settings.strip_prefix,
+            underscores_in_headers: settings.underscores_in_headers,
             redirects: settings.redirects.clone(),
             error_pages: settings.error_pages.clone(),
             worker: self.name.clone(),
@@ -284,6 +294,20 @@ impl Worker {
             sticky: settings.sticky.clone(),
             work: None,
         }
+    }
+
+    /// What is on its way while nothing serves, unless it is only tried again after it has failed.
+    fn awaited(&self) -> Option<&Spec> {
+        // One that has failed is told of when it has been stopped, and until then nothing is known to be wrong.
+        let coming = |run: &&Run| run.is_candidate() || run.failed.is_some();
+        let candidate = self.runs.values().rev().find(coming);
+        let candidate = candidate.map(|run| (&run.spec, run.cause));
+        let waiting = self.waiting.as_ref();
+        let waiting = waiting.map(|waiting| (&waiting.spec, waiting.cause));
+        let (spec, cause) = candidate.or(waiting)?;
+        let has_failed = !matches!(self.trouble, None | Some(Reason::Untried));
+        let is_again = matches!(cause, Cause::Retry | Cause::Replacement);
+        (!has_failed || !is_again).then_some(spec)
     }
 
     /// How far it is with what its developer has saved.

@@ -203,11 +203,13 @@ impl Rules {
         self.gate.is_some()
     }
 
-    /// When a request that has just come is to be over.
-    pub(super) fn deadline(&self) -> Deadline {
+    /// When a request is to be over that has come at `since`, or just now.
+    pub(super) fn deadline(&self, since: Option<Instant>) -> Deadline {
         match self.request_timeout.is_zero() {
             true => Deadline(None),
-            false => Deadline(Some(Instant::now() + self.request_timeout)),
+            false => Deadline(Some(
+                since.unwrap_or_else(Instant::now) + self.request_timeout,
+            )),
         }
     }
 
@@ -230,6 +232,11 @@ impl Rules {
         };
         let message = maintenance.message.as_deref().unwrap_or(MAINTENANCE);
         Err(Refusal::maintenance(message).retry_after(Some(MAINTENANCE_RETRY)))
+    }
+
+    /// Whether its worker is not asked.
+    pub(super) fn is_in_maintenance(&self) -> bool {
+        self.maintenance.is_some()
     }
 
     /// The gate before which requests wait now, and until when.

@@ -75,6 +75,20 @@ fn each_editors_way_to_save_is_one() {
 }
 
 #[test]
+fn whoever_asks_for_a_new_worker_waits_until_it_serves() {
+    let house = serving("one");
+    house.replace("api", behaves("start_delay_ms 700").and("says api"));
+    until("the worker has a route", || {
+        let answer = house.get("/api");
+        if answer.status == 404 {
+            return false;
+        }
+        answer.is("api");
+        true
+    });
+}
+
+#[test]
 fn a_worker_that_comes_has_a_route_and_one_that_goes_has_none() {
     let house = serving("one");
     house.replace("api", says("api"));

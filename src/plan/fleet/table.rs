@@ -1,6 +1,7 @@
 //! The proxy: the table it is handed, what it has applied, and the outcomes that hold from then on.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Fleet, News, Switch, instance};
 use crate::names::{Instance, WorkerName};
@@ -109,10 +110,12 @@ impl Fleet {
         let development = self.policy.development.clone();
         let route = |worker: &Worker| {
             let work = development.as_ref().map(|_| worker.work());
+            let hold = development.as_ref().map(|development| development.hold);
             let halt = self.halts.get(&worker.name).cloned().unwrap_or_default();
             worker.route().map(|route| Route {
                 work,
                 halt,
+                target: held_for(route.target, hold),
                 ..route
             })
         };
@@ -226,6 +229,25 @@ fn bound_troubles(routes: &mut [Route]) {
                 trouble.log.clear();
             }
         }
+    }
+}
+
+/// In development builds are waited for too: requests wait as long as pages do.
+fn held_for(target: Target, hold: Option<Duration>) -> Target {
+    match (target, hold) {
+        (
+            Target::Unavailable {
+                reason,
+                retry_after,
+                awaited: Some(_),
+            },
+            Some(hold),
+        ) => Target::Unavailable {
+            reason,
+            retry_after,
+            awaited: Some(hold).filter(|hold| !hold.is_zero()),
+        },
+        (target, _) => target,
     }
 }
 

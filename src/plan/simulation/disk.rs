@@ -174,6 +174,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         route: RoutePath::of_worker(name),
         hosts: Vec::new(),
         strip_prefix: false,
+        underscores_in_headers: false,
         redirects: Vec::new(),
         error_pages: BTreeMap::new(),
         kind: match name.as_str() {

@@ -13,7 +13,7 @@ use crate::names::Generation;
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
 use crate::plan::{Action, Event, Look, Reason, Spec};
-use crate::route::{Protocol, Redirect, RoutePath, Scripts};
+use crate::route::{Protocol, Redirect, RoutePath, Scripts, Target};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
 use house::{House, found, index, name, spec};
@@ -814,4 +814,46 @@ fn no_number_of_large_parts_makes_a_table_that_can_not_be_sent() {
     assert!(house.told.contains(&said), "{:?}", house.told.last());
     let table = house.fleet.table_as_sent();
     assert!(table < crate::wire::FRAME_MAX, "{table}");
+}
+
+#[test]
+fn a_first_generation_is_waited_for_until_it_has_failed() {
+    let is_awaited = |house: &House| {
+        let route = house.fleet.workers[&name("index")].route();
+        let target = route.expect("it was tried").target;
+        matches!(
+            target,
+            Target::Unavailable {
+                awaited: Some(_),
+                retry_after: Some(_),
+                ..
+            }
+        )
+    };
+    for stage in [
+        Stage::Building,
+        Stage::Launching,
+        Stage::Activating,
+        Stage::Accepting,
+    ] {
+        assert!(is_awaited(&at(stage)), "{stage}");
+    }
+    let mut house = House::new();
+    house.bad.insert("one");
+    house.put("index", "one");
+    house.reload(&[]);
+    assert!(!is_awaited(&house), "it has failed");
+    house.held.insert("probe");
+    house.wait();
+    assert_eq!(house.fleet.view()[0].state, "starting");
+    assert!(!is_awaited(&house), "it may fail again");
+    // What is deployed in its place may be better.
+    let mut house = House::new();
+    house.bad.insert("one");
+    house.put("index", "one");
+    house.reload(&[]);
+    house.held.insert("probe");
+    house.put("index", "two");
+    house.reload(&[]);
+    assert!(is_awaited(&house));
 }
