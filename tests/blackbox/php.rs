@@ -184,3 +184,37 @@ fn a_master_that_is_killed_comes_back() {
     until("it answers again", || house.get("/").text() == "one");
     house.units("index").are(["generation 1 serving"]);
 }
+
+#[test]
+fn no_script_runs_for_an_upload_that_broke_off() {
+    if !is_there("no_script_runs_for_an_upload_that_broke_off") {
+        return;
+    }
+    let script = r#"<?php
+$document = getenv("STATE_DIRECTORY") . "/document";
+if ($_SERVER["REQUEST_METHOD"] === "PUT") { file_put_contents($document, file_get_contents("php://input")); echo "stored"; }
+else echo is_file($document) ? filesize($document) : "none";
+"#;
+    let house = House::new()
+        .worker("index", empty().file("index.php", script))
+        .open();
+    let put = |length: usize, sent: usize| {
+        let mut stream = TcpStream::connect(house.address()).unwrap();
+        let head = format!(
+            "PUT / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-type: a/b\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&vec![b'x'; sent]).unwrap();
+        stream
+    };
+    assert!(read_all(put(3_000_000, 3_000_000)).contains("stored"));
+    house.get("/").is("3000000");
+    for (length, sent) in [(40_000, 10_000), (3_000_000, 700_000)] {
+        let client = put(length, sent);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        // The proxy answers, or closes, when it has noticed: nothing comes of it later.
+        let answer = read_all(client);
+        assert!(!answer.contains("stored"), "{answer}");
+        house.get("/").is("3000000");
+    }
+}

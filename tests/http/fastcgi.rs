@@ -25,8 +25,14 @@ const STDERR: u8 = 7;
 pub(crate) struct Fpm(Talk<UnixStream>);
 
 impl Fpm {
+    /// The next connection on which something is said. One that was opened for a body that takes its time is closed without a word.
     pub(crate) fn accept(worker: &crate::house::Worker) -> Self {
-        Self(worker.accept())
+        loop {
+            let mut talk = worker.accept();
+            if !talk.is_closed() {
+                return Self(talk);
+            }
+        }
     }
 
     /// The next record: its type and its content.
@@ -240,14 +246,15 @@ fn a_large_body_and_a_large_answer_pass_each_other() {
     let mut client = house.ask(&format!(
         "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {BIG}\r\n\r\n"
     ));
+    client.stream.write_all(&vec![b'x'; BIG]).unwrap();
     let mut fpm = Fpm::accept(&worker);
-    fpm.params();
+    assert_eq!(fpm.params()["CONTENT_LENGTH"], BIG.to_string());
     let mut writer = Fpm(Talk::new(fpm.0.stream.try_clone().unwrap()));
     // It begins to answer before it has heard anything of the body, and says all of it before it has heard all.
     fpm.out("Content-Type: x/y\r\n\r\n");
     let head = client.head();
     assert_eq!(status(&head), 200);
-    let reader = thread::spawn(move || fpm.stream(STDIN).len());
+    let reader = thread::spawn(move || fpm.stream(STDIN));
     let answer = thread::spawn(move || {
         let piece = vec![b'y'; 0xffff];
         for _ in 0..BIG / piece.len() {
@@ -255,13 +262,11 @@ fn a_large_body_and_a_large_answer_pass_each_other() {
         }
         writer
     });
-    let mut sender = client.stream.try_clone().unwrap();
-    let upload = thread::spawn(move || sender.write_all(&vec![b'x'; BIG]).unwrap());
     let wanted = BIG / 0xffff * 0xffff;
     let receiver = thread::spawn(move || chunks(&mut client));
     let mut writer = answer.join().unwrap();
-    upload.join().unwrap();
-    assert_eq!(reader.join().unwrap(), BIG);
+    let body = reader.join().unwrap();
+    assert!(body.len() == BIG && body.iter().all(|byte| *byte == b'x'));
     writer.end();
     let body = receiver.join().unwrap();
     assert_eq!(body.len(), wanted);
@@ -272,57 +277,42 @@ fn a_large_body_and_a_large_answer_pass_each_other() {
 fn an_answer_need_not_wait_for_a_body_nobody_reads() {
     let house = house();
     let worker = house.worker(1);
-    let mut client = house.ask("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\nsome");
-    let mut fpm = Fpm::accept(&worker);
-    fpm.params();
-    fpm.out("Status: 403 No\r\nContent-Length: 2\r\n\r\nno");
-    fpm.end();
-    drop(fpm);
-    let head = client.head();
-    assert_eq!(
-        (status(&head), client.content(&head)),
-        (403, b"no".to_vec())
-    );
+    for length in [100, 4 << 20] {
+        let mut client = house.ask(&format!(
+            "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n"
+        ));
+        client.stream.write_all(&vec![b'x'; length]).unwrap();
+        let mut fpm = Fpm::accept(&worker);
+        fpm.params();
+        fpm.out("Status: 403 No\r\nContent-Length: 2\r\n\r\nno");
+        fpm.end();
+        drop(fpm);
+        let head = client.head();
+        assert_eq!(
+            (status(&head), client.content(&head)),
+            (403, b"no".to_vec())
+        );
+    }
 }
 
 #[test]
-fn who_is_refused_while_still_sending_hears_the_answer() {
+fn a_client_that_is_refused_while_it_still_sends_hears_the_answer() {
     let house = house();
     let worker = house.worker(1);
-    let page = "p".repeat(9000);
-    for (framing, expected) in [
-        ("content-length: 25165824", 413),
-        ("transfer-encoding: chunked", 411),
-    ] {
-        let mut client = house.ask(&format!("POST / HTTP/1.1\r\nhost: h\r\n{framing}\r\n\r\n"));
-        let mut sender = client.stream.try_clone().unwrap();
-        let upload = thread::spawn(move || {
-            let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
-            // The connection may be closed when the answer is out.
-            (0..BIG / piece.len()).all(|_| sender.write_all(piece.as_bytes()).is_ok())
-        });
-        let mut fpm = Fpm::accept(&worker);
-        if expected == 413 {
-            fpm.params();
-            fpm.out(&format!(
-                "Status: 413 Too Large\r\nContent-Length: 9000\r\n\r\n{page}"
-            ));
-            fpm.end();
-        }
-        drop(fpm);
-        let head = client.head();
-        assert_eq!(status(&head), expected);
-        let body = match expected {
-            413 => client.content(&head),
-            _ => chunks(&mut client),
-        };
-        assert!(
-            body == page.as_bytes() || body.starts_with(b"PHP reads"),
-            "{expected}"
-        );
-        drop(client);
-        upload.join().unwrap();
-    }
+    let long = "x".repeat(60_000);
+    let mut client = house.ask(&format!(
+        "POST / HTTP/1.1\r\nhost: h\r\ncookie: {long}\r\nx-more: {}\r\ncontent-length: {BIG}\r\n\r\n",
+        &long[..5000]
+    ));
+    let mut sender = client.stream.try_clone().unwrap();
+    // The connection may be closed when the answer is out.
+    let upload = thread::spawn(move || sender.write_all(&vec![b'x'; BIG]).is_ok());
+    let head = client.head();
+    assert_eq!(status(&head), 431);
+    assert!(chunks(&mut client).starts_with(b"PHP takes"));
+    drop(client);
+    upload.join().unwrap();
+    assert!(worker.accept().is_closed(), "php-fpm hears nothing of it");
 }
 
 #[test]
@@ -331,41 +321,97 @@ fn a_client_that_asks_before_it_sends_is_told_to() {
     let worker = house.worker(1);
     let mut client = house
         .ask("POST / HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n");
-    let mut fpm = Fpm::accept(&worker);
-    let params = fpm.params();
-    assert!(!params.contains_key("HTTP_EXPECT"));
     client.expect("HTTP/1.1 100 Continue\r\n\r\n");
     client.send("body");
-    assert_eq!(fpm.stream(STDIN), b"body");
+    let mut fpm = Fpm::accept(&worker);
+    let (params, body) = fpm.request();
+    assert!(!params.contains_key("HTTP_EXPECT"));
+    assert_eq!(body, b"body");
     fpm.out("A: b\r\n\r\n");
     fpm.end();
     assert_eq!(status(&client.head()), 200);
 }
 
 #[test]
-fn a_body_of_unknown_length_is_counted_first_and_refused_where_it_is_long() {
+fn a_body_of_unknown_length_is_counted_first() {
     let house = house();
     let worker = house.worker(1);
-    let chunked = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
-    let mut client = house.ask(chunked);
-    client.send("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+    let long = 3 << 20;
+    for (chunks, length) in [
+        ("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n".to_owned(), 5),
+        ("0\r\n\r\n".to_owned(), 0),
+        (
+            format!("{long:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(long)),
+            long,
+        ),
+    ] {
+        let mut client =
+            house.ask("POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.send(&chunks);
+        let mut fpm = Fpm::accept(&worker);
+        let (params, body) = fpm.request();
+        let announced = params.get("CONTENT_LENGTH").map_or("0", String::as_str);
+        assert_eq!((announced, body.len()), (&*length.to_string(), length));
+        fpm.out("A: b\r\n\r\n");
+        fpm.end();
+        assert_eq!(status(&client.head()), 200);
+    }
+}
+
+#[test]
+fn php_hears_nothing_of_an_upload_that_broke_off() {
+    let house = house();
+    let worker = house.worker(1);
+    for (framing, begin, sent) in [
+        ("content-length: 40000", "", 10_000),
+        ("content-length: 3000000", "", 700_000),
+        ("transfer-encoding: chunked", "9c40\r\n", 10_000),
+        ("transfer-encoding: chunked", "2dc6c0\r\n", 700_000),
+    ] {
+        let mut client = house.ask(&format!(
+            "PUT /broken HTTP/1.1\r\nhost: h\r\n{framing}\r\n\r\n{begin}"
+        ));
+        client.send(&"x".repeat(sent));
+        let mut upstream = worker.accept();
+        drop(client);
+        assert!(upstream.is_closed(), "{framing}: {sent} bytes");
+    }
+    let mut client = house.ask("PUT /whole HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nab");
     let mut fpm = Fpm::accept(&worker);
     let (params, body) = fpm.request();
     assert_eq!(
-        (params["CONTENT_LENGTH"].as_str(), &body[..]),
-        ("5", &b"abcde"[..])
+        (params["REQUEST_URI"].as_str(), &body[..]),
+        ("/whole", &b"ab"[..])
     );
     fpm.out("A: b\r\n\r\n");
     fpm.end();
     assert_eq!(status(&client.head()), 200);
+}
 
-    let mut client = house.ask(chunked);
-    let mut upstream = worker.accept();
-    let piece = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
-    client.send(&piece);
-    client.send("1\r\nx\r\n");
-    assert_eq!(status(&client.head()), 411);
-    assert!(upstream.is_closed(), "php-fpm hears nothing of it");
+#[test]
+fn a_slow_upload_keeps_no_process_of_php_fpm_from_others() {
+    let mut house = house();
+    let worker = house.worker(1);
+    let mut slow = house.ask("PUT /slow HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\na");
+    assert!(worker.accept().is_closed());
+    assert_eq!(house.count(1), (1, 1), "it is under way all the same");
+    slow.send("b");
+    let mut fpm = Fpm::accept(&worker);
+    assert_eq!(fpm.request().1, b"ab");
+    fpm.out("A: b\r\n\r\n");
+    fpm.end();
+    assert_eq!(status(&slow.head()), 200);
+    // And where there is nobody any more when it is whole, that is what is said.
+    let mut slow = house.ask("PUT /slow HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\na");
+    assert!(worker.accept().is_closed());
+    std::fs::remove_file(house.socket(1)).unwrap();
+    drop(worker);
+    slow.send("b");
+    let head = slow.head();
+    assert_eq!(
+        (status(&head), field(&head, "retry-after")),
+        (503, Some("1"))
+    );
 }
 
 #[test]
@@ -674,6 +720,7 @@ fn no_script_is_sent_as_a_file() {
         table.routes[0].target = Target::Unavailable {
             reason: "it ended".to_owned(),
             retry_after: None,
+            awaited: None,
         };
     });
     assert_eq!(status(&house.get("/a.php", "").0), 503);
@@ -715,4 +762,49 @@ fn a_table_without_protocols_is_one_of_http() {
             max_requests: 0,
         })
     );
+}
+
+#[test]
+fn variables_come_from_what_the_proxy_knows_and_not_from_fields() {
+    let house = House::with(|table| {
+        speaks(table);
+        table.front.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    let worker = house.worker(1);
+    let port = house.listening[0].port().to_string();
+    for (fields, known) in [
+        (
+            "",
+            [
+                ("REMOTE_ADDR", Some("127.0.0.1")),
+                ("REMOTE_HOST", Some("127.0.0.1")),
+                ("SERVER_PORT", Some(&*port)),
+                ("REQUEST_SCHEME", Some("http")),
+                ("HTTPS", None),
+            ],
+        ),
+        (
+            "x-forwarded-for: 1' OR 1=1 -- <script>, 203.0.113.9:4711\r\nx-forwarded-proto: https\r\n",
+            [
+                ("REMOTE_ADDR", Some("203.0.113.9")),
+                ("REMOTE_HOST", Some("203.0.113.9")),
+                ("SERVER_PORT", Some("443")),
+                ("REQUEST_SCHEME", Some("https")),
+                ("HTTPS", Some("on")),
+            ],
+        ),
+    ] {
+        let client = house.ask(&format!(
+            "GET / HTTP/1.1\r\nhost: example.org:81\r\nremote_addr: 6.6.6.6\r\nhttps: on\r\n{fields}\r\n"
+        ));
+        let (params, _) = Fpm::accept(&worker).request();
+        for (name, value) in known {
+            assert_eq!(params.get(name).map(String::as_str), value, "{name}");
+        }
+        assert_eq!(params["SERVER_NAME"], "example.org");
+        assert_eq!(params["SERVER_ADDR"], "127.0.0.1");
+        let peer = client.stream.local_addr().unwrap().port().to_string();
+        let port = if fields.is_empty() { &*peer } else { "4711" };
+        assert_eq!(params["REMOTE_PORT"], port);
+    }
 }

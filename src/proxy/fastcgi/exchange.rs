@@ -150,12 +150,6 @@ async fn send(
         },
         _ = &mut is_over => {}
     }
-    take(body).await;
-}
-
-/// Takes what nobody wants of a body: while it comes it is in nobody's way, and who is refused it would not hear the answer.
-pub(super) async fn take(body: Stdin) {
-    let _ = futures_util::io::copy(body, &mut futures_util::io::sink()).await;
 }
 
 /// Whether an error in sending means that the other side does not listen any more.

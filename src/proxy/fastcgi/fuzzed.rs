@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net;
 
-use http::{Method, Request, Uri};
+use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -14,6 +14,7 @@ use super::exchange::Exchange;
 use super::records::Records;
 use super::{Verdict, params};
 use crate::proxy::fuzzed::{Pieces, fields, lines, now};
+use crate::proxy::headers::Origin;
 use crate::proxy::path;
 use crate::route::{RoutePath, Scripts};
 
@@ -132,7 +133,18 @@ pub fn script(data: &[u8]) {
         if !scripts.route.covers(&decoded) {
             continue;
         }
-        let told = params::of(&parts, &scripts, Some(5));
+        let origin = Origin {
+            client: HeaderValue::from_static("192.0.2.1"),
+            client_port: Some(4711),
+            way: HeaderValue::from_static("192.0.2.1"),
+            proto: HeaderValue::from_static("http"),
+            is_told: false,
+            local: None,
+        };
+        let told = params::of(&parts, &scripts, Some(&origin));
+        let before = params::size(&told);
+        let told = params::with_length(told, 5);
+        assert!(params::size(&told) - before <= params::LENGTH_SIZE);
         let get = |name: &str| told.get(name).map(|value| &**value).unwrap_or_default();
         let file = get("SCRIPT_FILENAME").strip_prefix("/srv/w/public/");
         let file = file.expect("a script is below the root");
@@ -146,6 +158,15 @@ pub fn script(data: &[u8]) {
         assert!(is_front || format!("{name}{}", get("PATH_INFO")) == decoded);
         assert_eq!(get("CONTENT_LENGTH"), "5");
         assert!(!told.contains_key("HTTP_PROXY") && !told.contains_key("HTTP_CONTENT_LENGTH"));
-        assert!(params::size(&told) > 0);
+        for (name, value) in [
+            ("REMOTE_ADDR", "192.0.2.1"),
+            ("REMOTE_HOST", "192.0.2.1"),
+            ("REMOTE_PORT", "4711"),
+            ("SERVER_PORT", "80"),
+            ("REQUEST_SCHEME", "http"),
+            ("HTTPS", ""),
+        ] {
+            assert_eq!(get(name), value, "{name}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `params` | what php-fpm is told of a request, and which script it runs |
+//! | `hold` | the request's body, until it is whole |
 //! | `exchange` | the request on its way, and what comes back |
 //! | `records` | whole records of ours alone, and no end before the end |
 //! | `answer` | the answer's head, and its body |
@@ -17,23 +18,24 @@ mod answer;
 mod exchange;
 #[cfg(any(fuzzing, test))]
 pub(super) mod fuzzed;
+mod hold;
 mod params;
 mod records;
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
-use std::pin::Pin;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use fastcgi_client::io::AsyncRead as Read;
-use futures_util::TryStreamExt;
-use futures_util::io::Cursor;
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::{BodyDataStream, BodyExt};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -41,10 +43,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 use self::answer::{Answer, Body};
-use self::exchange::{Exchange, take};
+use self::exchange::Exchange;
+use super::dial::patiently;
 use super::generation::Generation;
+use super::headers::Origin;
 use crate::route::Scripts;
 
 /// Bytes on their way through the gateway, in each direction.
@@ -52,9 +57,11 @@ const PIPE: usize = 64 << 10;
 /// Most bytes and fields of a request's head: no front lets more of either through, and the proxy adds a few of its own.
 const HEAD_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 const HEAD_FIELDS_MAX: usize = 4096 + 32;
-/// A request's body whose length is not known beforehand is held until its end, up to so many bytes: php-fpm reads as much as the
-/// announced length, and without one nothing.
-const HELD_MAX: usize = 1 << 20;
+/// So long is a connection kept open for a request's body, which is held until it is whole. php-fpm has a process for each connection
+/// and closes it after five seconds without a word, so that slow clients would keep all others from theirs.
+const OPEN_WAIT: Duration = Duration::from_millis(100);
+/// When a client may try again whose body found no room, in seconds.
+const NO_ROOM_RETRY: &str = "10";
 /// Most bytes of what php-fpm is told of a request: it reads them record by record, and takes one that goes on in the next for broken.
 const PARAMS_MAX: usize = 0xffff;
 
@@ -70,6 +77,9 @@ pub(super) enum Trouble {
     /// The client's body did not come whole.
     #[error("the request's body did not come whole")]
     Body(#[source] hyper::Error),
+    /// It could be reached when the request came, and not when that was whole.
+    #[error("it can not be reached any more: {0}")]
+    Gone(#[source] io::Error),
     /// No empty line within the bytes a head may have.
     #[error("its answer has no head within {} KiB", answer::HEAD_MAX >> 10)]
     LongHead,
@@ -101,31 +111,39 @@ type Verdict = Arc<OnceLock<String>>;
 pub(super) struct Gateway {
     near: DuplexStream,
     verdict: Verdict,
+    /// The worker was there when this was made, and not any more when the request was whole.
+    gone: Arc<AtomicBool>,
     _server: AbortOnDropHandle<()>,
 }
 
-/// Connects to the worker that listens on `socket`. What it writes to its standard error is said of `generation`.
+/// Connects to the worker that listens on `socket`, for one request. What it writes to its standard error is said of the generation that
+/// the request goes to; without one, it is us who ask.
 ///
 /// # Errors
 /// As of the socket.
 pub(super) async fn connect(
     socket: &Path,
     scripts: &Scripts,
-    generation: Option<&Arc<Generation>>,
+    whose: Option<(&Arc<Generation>, &Origin)>,
 ) -> io::Result<Gateway> {
     let stream = UnixStream::connect(socket).await?;
     let (near, far) = tokio::io::duplex(PIPE);
-    let verdict = Verdict::default();
+    let (verdict, gone) = (Verdict::default(), Arc::<AtomicBool>::default());
+    let (generation, origin) = whose.unzip();
     let desk = Desk {
         stream: Mutex::new(Some(stream)),
+        socket: socket.to_owned(),
         sending: Mutex::default(),
         scripts: scripts.clone(),
+        origin: origin.cloned(),
         generation: generation.cloned(),
         verdict: verdict.clone(),
+        gone: gone.clone(),
     };
     Ok(Gateway {
         near,
         verdict,
+        gone,
         _server: AbortOnDropHandle::new(tokio::spawn(serve(far, desk))),
     })
 }
@@ -134,11 +152,14 @@ pub(super) async fn connect(
 struct Desk {
     /// Gone once the request has come.
     stream: Mutex<Option<UnixStream>>,
+    socket: PathBuf,
     /// What sends the request on, or lets what is left of it come.
     sending: Mutex<Option<AbortOnDropHandle<()>>>,
     scripts: Scripts,
+    origin: Option<Origin>,
     generation: Option<Arc<Generation>>,
     verdict: Verdict,
+    gone: Arc<AtomicBool>,
 }
 
 /// Answers one request that comes over `far`.
@@ -147,6 +168,8 @@ async fn serve(far: DuplexStream, desk: Desk) {
     let desk = &desk;
     let service = service_fn(|request| async move {
         desk.answer(request).await.inspect_err(|trouble| {
+            let is_gone = matches!(trouble, Trouble::Gone(_));
+            desk.gone.store(is_gone, Ordering::Relaxed);
             let _ = desk.verdict.set(super::body::source(trouble));
         })
     });
@@ -175,22 +198,57 @@ impl Desk {
             return Err(io::Error::other("a second request").into());
         };
         let (parts, incoming) = request.into_parts();
-        let (length, body) = match body(&parts, incoming).await? {
-            Upload::Counted(length, body) => (length, body),
-            Upload::Long(rest) => {
-                self.own(take(rest));
-                return Ok(length_required());
-            }
-        };
-        let params = params::of(&parts, &self.scripts, length);
-        if params::size(&params) > PARAMS_MAX {
-            self.own(take(body));
+        let mut params = params::of(&parts, &self.scripts, self.origin.as_ref());
+        if params::size(&params) > PARAMS_MAX - params::LENGTH_SIZE {
+            self.own(take(incoming));
             return Ok(head_too_large());
         }
-        let begun = Exchange::begin(stream, params, body, self.generation.clone());
+        let has_body = !incoming.is_end_stream() || parts.headers.contains_key(CONTENT_LENGTH);
+        let mut holding = pin!(hold::whole(incoming));
+        let held = match tokio::time::timeout(OPEN_WAIT, holding.as_mut()).await {
+            Ok(held) => held.map(|held| (held, Some(stream))),
+            Err(_) => {
+                drop(stream);
+                holding.await.map(|held| (held, None))
+            }
+        };
+        let (held, stream) = match held {
+            Ok(held) => held,
+            Err(hold::Failure::Torn(error)) => return Err(Trouble::Body(error)),
+            Err(hold::Failure::NoRoom(error, rest)) => {
+                self.complain(&error);
+                self.own(take(rest));
+                return Ok(no_room());
+            }
+        };
+        if has_body {
+            params = params::with_length(params, held.length());
+        }
+        let stream = match stream {
+            Some(stream) => stream,
+            None => patiently(true, || UnixStream::connect(&self.socket))
+                .await
+                .map_err(Trouble::Gone)?,
+        };
+        let begun = Exchange::begin(stream, params, held.stdin(), self.generation.clone());
         let (exchange, sending) = begun.await?;
         self.own(sending);
         Answer::begin(exchange, &parts.method, self.verdict.clone()).await
+    }
+
+    /// Says that there is no room for a body.
+    fn complain(&self, error: &io::Error) {
+        let Some(generation) = &self.generation else {
+            return;
+        };
+        generation.complain(|| {
+            let worker = &generation.instance.worker;
+            warn!(
+                tq.worker = %worker,
+                tq.generation = generation.instance.generation.0,
+                "the body of a request to worker '{worker}' can not be held below $TMPDIR, /var/tmp or /tmp: {error}; the client got 503",
+            );
+        });
     }
 
     /// Runs `sending` for as long as the connection is served.
@@ -203,48 +261,20 @@ impl Desk {
 
 type Stdin = Pin<Box<dyn Read + Send>>;
 
-/// A request's body.
-enum Upload {
-    /// With its length, if it has one.
-    Counted(Option<u64>, Stdin),
-    /// Too long to be held until its length is known.
-    Long(Stdin),
+/// Takes what nobody wants of a body: while it comes it is in nobody's way, and a client that still sends would not hear a refusal.
+async fn take(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
-async fn body(parts: &http::request::Parts, mut incoming: Incoming) -> Result<Upload, Trouble> {
-    if incoming.is_end_stream() {
-        let announced = parts.headers.contains_key(http::header::CONTENT_LENGTH);
-        let nothing = Box::pin(Cursor::new(Bytes::new()));
-        return Ok(Upload::Counted(announced.then_some(0), nothing));
-    }
-    if let Some(length) = incoming.size_hint().exact() {
-        return Ok(Upload::Counted(Some(length), stdin(incoming)));
-    }
-    let mut held = BytesMut::new();
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(Trouble::Body)?;
-        let piece = frame.data_ref().map_or(&[][..], |data| data);
-        if held.len() + piece.len() > HELD_MAX {
-            return Ok(Upload::Long(stdin(incoming)));
-        }
-        held.extend_from_slice(piece);
-    }
-    let length = held.len() as u64;
-    let whole = Box::pin(Cursor::new(held.freeze()));
-    Ok(Upload::Counted(Some(length), whole))
-}
-
-fn stdin(incoming: Incoming) -> Stdin {
-    let pieces = BodyDataStream::new(incoming).map_err(io::Error::other);
-    Box::pin(pieces.into_async_read())
-}
-
-fn length_required() -> Response<Body> {
-    let sentence = format!(
-        "PHP reads a request's body by its length; send Content-Length with one of more than {} MiB\n",
-        HELD_MAX >> 20
-    );
-    refusal(StatusCode::LENGTH_REQUIRED, sentence)
+/// There is no room for a body. Others may be done with theirs in a moment.
+fn no_room() -> Response<Body> {
+    let sentence = "there is no room for the request's body just now\n".to_owned();
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, sentence);
+    let retry = http::HeaderValue::from_static(NO_ROOM_RETRY);
+    response
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, retry);
+    response
 }
 
 fn head_too_large() -> Response<Body> {
@@ -276,7 +306,13 @@ impl AsyncRead for Gateway {
         ready!(Pin::new(&mut this.near).poll_read(cx, buffer))?;
         let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
         match this.verdict.get().filter(|_| is_end) {
-            Some(verdict) => Poll::Ready(Err(io::Error::other(verdict.clone()))),
+            Some(verdict) => {
+                let kind = match this.gone.load(Ordering::Relaxed) {
+                    true => io::ErrorKind::NotConnected,
+                    false => io::ErrorKind::Other,
+                };
+                Poll::Ready(Err(io::Error::new(kind, verdict.clone())))
+            }
             None => Poll::Ready(Ok(())),
         }
     }

@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::request::Parts;
 
-use crate::proxy::headers::{FORWARDED_FOR, FORWARDED_PROTO};
+use crate::proxy::headers::{self, Origin};
 use crate::proxy::path;
 use crate::route::Scripts;
 
@@ -40,8 +40,12 @@ struct Script<'a> {
     rest: &'a str,
 }
 
-/// The variables of a request whose body has `length` bytes, if it has one.
-pub(super) fn of(parts: &Parts, scripts: &Scripts, length: Option<u64>) -> Params<'static> {
+/// Most bytes that [`with_length`] adds to [`size`].
+pub(super) const LENGTH_SIZE: usize = 64;
+
+/// The variables of a request that comes from `origin`; without one it is us who ask. Who the client is, and where and how it came in, is
+/// what the proxy knows, and nothing that a field says.
+pub(super) fn of(parts: &Parts, scripts: &Scripts, origin: Option<&Origin>) -> Params<'static> {
     let uri = &parts.uri;
     let prefix = scripts.route.prefix();
     // A path with dots has not come through the proxy; it names no script.
@@ -51,19 +55,23 @@ pub(super) fn of(parts: &Parts, scripts: &Scripts, length: Option<u64>) -> Param
     let script = Script::of(below, &scripts.index);
     let name = format!("{prefix}{}", script.name);
     let root = scripts.root.to_string_lossy();
-    let host = Host::of(&parts.headers);
-    let is_https = text(&parts.headers, &FORWARDED_PROTO).as_deref() == Some("https");
-    let port = host.port.unwrap_or(if is_https { "443" } else { "80" });
-    let peer = text(&parts.headers, &FORWARDED_FOR);
+    let is_https = origin.is_some_and(|origin| origin.proto == "https");
+    let client = origin.map_or("127.0.0.1", |origin| match origin.client.to_str() {
+        Ok(address) if address != headers::UNKNOWN => address,
+        // An address, as it must be one, and nobody's.
+        _ => "0.0.0.0",
+    });
 
     let mut params = Params::default()
         .custom("GATEWAY_INTERFACE", "CGI/1.1")
         .server_software(SOFTWARE)
         .server_protocol(format!("{:?}", parts.version))
-        .server_name(host.name.to_owned())
-        .custom("SERVER_PORT", port.to_owned())
-        // Without a client it is us who ask.
-        .remote_addr(peer.unwrap_or_else(|| "127.0.0.1".to_owned()))
+        .server_name(host_name(&parts.headers).to_owned())
+        .custom("SERVER_PORT", origin.map_or(80, Origin::port).to_string())
+        .custom("REQUEST_SCHEME", if is_https { "https" } else { "http" })
+        .remote_addr(client.to_owned())
+        // Nobody looks for its name.
+        .custom("REMOTE_HOST", client.to_owned())
         .request_method(parts.method.as_str().to_owned())
         .request_uri(
             uri.path_and_query()
@@ -86,13 +94,21 @@ pub(super) fn of(parts: &Parts, scripts: &Scripts, length: Option<u64>) -> Param
     if let Some(kind) = text(&parts.headers, &CONTENT_TYPE) {
         params = params.content_type(kind);
     }
-    if let Some(length) = length {
-        params = params.custom("CONTENT_LENGTH", length.to_string());
+    if let Some(port) = origin.and_then(|origin| origin.client_port) {
+        params = params.custom("REMOTE_PORT", port.to_string());
+    }
+    if let Some(local) = origin.and_then(|origin| origin.local) {
+        params = params.custom("SERVER_ADDR", local.ip().to_string());
     }
     for (name, value) in fields(&parts.headers) {
         params = params.custom(name, value);
     }
     params
+}
+
+/// The same of a request whose body has `length` bytes: php-fpm reads as much as is announced, and otherwise nothing.
+pub(super) fn with_length(params: Params<'static>, length: u64) -> Params<'static> {
+    params.custom("CONTENT_LENGTH", length.to_string())
 }
 
 /// Bytes that `params` take in a record, at most: each name and each value has its length before it.
@@ -132,32 +148,14 @@ impl<'a> Script<'a> {
     }
 }
 
-/// The client's word for the server.
-struct Host<'a> {
-    name: &'a str,
-    port: Option<&'a str>,
-}
-
-impl<'a> Host<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = host.filter(|host| !host.is_empty()).unwrap_or("localhost");
-        let is_port = |port: &str| {
-            (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit())
-        };
+/// The host that the request was routed by, without its port.
+fn host_name(headers: &HeaderMap) -> &str {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| !host.is_empty()).unwrap_or("localhost");
+    match host.rsplit_once(':') {
         // An address of IPv6 has colons, and brackets around them.
-        match host.rsplit_once(':') {
-            Some((name, port)) if is_port(port) && (!name.contains(':') || name.ends_with(']')) => {
-                Self {
-                    name,
-                    port: Some(port),
-                }
-            }
-            _ => Self {
-                name: host,
-                port: None,
-            },
-        }
+        Some((name, _)) if !name.contains(':') || name.ends_with(']') => name,
+        _ => host,
     }
 }
 
@@ -206,7 +204,27 @@ mod tests {
     use super::*;
     use crate::route::RoutePath;
 
+    fn origin() -> Origin {
+        Origin {
+            client: http::HeaderValue::from_static("192.0.2.1"),
+            client_port: Some(4711),
+            way: http::HeaderValue::from_static("6.6.6.6, 192.0.2.1, 10.0.0.1"),
+            proto: http::HeaderValue::from_static("http"),
+            is_told: false,
+            local: Some("192.0.2.80:8080".parse().unwrap()),
+        }
+    }
+
     fn told(route: &str, uri: &str, headers: &[(&str, &str)]) -> Params<'static> {
+        told_of(&origin(), route, uri, headers)
+    }
+
+    fn told_of(
+        origin: &Origin,
+        route: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+    ) -> Params<'static> {
         let mut request = Request::get(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -217,7 +235,7 @@ mod tests {
             index: "index.php".to_owned(),
             route: RoutePath::parse(route).unwrap(),
         };
-        of(&parts, &scripts, None)
+        of(&parts, &scripts, Some(origin))
     }
 
     fn is(params: &Params<'_>, name: &str, value: &str) {
@@ -288,8 +306,8 @@ mod tests {
         );
         is(&params, "HTTP_HOST", "example.org:8080");
         is(&params, "SERVER_NAME", "example.org");
-        is(&params, "SERVER_PORT", "8080");
         is(&params, "REMOTE_ADDR", "192.0.2.1");
+        is(&params, "REMOTE_PORT", "4711");
         is(&params, "HTTP_X_FORWARDED_FOR", "192.0.2.1");
         is(&params, "HTTP_X_OWN", "1");
         is(&params, "HTTP_ACCEPT", "a, b");
@@ -307,18 +325,43 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_a_name_and_perhaps_a_port() {
-        for (host, name, port) in [
-            ("a", "a", "443"),
-            ("a:1", "a", "1"),
-            ("[::1]:8080", "[::1]", "8080"),
-            ("[::1]", "[::1]", "443"),
-            ("", "localhost", "443"),
+    fn a_server_is_named_as_the_client_did_and_its_port_is_where_that_came_in() {
+        for (host, name) in [
+            ("a", "a"),
+            ("a:1", "a"),
+            ("[::1]:8080", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("", "localhost"),
         ] {
             let params = told("/", "/", &[("host", host), ("x-forwarded-proto", "https")]);
             is(&params, "SERVER_NAME", name);
-            is(&params, "SERVER_PORT", port);
-            is(&params, "HTTPS", "on");
+            is(&params, "SERVER_PORT", "8080");
+            is(&params, "SERVER_ADDR", "192.0.2.80");
+            is(&params, "REQUEST_SCHEME", "http");
+            assert!(!params.contains_key("HTTPS"));
         }
+        let secure = Origin {
+            proto: http::HeaderValue::from_static("https"),
+            is_told: true,
+            ..origin()
+        };
+        let params = told_of(&secure, "/", "/", &[]);
+        is(&params, "HTTPS", "on");
+        is(&params, "SERVER_PORT", "443");
+        is(&params, "REQUEST_SCHEME", "https");
+    }
+
+    #[test]
+    fn a_client_has_an_address_even_where_nobody_knows_it() {
+        let unknown = Origin {
+            client: http::HeaderValue::from_static(headers::UNKNOWN),
+            client_port: None,
+            local: None,
+            ..origin()
+        };
+        let params = told_of(&unknown, "/", "/", &[]);
+        is(&params, "REMOTE_ADDR", "0.0.0.0");
+        is(&params, "SERVER_PORT", "80");
+        assert!(!params.contains_key("REMOTE_PORT") && !params.contains_key("SERVER_ADDR"));
     }
 }
