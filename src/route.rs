@@ -368,6 +368,9 @@ pub struct Route {
     /// Whether the worker is asked without `path` at the beginning of each request's own.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// Whether the worker gets a client's fields that have names with `_` and other signs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub underscores_in_headers: bool,
     /// Where requests are sent instead, the first that fits.
     #[serde(default)]
     pub redirects: Vec<Redirect>,
@@ -413,6 +416,7 @@ impl Route {
             path,
             hosts: Vec::new(),
             strip_prefix: false,
+            underscores_in_headers: false,
             redirects: Vec::new(),
             error_pages: ErrorPages::new(),
             worker,
@@ -470,6 +474,9 @@ pub enum Target {
         reason: String,
         /// When it is worth trying again, if that is known.
         retry_after: Option<Duration>,
+        /// Its first generation is on its way, and nothing is known to be wrong with it: how long requests may wait for that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        awaited: Option<Duration>,
     },
 }
 

@@ -178,6 +178,9 @@ fn routing(settings: &WorkerSettings) -> String {
     if settings.strip_prefix {
         text += "  without its prefix\n";
     }
+    if settings.underscores_in_headers {
+        text += "  with underscores in headers\n";
+    }
     for redirect in &settings.redirects {
         let _ = writeln!(text, "  {redirect:?}");
     }

@@ -185,6 +185,7 @@ fn table(address: Address) -> RouteTable {
             path: RoutePath::root(),
             hosts: Vec::new(),
             strip_prefix: false,
+            underscores_in_headers: false,
             redirects: Vec::new(),
             error_pages: Default::default(),
             worker: WorkerName::parse("worker").expect("a name"),

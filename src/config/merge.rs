@@ -58,6 +58,7 @@ impl Settings {
             route,
             hosts: file.hosts.clone(),
             strip_prefix: file.strip_prefix,
+            underscores_in_headers: file.underscores_in_headers,
             redirects: redirects(file),
             error_pages: file.error_pages.clone(),
             kind,

@@ -370,6 +370,8 @@ pub struct WorkerFile {
     pub hosts: Vec<HostPattern>,
     /// See [`WorkerSettings::strip_prefix`].
     pub strip_prefix: bool,
+    /// See [`WorkerSettings::underscores_in_headers`].
+    pub underscores_in_headers: bool,
     /// See [`WorkerSettings::redirects`], each with its place.
     pub redirects: Vec<(Redirect, Place)>,
     /// See [`WorkerSettings::error_pages`].
@@ -422,12 +424,15 @@ pub struct WorkerSettings {
     /// Its place in the URL space.
     pub route: RoutePath,
     /// The hosts it is for; none: all.
-    // These four are left out where they are not set, so that what other workers are written down as stays the same.
+    // These five are left out where they are not set, so that what other workers are written down as stays the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostPattern>,
     /// Whether it is asked without its route at the beginning of paths.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strip_prefix: bool,
+    /// Whether it gets fields that have names with `_` and other signs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub underscores_in_headers: bool,
     /// Where requests are sent instead, the first that fits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<Redirect>,

@@ -140,6 +140,7 @@ impl WorkerFile {
                 .map(|item| hosts(&item, "hosts"))
                 .unwrap_or_default(),
             strip_prefix: root.flag("strip_prefix").unwrap_or_default(),
+            underscores_in_headers: root.flag("underscores_in_headers").unwrap_or_default(),
             redirects: redirects(&mut root, &document),
             error_pages: error_pages(&root.items("error_pages")),
             kind: root.choice("type", &TYPES),
@@ -380,9 +381,10 @@ fn value(item: &Item<'_>) -> Option<String> {
         item.problem(format!("'env.{name}' can not be {what}"), help);
         return None;
     };
-    if text.contains(['\0', '\n']) {
-        let help = "systemd can not carry those; put the text into a file of the worker";
-        item.problem(format!("'env.{name}' has a NUL or a line break"), help);
+    // Any other character can be carried, a line break among them.
+    if text.contains('\0') {
+        let help = "no program can be handed one; put the text into a file of the worker";
+        item.problem(format!("'env.{name}' has a NUL"), help);
         return None;
     }
     if text.len() > LONGEST_VALUE {

@@ -256,6 +256,7 @@ impl Worker {
         let unavailable = |reason: String| Target::Unavailable {
             reason,
             retry_after: self.retry_after,
+            awaited: None,
         };
         let settings = &run.spec.settings;
         let mut instances = run.addresses();

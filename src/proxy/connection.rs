@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,6 +19,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::access::Entry;
@@ -39,11 +40,12 @@ use super::listener::Listener;
 use super::pace::Pace;
 use super::pages::{Form, Refusal};
 use super::patience::Patience;
-use super::preamble;
+use super::preamble::{self, Proxied};
 use super::precompressed;
 use super::report;
 use super::socket::{Signals, Socket};
-use super::stream::{Raw, Stream};
+use super::starting;
+use super::stream::{self, Raw, Stream};
 use super::table::{Route, Table, Target};
 use crate::tls;
 
@@ -56,7 +58,7 @@ pub(super) struct Arrival {
     /// Where it came in.
     pub(super) listener: Arc<Listener>,
     /// Where it comes from; `None` behind a unix socket.
-    pub(super) address: Option<IpAddr>,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) signals: Arc<Signals>,
     /// Its place among all.
     pub(super) seat: Seat,
@@ -98,7 +100,7 @@ struct Notes {
 
 /// Serves a client until it leaves, or `lane` stops.
 pub(super) async fn serve(lane: Rc<Lane>, arrival: Arrival) {
-    let address = arrival.address;
+    let address = preamble::client_of(arrival.peer);
     if let Err(error) = meet(lane, arrival).await {
         match address {
             Some(address) => debug!("connection of {address} ended: {error}"),
@@ -112,7 +114,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
     let Arrival {
         stream: mut raw,
         listener,
-        address: peer,
+        mut peer,
         signals,
         mut seat,
         number,
@@ -120,8 +122,9 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
     let table = lane.table();
     let front = table.front();
     let how = &listener.listen;
-    let mut address = peer;
-    let mut trusted = peer.is_none_or(|peer| front.trusts(peer));
+    let mut address = preamble::client_of(peer);
+    let mut local = stream::local(&raw);
+    let mut trusted = address.is_none_or(|address| front.trusts(address));
     if how.proxy_protocol {
         if !trusted {
             return Err(
@@ -129,9 +132,11 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
                     .into(),
             );
         }
-        if let Some(client) = within(front.read_timeout, preamble::proxied(&mut raw)).await? {
-            address = Some(client);
-            trusted = front.trusts(client);
+        let proxied = within(front.read_timeout, preamble::proxied(&mut raw)).await?;
+        if let Some(Proxied { client, server }) = proxied {
+            (peer, local) = (Some(client), Some(server));
+            address = Some(client.ip());
+            trusted = front.trusts(client.ip());
         }
     }
     if let Some(address) = address.filter(|_| !trusted)
@@ -153,13 +158,16 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
     let proto = if how.tls { "https" } else { "http" };
     let address = match address {
         Some(address) => HeaderValue::from_str(&address.to_string())?,
-        None => HeaderValue::from_static("unknown"),
+        None => HeaderValue::from_static(headers::UNKNOWN),
     };
     let client = Rc::new(Client {
         origin: Rc::new(Origin {
             way: address.clone(),
             client: address,
+            client_port: peer.map(|peer| peer.port()),
             proto: HeaderValue::from_static(proto),
+            is_told: false,
+            local,
         }),
         trusted,
         redirect: how.redirect,
@@ -325,8 +333,9 @@ impl Client {
         let mut origin = self.origin.clone();
         if self.trusted {
             let trusts = |address| table.front().trusts(address);
-            origin = Rc::new(origin.behind(request.headers(), trusts));
-            host = headers::forwarded_host(request.headers()).unwrap_or(host);
+            let (told, asked) = origin.behind(request.headers(), trusts);
+            origin = Rc::new(told);
+            host = asked.unwrap_or(host);
         }
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         // A share in the target's bytes, by which the path is still there when the request is not ours any more.
@@ -359,7 +368,14 @@ impl Client {
                 table = Box::pin(development::hold(&self.lane, &host, &path)).await;
             }
         }
-        let (route, mut ticket) = self.lane.pick(&table, &host, &path);
+        let (mut route, mut ticket) = self.lane.pick(&table, &host, &path);
+        // A page has waited already. What comes of the time a request has is over then.
+        let mut since = None;
+        if !is_page && route.as_deref().and_then(starting::wait_of).is_some() {
+            since = Some(Instant::now());
+            table = Box::pin(starting::wait(&self.lane, &host, &path)).await;
+            (route, ticket) = self.lane.pick(&table, &host, &path);
+        }
         let Some(mut route) = route else {
             return Err(Refusal::not_found());
         };
@@ -394,15 +410,12 @@ impl Client {
         if let Some(rules) = &route.rules {
             rules.admit(request.body())?;
         }
-        if reading && let Some(response) = public(&route, &path, request) {
-            if let Some(offer) = &mut notes.offer {
-                offer.for_file();
-            }
+        if reading && let Some(response) = public(&route, &path, request, &mut notes.offer) {
             return Ok(response);
         }
         let mut deadline = Deadline::default();
         if let Some(rules) = &route.rules {
-            deadline = rules.deadline();
+            deadline = rules.deadline(since);
             if rules.have_gate() {
                 let entered = flow::enter(&self.lane, &host, &path, deadline);
                 (route, ticket) = Box::pin(entered).await?;
@@ -433,6 +446,7 @@ impl Client {
                 Target::Unavailable {
                     reason,
                     retry_after,
+                    ..
                 },
                 _,
             ) => {
@@ -488,13 +502,21 @@ fn host<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
 }
 
 /// The file that answers, if the path names one.
-fn public<B>(route: &Route, path: &str, request: &Request<B>) -> Option<Response<Body>> {
+fn public<B>(
+    route: &Route,
+    path: &str,
+    request: &Request<B>,
+    offer: &mut Option<Offer>,
+) -> Option<Response<Body>> {
     let public = route.public.as_ref()?;
     let rest = &path[route.path.prefix().len()..];
-    match files::find(public, rest, route.assets) {
+    match files::find(public, rest, request.uri().path(), route.assets) {
         Lookup::Found(found) => {
             let found = precompressed::chosen(public, found, request.headers());
-            Some(found.respond(request.method(), request.headers()))
+            if let Some(offer) = offer {
+                offer.for_file();
+            }
+            Some(found.respond(request.method(), request.headers(), offer.as_ref()))
         }
         Lookup::Directory if !path.starts_with("//") => {
             let uri = request.uri();

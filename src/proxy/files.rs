@@ -23,7 +23,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
 use super::body::Body;
-use super::compression::{self, Coding};
+use super::compression::{self, Coding, Offer};
 use super::conditions::{Condition, Validators, part};
 use super::public::Public;
 use crate::route::{Protocol, Route, Target, Upstream};
@@ -115,8 +115,11 @@ fn is_script(name: &str) -> bool {
         .any(|ending| name.contains(ending))
 }
 
-/// Looks for `rest`, the decoded path below the route, in `public`.
-pub(super) fn find(public: &Public, rest: &str, assets: Assets) -> Lookup {
+/// A directory's name that is served although it is hidden: what others look for there is for everybody (RFC 8615).
+const WELL_KNOWN: &str = ".well-known";
+
+/// Looks for `rest`, the decoded path below the route, in `public`; `written` is the whole path as the client wrote it.
+pub(super) fn find(public: &Public, rest: &str, written: &str, assets: Assets) -> Lookup {
     let index = assets.directories != Directories::Nothing;
     let rest = rest.strip_prefix('/').unwrap_or(rest);
     let (name, directory) = match rest.strip_suffix('/') {
@@ -126,9 +129,11 @@ pub(super) fn find(public: &Public, rest: &str, assets: Assets) -> Lookup {
     if directory && !index {
         return Lookup::Missing;
     }
-    // `%2F` stays escaped in a decoded path; a name with it, or with a backslash, means different things to different programs.
-    let odd = |segment: &str| segment.is_empty() || segment.starts_with('.');
-    if (!name.is_empty() && name.split('/').any(odd)) || name.contains(['\\', '\0', '%']) {
+    if (!name.is_empty() && is_hidden(name)) || name.contains('\0') {
+        return Lookup::Missing;
+    }
+    // A slash that the client has escaped stays so in a decoded path, and no file has one in its name. A `%` that was escaped is a `%`.
+    if name.contains('%') && has_escaped_slash(written) {
         return Lookup::Missing;
     }
     if assets.scripts && name.rsplit('/').next().is_some_and(is_script) {
@@ -154,6 +159,20 @@ pub(super) fn find(public: &Public, rest: &str, assets: Assets) -> Lookup {
     }
 }
 
+/// Whether a segment is empty, or hidden and not known to be for everybody.
+fn is_hidden(name: &str) -> bool {
+    name.split('/').enumerate().any(|(at, segment)| {
+        segment.is_empty() || (segment.starts_with('.') && (at > 0 || segment != WELL_KNOWN))
+    })
+}
+
+/// Whether one of the escapes of a path is that of a slash. Each `%` begins an escape.
+fn has_escaped_slash(written: &str) -> bool {
+    let escapes = written.split('%').skip(1);
+    let mut digits = escapes.filter_map(|escape| escape.as_bytes().get(..2));
+    digits.any(|digits| digits.eq_ignore_ascii_case(b"2f"))
+}
+
 /// The type and content of the file `name` in `public`, if it is there, may be served and has at most `most` bytes.
 pub(super) fn whole(
     public: &Public,
@@ -166,12 +185,7 @@ pub(super) fn whole(
     }
     let found = open(public, name.to_owned()).ok()?;
     (found.size <= most).then(|| {
-        let body = FileBody {
-            file: Arc::new(found.file),
-            at: 0,
-            remaining: found.size,
-            reading: None,
-        };
+        let body = FileBody::of(Arc::new(found.file), found.size);
         (found.content_type, Body::file(body))
     })
 }
@@ -194,7 +208,7 @@ pub(super) fn open(public: &Public, name: String) -> io::Result<Found> {
         name,
         size: metadata.len(),
         validators: Validators {
-            etag: etag(&metadata),
+            etag: etag(&metadata, public.is_edited()),
             modified: metadata.modified().unwrap_or(UNIX_EPOCH),
         },
         content_type,
@@ -220,9 +234,16 @@ fn content_type(name: &str) -> HeaderValue {
 }
 
 /// What changes with the content of a file: the kernel's own stamp with all its digits, since two versions within a second are two.
-fn etag(metadata: &Metadata) -> String {
+///
+/// Of a file that `is_edited` in place it is the time of the last change, which nobody can set: a release may give all its files one time
+/// of modification. One that was deployed is never written again, and one more link to it, for the next generation, is a change of that
+/// kind: its tag is to stay.
+fn etag(metadata: &Metadata, is_edited: bool) -> String {
     let mut etag = String::with_capacity(64);
-    let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+    let (seconds, nanos) = match is_edited {
+        true => (metadata.ctime(), metadata.ctime_nsec()),
+        false => (metadata.mtime(), metadata.mtime_nsec()),
+    };
     let (size, inode) = (metadata.len(), metadata.ino());
     // Writing to a string does not fail.
     let _ = write!(etag, "\"{seconds:x}.{nanos:x}-{size:x}-{inode:x}\"");
@@ -230,8 +251,13 @@ fn etag(metadata: &Metadata) -> String {
 }
 
 impl Found {
-    /// The answer to a request for this file.
-    pub(super) fn respond(self, method: &Method, asked: &HeaderMap) -> Response<Body> {
+    /// The answer to a request for this file. With an `offer` the proxy may yet compress it.
+    pub(super) fn respond(
+        self,
+        method: &Method,
+        asked: &HeaderMap,
+        offer: Option<&Offer>,
+    ) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         headers.reserve(FIELDS);
@@ -260,7 +286,13 @@ impl Found {
                 }
             },
         };
-        if self.coding.is_some() {
+        // "Not modified", and a part, say of the file what the whole would (RFC 9110, 15.3.7 and 15.4.5).
+        let stands_for_it = matches!(
+            status,
+            StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
+        );
+        let varies = |offer: &Offer| offer.would_vary(&self.content_type, self.size);
+        if self.coding.is_some() || (stands_for_it && offer.is_some_and(varies)) {
             compression::vary(headers);
         }
         if let Some((at, length)) = part {
@@ -282,6 +314,16 @@ impl Found {
 }
 
 impl FileBody {
+    /// The first `length` bytes of `file`.
+    pub(super) fn of(file: Arc<File>, length: u64) -> Self {
+        Self {
+            file,
+            at: 0,
+            remaining: length,
+            reading: None,
+        }
+    }
+
     /// Bytes still to come.
     pub(super) fn remaining(&self) -> u64 {
         self.remaining

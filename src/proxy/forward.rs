@@ -198,6 +198,7 @@ fn outbound(
             pace(errand, headers),
             errand.route.rules.as_ref().map_or(u64::MAX, |r| r.max_body),
             waits,
+            errand.route.underscores_in_headers,
             client.signals(),
         )
     });
@@ -206,6 +207,7 @@ fn outbound(
         host: &errand.host,
         prefix: &errand.route.prefix,
         id: errand.id,
+        odd_names: errand.route.underscores_in_headers,
     };
     if speaks_http2 {
         let mut outbound = HeaderMap::with_capacity(headers.len() + 8);
@@ -290,7 +292,10 @@ async fn exchange(
                 // On a further try, what is left of the time of all.
                 let limit = deadline.cap(shorter(timeouts.write, patience.left()));
                 let patient = ticket.place.as_ref().is_none_or(Place::is_last);
-                let connected = errand.upstream.connect(limit, timeouts.write, patient);
+                let connected =
+                    errand
+                        .upstream
+                        .connect(limit, timeouts.write, patient, &errand.origin);
                 // Not a part of this future, which would be twice as large for what is seldom done.
                 match Box::pin(connected).await {
                     Ok(connection) => connection,
@@ -322,6 +327,12 @@ async fn exchange(
         let (error, may_repeat) = match error {
             ExchangeError::Client(error) => return Err(ForwardError::Client(error)),
             ExchangeError::Malformed(error) => return Err(ForwardError::Malformed(error)),
+            // What stands between had to wait for the body, and then did not reach the worker.
+            ExchangeError::Unsent(error) | ExchangeError::Unheard(error)
+                if error.kind() == io::ErrorKind::NotConnected =>
+            {
+                return Err(ForwardError::Connect(error));
+            }
             ExchangeError::Unsent(_) if reused => continue,
             ExchangeError::Unheard(_) if reused && may_repeat => continue,
             ExchangeError::Unsent(error) | ExchangeError::Unheard(error) => (error, may_repeat),

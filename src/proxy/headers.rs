@@ -32,34 +32,65 @@ pub(super) struct Forwarded<'a> {
     pub(super) host: &'a HeaderValue,
     pub(super) prefix: &'a HeaderValue,
     pub(super) id: &'a HeaderValue,
+    /// Whether names with `_` and other signs pass, see [`is_barred`].
+    pub(super) odd_names: bool,
 }
 
 /// Where a request comes from.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
-    /// The client's address: our peer's own, or what a trusted proxy says.
+    /// The client's address: our peer's own, or what a trusted proxy says; [`UNKNOWN`] where neither is there.
     pub(super) client: HeaderValue,
+    /// The port it came from, if that is known.
+    pub(super) client_port: Option<u16>,
     /// The value of `X-Forwarded-For`: the client's address, or with trusted proxies in between the whole way.
     pub(super) way: HeaderValue,
     /// The value of `X-Forwarded-Proto`.
     pub(super) proto: HeaderValue,
+    /// Whether that is a trusted proxy's word: the client has connected to that, and not to us.
+    pub(super) is_told: bool,
+    /// Where the connection came in; `None` behind a unix socket.
+    pub(super) local: Option<SocketAddr>,
 }
 
+/// The address of a client behind a unix socket of which no proxy says more.
+pub(super) const UNKNOWN: &str = "unknown";
+
 impl Origin {
-    /// What a trusted proxy at `self` says in `headers` of who is behind it. `trusts` tells which addresses are such proxies.
-    pub(super) fn behind(&self, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> Self {
+    /// The port that the client has connected to.
+    pub(super) fn port(&self) -> u16 {
+        match self.local.filter(|_| !self.is_told) {
+            Some(local) => local.port(),
+            None if self.proto == "https" => 443,
+            None => 80,
+        }
+    }
+
+    /// What a trusted proxy at `self` says in `headers` of who is behind it, and which host that has asked for. `trusts` tells which
+    /// addresses are such proxies.
+    ///
+    /// All of it is told in lists, to which each proxy adds at the right. The client is the first from the right that is not trusted, and
+    /// its protocol and host stand at the same place from the right: what is left of that is the client's own invention. A shorter list
+    /// was passed on by those in between, and so was one of which nobody says how many there were: there the leftmost counts.
+    pub(super) fn behind(
+        &self,
+        headers: &HeaderMap,
+        trusts: impl Fn(IpAddr) -> bool,
+    ) -> (Self, Option<HeaderValue>) {
         let way: Vec<&str> = headers
             .get_all(FORWARDED_FOR)
             .iter()
             .flat_map(tokens)
             .collect();
-        let mut client = self.client.clone();
+        let (mut client, mut client_port) = (self.client.clone(), self.client_port);
+        let mut place = (!way.is_empty()).then_some(0);
         // From right to left: each says who came to it, and the first that is not trusted may have said anything.
-        for step in way.iter().rev() {
-            let Some(address) = address_of(step) else {
+        for (at, step) in way.iter().rev().enumerate() {
+            let Some((address, port)) = address_of(step) else {
                 break;
             };
             client = HeaderValue::from_str(&address.to_string()).unwrap_or(client);
+            (client_port, place) = (port, Some(at));
             if !trusts(address) {
                 break;
             }
@@ -71,39 +102,44 @@ impl Origin {
             whole.clear();
         }
         whole.push_str(self.client.to_str().unwrap_or("unknown"));
-        let proto = one(headers, &FORWARDED_PROTO);
-        let proto = proto.and_then(|proto| match proto.as_bytes() {
-            b"http" => Some(HeaderValue::from_static("http")),
-            b"https" => Some(HeaderValue::from_static("https")),
+        let named = |name: &'static str| HeaderValue::from_static(name);
+        let proto = member(headers, &FORWARDED_PROTO, place).and_then(|proto| match proto {
+            // A scheme's case does not matter (RFC 3986, 3.1).
+            _ if proto.eq_ignore_ascii_case("http") => Some(named("http")),
+            _ if proto.eq_ignore_ascii_case("https") => Some(named("https")),
             _ => None,
         });
-        Self {
+        let host = member(headers, &FORWARDED_HOST, place)
+            .filter(|host| is_host(host.as_bytes()))
+            .and_then(|host| HeaderValue::from_str(host).ok());
+        let origin = Self {
             client,
+            client_port,
             way: HeaderValue::from_str(&whole).unwrap_or_else(|_| self.way.clone()),
+            is_told: proto.is_some(),
             proto: proto.unwrap_or_else(|| self.proto.clone()),
-        }
+            local: self.local,
+        };
+        (origin, host)
     }
 }
 
-/// The host that a trusted proxy says the client has asked for.
-pub(super) fn forwarded_host(headers: &HeaderMap) -> Option<HeaderValue> {
-    let host = one(headers, &FORWARDED_HOST)?;
-    is_host(host.as_bytes()).then(|| host.clone())
+/// The member of a list that has `place` others at its right, or the leftmost.
+fn member<'h>(headers: &'h HeaderMap, name: &HeaderName, place: Option<usize>) -> Option<&'h str> {
+    let members = || headers.get_all(name).iter().flat_map(tokens);
+    let at = place.map_or(0, |place| members().count().saturating_sub(place + 1));
+    members().nth(at)
 }
 
 /// A member of `X-Forwarded-For`: an address, perhaps with a port.
-fn address_of(text: &str) -> Option<IpAddr> {
+fn address_of(text: &str) -> Option<(IpAddr, Option<u16>)> {
     let text = text.trim_matches('"');
-    let address: Option<IpAddr> = text.parse().ok();
-    let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
     let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    Some(address.or_else(bare)?.to_canonical())
-}
-
-/// The only value of a field.
-fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none())
+    let (address, port) = match text.parse::<SocketAddr>() {
+        Ok(whole) => (whole.ip(), Some(whole.port())),
+        Err(_) => (text.parse::<IpAddr>().ok().or_else(bare)?, None),
+    };
+    Some((address.to_canonical(), port))
 }
 
 /// Whether `name` speaks about one hop only (RFC 9110, 7.6.1, and what old programs send). `Connection` itself is dealt with apart.
@@ -122,20 +158,72 @@ pub(super) fn is_hop(name: &str) -> bool {
     )
 }
 
-/// Whether a client's field claims what only the proxy can know. A program that reads fields as environment variables (CGI and its
-/// heirs) can not tell `_` from `-`, so neither do we; to such a one `Proxy` is `HTTP_PROXY`, where others have their own proxy's address.
-/// Some frameworks take the target from `X-Original-URL` or `X-Rewrite-URL`, which would be another than the one that was routed.
+/// What a gateway tells a program besides the fields (RFC 3875, 4.1, and what servers have added), as names of fields would be written.
+/// Servers that keep both in one map, WSGI's and Rack's among them, take `script_name` for theirs.
+const VARIABLES: [&[u8]; 24] = [
+    b"auth-type",
+    b"content-length",
+    b"content-type",
+    b"document-root",
+    b"document-uri",
+    b"gateway-interface",
+    b"path-info",
+    b"path-translated",
+    b"query-string",
+    b"redirect-status",
+    b"remote-addr",
+    b"remote-host",
+    b"remote-ident",
+    b"remote-port",
+    b"remote-user",
+    b"request-method",
+    b"request-scheme",
+    b"request-uri",
+    b"script-filename",
+    b"script-name",
+    b"server-addr",
+    b"server-name",
+    b"server-port",
+    b"transfer-encoding",
+];
+
+/// Whether a client's field is kept from workers. A program that reads fields as environment variables (CGI and its heirs) can not tell
+/// `_`, and often no other sign, from `-`: so names that have any are kept back unless a worker asks for them with `odd_names`, as nginx
+/// and Apache do. With them go those that read like one of the proxy's own, or like a variable of CGI, all the same.
+fn is_barred(name: &str, odd_names: bool) -> bool {
+    match is_odd(name) {
+        false => is_claim(name),
+        true => {
+            !odd_names
+                || is_claim(name)
+                || VARIABLES.iter().any(|known| same(name.as_bytes(), known))
+        }
+    }
+}
+
+/// Whether a name has signs other than `-`.
+fn is_odd(name: &str) -> bool {
+    // All of them are looked at, so that there is no branch for each.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'-');
+    name.bytes().fold(false, |odd, byte| odd | !plain(byte))
+}
+
+/// Whether a client's field claims what only the proxy can know, in any spelling. To CGI `Proxy` is `HTTP_PROXY`, where programs look for
+/// the address of their own proxy. Some frameworks take the target from `X-Original-URL` or `X-Rewrite-URL`, which would be another than
+/// the one that was routed, and which files a server may send from `X-Sendfile-Type` and `X-Accel-Mapping` (CVE-2025-61780).
 fn is_claim(name: &str) -> bool {
     let bytes = name.as_bytes();
     match bytes.first() {
         Some(b'f') => name == "forwarded",
         Some(b'p') => name == "proxy",
-        Some(b'x') if bytes.len() >= 9 && matches!(bytes[1], b'-' | b'_') => {
+        Some(b'x') if bytes.len() >= 9 && !bytes[1].is_ascii_alphanumeric() => {
             let name = &bytes[2..];
             name.starts_with(b"forwarded")
                 || [
-                    &b"real-ip"[..],
+                    &b"accel-mapping"[..],
+                    b"real-ip",
                     b"request-id",
+                    b"sendfile-type",
                     b"original-url",
                     b"rewrite-url",
                 ]
@@ -151,7 +239,7 @@ fn same(name: &[u8], dashed: &[u8]) -> bool {
         && name
             .iter()
             .zip(dashed)
-            .all(|(&a, &b)| a == b || (a == b'_' && b == b'-'))
+            .all(|(&a, &b)| a == b || (b == b'-' && !a.is_ascii_alphanumeric()))
 }
 
 /// Hands a worker's fields to `put`, one by one: those of a client that may pass, and what the proxy says itself. `expects`: the client's
@@ -171,7 +259,9 @@ pub(super) fn to_worker(
             takes_trailers |= name == TE && has_member(value, "trailers");
             continue;
         }
-        let stays = name == HOST || (name == EXPECT && !expects) || is_claim(name.as_str());
+        let stays = name == HOST || (name == EXPECT && !expects) || {
+            is_barred(name.as_str(), forwarded.odd_names)
+        };
         if !stays && !options.names().contains(name) {
             put(name, value);
         }
@@ -191,9 +281,9 @@ pub(super) fn to_worker(
 }
 
 /// Makes a client's trailers the worker's. What may not be claimed before the body may not be claimed after it.
-pub(super) fn trailers_to_worker(trailers: &mut HeaderMap) {
+pub(super) fn trailers_to_worker(trailers: &mut HeaderMap, odd_names: bool) {
     strip(trailers, |name| {
-        is_hop(name) || is_claim(name) || is_of_a_head(name)
+        is_hop(name) || is_barred(name, odd_names) || is_of_a_head(name)
     });
 }
 
@@ -392,8 +482,11 @@ mod tests {
         let address = HeaderValue::from_str(address).unwrap();
         Origin {
             client: address.clone(),
+            client_port: Some(4711),
             way: address,
             proto: HeaderValue::from_static("http"),
+            is_told: false,
+            local: Some("192.0.2.80:8080".parse().unwrap()),
         }
     }
 
@@ -402,7 +495,7 @@ mod tests {
         let trusts = |address: IpAddr| address.to_string().starts_with("10.");
         let behind = |way: &[&str]| {
             let lines: Vec<_> = way.iter().map(|w| ("x-forwarded-for", *w)).collect();
-            origin("10.0.0.1").behind(&fields(&lines), trusts)
+            origin("10.0.0.1").behind(&fields(&lines), trusts).0
         };
         for (way, client, whole) in [
             (
@@ -441,23 +534,35 @@ mod tests {
         }
         assert_eq!(behind(&[&"1.1.1.1, ".repeat(1000)]).way, "10.0.0.1");
         let proto = |value| {
-            origin("10.0.0.1")
-                .behind(&fields(&[("x-forwarded-proto", value)]), trusts)
-                .proto
+            let (origin, _) =
+                origin("10.0.0.1").behind(&fields(&[("x-forwarded-proto", value)]), trusts);
+            (origin.port(), origin.proto)
         };
         assert_eq!(
             (proto("https"), proto("gopher")),
-            ("https".parse().unwrap(), "http".parse().unwrap())
+            (
+                (443, "https".parse().unwrap()),
+                (8080, "http".parse().unwrap())
+            )
         );
+        let ports = ["192.0.2.1:80", "[2001:db8::1]:443", "192.0.2.1"]
+            .map(|way| behind(&[way]).client_port);
+        assert_eq!(ports, [Some(80), Some(443), None]);
+        assert_eq!(behind(&[]).client_port, Some(4711));
     }
 
     fn passed(lines: &[(&str, &str)], upgrading: bool) -> HeaderMap {
+        passed_with(lines, upgrading, false)
+    }
+
+    fn passed_with(lines: &[(&str, &str)], upgrading: bool, odd_names: bool) -> HeaderMap {
         let value = HeaderValue::from_static;
         let forwarded = Forwarded {
             origin: &origin("192.0.2.1"),
             host: &value("example.org"),
             prefix: &value("/api"),
             id: &value("id"),
+            odd_names,
         };
         let mut headers = HeaderMap::new();
         to_worker(
@@ -520,6 +625,35 @@ mod tests {
         assert_eq!(headers[FORWARDED_FOR], "192.0.2.1");
         assert_eq!(headers[FORWARDED_HOST], "example.org");
         assert_eq!(headers.len(), 6);
+    }
+
+    #[test]
+    fn odd_names_pass_where_they_are_asked_for_unless_they_read_like_another() {
+        let lines = [
+            ("x_own", "1"),
+            ("x.own", "1"),
+            ("grpc_call", "1"),
+            ("script_name", "/"),
+            ("remote_user", "root"),
+            ("remote.user", "root"),
+            ("content_length", "9"),
+            ("transfer_encoding", "chunked"),
+            ("x_forwarded-for", "203.0.113.9"),
+            ("x.real.ip", "203.0.113.9"),
+            ("x_sendfile_type", "X-Accel-Redirect"),
+        ];
+        let known = passed(&[], false).len();
+        assert_eq!(passed(&lines, false).len(), known);
+        let headers = passed_with(&lines, false, true);
+        for name in ["x_own", "x.own", "grpc_call"] {
+            assert!(headers.contains_key(name), "{name}");
+        }
+        assert_eq!(headers.len(), known + 3);
+        let mut trailers = fields(&lines);
+        trailers_to_worker(&mut trailers, true);
+        assert_eq!(trailers.len(), 3, "{trailers:?}");
+        trailers_to_worker(&mut trailers, false);
+        assert!(trailers.is_empty());
     }
 
     #[test]

@@ -298,7 +298,7 @@ impl Lane {
         let arrival = Arrival {
             stream,
             listener: listener.clone(),
-            address,
+            peer,
             signals: signals.clone(),
             seat,
             number,

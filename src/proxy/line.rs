@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::fastcgi::{self, Gateway};
 use super::generation::Generation;
+use super::headers::Origin;
 use super::patience::Patience;
 use crate::route::{Address, Protocol};
 
@@ -34,6 +35,7 @@ enum Stream {
 
 impl Line {
     /// Connects to `address`, where an instance of `generation` listens that may take `write_limit` to accept a piece; zero is no limit.
+    /// One to php-fpm is for a request that comes from `origin`.
     ///
     /// # Errors
     /// As connect(2).
@@ -42,10 +44,11 @@ impl Line {
         protocol: &Protocol,
         generation: &Arc<Generation>,
         write_limit: Duration,
+        origin: &Origin,
     ) -> io::Result<Self> {
         let stream = match (address, protocol) {
             (Address::Unix(path), Protocol::FastCgi(scripts)) => {
-                Stream::FastCgi(fastcgi::connect(path, scripts, Some(generation)).await?)
+                Stream::FastCgi(fastcgi::connect(path, scripts, Some((generation, origin))).await?)
             }
             (Address::Unix(path), Protocol::Http | Protocol::Http2) => {
                 Stream::Unix(UnixStream::connect(path).await?)

@@ -16,11 +16,12 @@
 //! | `connection`, `socket`, `stream` | one client: its requests, its deadlines, its bytes |
 //! | `strict` | messages whose end is ambiguous |
 //! | `flow` | what stands between a request and its worker: limits, a queue, a pause |
+//! | `starting` | requests that wait for a route's first generation |
 //! | `http2`, `inbound`, `piece` | a client with many requests at a time |
 //! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `interim` | what a worker says before its answer |
-//! | `pool`, `line` | a thread's connections to an instance of a generation, and their bytes |
+//! | `pool`, `line`, `dial` | a thread's connections to an instance of a generation, their bytes, and how they are made |
 //! | `http1/` | what is said on them to a worker that speaks HTTP/1.1 |
 //! | `several` | the choice between several instances |
 //! | `fastcgi/` | the way to a generation that speaks FastCGI |
@@ -42,6 +43,7 @@ mod conditions;
 mod connection;
 mod crowd;
 mod development;
+mod dial;
 mod fastcgi;
 mod files;
 mod flow;
@@ -75,6 +77,7 @@ mod pulse;
 mod report;
 mod several;
 mod socket;
+mod starting;
 mod stream;
 mod strict;
 mod table;

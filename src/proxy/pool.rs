@@ -20,8 +20,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::body::source;
+use super::dial::patiently;
 use super::generation::{Generation, Ticket};
-use super::headers;
+use super::headers::{self, Origin};
 use super::http1::{self, AnswerError, ExchangeError, Switched};
 use super::interim::Hearer;
 use super::line::Line;
@@ -31,18 +32,6 @@ use crate::route::{Address, Protocol};
 
 /// Most connections kept unused, for each thread and instance.
 const IDLE_MAX: usize = 256;
-
-/// Pauses between attempts to connect. A listening socket whose backlog is full, or that systemd is about to put in place, gives no
-/// event to wait for.
-const CONNECT_PAUSES: [Duration; 7] = [
-    Duration::from_millis(2),
-    Duration::from_millis(8),
-    Duration::from_millis(20),
-    Duration::from_millis(50),
-    Duration::from_millis(120),
-    Duration::from_millis(300),
-    Duration::from_millis(500),
-];
 
 /// One thread's way to one instance of a generation.
 #[derive(Debug)]
@@ -264,7 +253,7 @@ impl Upstream {
     }
 
     /// Opens a connection within `limit`, on which the worker may take `write_limit` to accept a piece; zero is no limit. `patient`: also
-    /// when its socket refuses for a moment.
+    /// when its socket refuses for a moment. `origin` is that of the request it is for.
     ///
     /// # Errors
     /// When the worker can not be reached within `limit`, and within a second or so of its socket refusing.
@@ -273,8 +262,12 @@ impl Upstream {
         limit: Duration,
         write_limit: Duration,
         patient: bool,
+        origin: &Origin,
     ) -> io::Result<Connection> {
-        let dialed = self.dial(write_limit, patient);
+        let (address, protocol) = (&self.address, &self.protocol);
+        let dialed = patiently(patient, || {
+            Line::connect(address, protocol, &self.generation, write_limit, origin)
+        });
         let line = if limit.is_zero() {
             dialed.await?
         } else {
@@ -311,29 +304,6 @@ impl Upstream {
         }
         Ok(share)
     }
-
-    async fn dial(&self, write_limit: Duration, patient: bool) -> io::Result<Line> {
-        let pauses: &[Duration] = if patient { &CONNECT_PAUSES } else { &[] };
-        let mut pauses = pauses.iter();
-        loop {
-            let (address, protocol) = (&self.address, &self.protocol);
-            match Line::connect(address, protocol, &self.generation, write_limit).await {
-                Err(error) if is_passing(&error) => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(*pause).await,
-                    None => return Err(error),
-                },
-                outcome => return outcome,
-            }
-        }
-    }
-}
-
-/// Whether a refusal may be over in a moment: the backlog is full, or the socket is just being put in place.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-    )
 }
 
 impl Message {

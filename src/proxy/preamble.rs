@@ -27,12 +27,19 @@ pub(super) enum PreambleError {
     Long(usize),
 }
 
-/// Reads the header of the PROXY protocol that `stream` begins with; returns the client's address, if the proxy says one: of its own
+/// Both ends of the client's connection to a proxy, by that proxy's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Proxied {
+    pub(super) client: SocketAddr,
+    pub(super) server: SocketAddr,
+}
+
+/// Reads the header of the PROXY protocol that `stream` begins with; returns who the client is, if the proxy says it: of its own
 /// connections ("LOCAL") it does not.
 ///
 /// # Errors
 /// When there is no such header, or the connection breaks.
-pub(super) async fn proxied<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<IpAddr>> {
+pub(super) async fn proxied<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<Proxied>> {
     let mut header = vec![0; FIXED];
     stream.read_exact(&mut header).await?;
     let rest = usize::from(u16::from_be_bytes([header[FIXED - 2], header[FIXED - 1]]));
@@ -44,18 +51,25 @@ pub(super) async fn proxied<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<
     parse(&header).map_err(io::Error::other)
 }
 
-/// The client's address by a whole header.
+/// Who the client is by a whole header.
 ///
 /// # Errors
 /// When it is not one.
-pub(super) fn parse(header: &[u8]) -> Result<Option<IpAddr>, PreambleError> {
+pub(super) fn parse(header: &[u8]) -> Result<Option<Proxied>, PreambleError> {
     let header = Header::try_from(header).map_err(|_| PreambleError::Foreign)?;
     if header.command == Command::Local {
         return Ok(None);
     }
+    let end = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
     Ok(match header.addresses {
-        Addresses::IPv4(addresses) => Some(addresses.source_address.into()),
-        Addresses::IPv6(addresses) => Some(IpAddr::from(addresses.source_address).to_canonical()),
+        Addresses::IPv4(of) => Some(Proxied {
+            client: end(of.source_address.into(), of.source_port),
+            server: end(of.destination_address.into(), of.destination_port),
+        }),
+        Addresses::IPv6(of) => Some(Proxied {
+            client: end(of.source_address.into(), of.source_port),
+            server: end(of.destination_address.into(), of.destination_port),
+        }),
         Addresses::Unspecified | Addresses::Unix(_) => None,
     })
 }
@@ -101,7 +115,11 @@ mod tests {
         bytes.extend_from_slice(b"GET / HTTP/1.1\r\n");
         let mut stream = bytes.as_slice();
         let client = proxied(&mut stream).await.unwrap();
-        assert_eq!(client, Some("192.0.2.1".parse().unwrap()));
+        let proxied = Proxied {
+            client: "192.0.2.1:8080".parse().unwrap(),
+            server: "10.0.0.1:80".parse().unwrap(),
+        };
+        assert_eq!(client, Some(proxied));
         assert_eq!(stream, b"GET / HTTP/1.1\r\n");
     }
 
@@ -109,10 +127,8 @@ mod tests {
     fn addresses_of_all_kinds_are_read() {
         let mut v6 = [0; 36];
         v6[15] = 1;
-        assert_eq!(
-            parse(&header(1, 0x21, &v6)).unwrap(),
-            Some("::1".parse().unwrap())
-        );
+        let proxied = parse(&header(1, 0x21, &v6)).unwrap().unwrap();
+        assert_eq!(proxied.client, "[::1]:0".parse().unwrap());
         assert_eq!(parse(&header(1, 0x31, &[0; 216])).unwrap(), None);
         assert_eq!(parse(&header(0, 0x00, &[])).unwrap(), None);
         // What a proxy tells besides is passed over.

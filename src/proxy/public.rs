@@ -11,6 +11,7 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub(super) struct Public {
     path: PathBuf,
+    stays: bool,
     /// Open for as long as the route is: what was deployed stays where it is. `None` where people work in it, and may put another in its
     /// place at any time.
     held: Option<OwnedFd>,
@@ -21,9 +22,15 @@ impl Public {
     pub(super) fn new(path: &Path, stays: bool) -> Self {
         Self {
             path: path.to_owned(),
+            stays,
             // Where that fails, each use tries again.
             held: stays.then(|| directory(path).ok()).flatten(),
         }
+    }
+
+    /// Whether people work in it.
+    pub(super) fn is_edited(&self) -> bool {
+        !self.stays
     }
 
     /// Whether there seems to be a file called `name`: the one question that is paid where there is none.

@@ -56,6 +56,15 @@ impl Door {
     }
 }
 
+/// Where a client has connected to; `None` where that is a unix socket.
+pub(super) fn local(stream: &Raw) -> Option<SocketAddr> {
+    let local = match stream {
+        Raw::Left(tcp) => tcp.local_addr().ok()?,
+        Raw::Right(_) => return None,
+    };
+    Some(SocketAddr::new(local.ip().to_canonical(), local.port()))
+}
+
 /// Hands on what was read earlier, as much as there is room for, and says how many bytes that was.
 pub(super) fn hand_on(unread: &mut impl Buf, buffer: &mut ReadBuf<'_>) -> usize {
     let count = unread.chunk().len().min(buffer.remaining());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
@@ -71,6 +72,8 @@ pub(super) struct Route {
     pub(super) hosts: Vec<HostPattern>,
     /// Segments that are cut off before the worker sees a path.
     pub(super) stripped: usize,
+    /// Whether the worker gets fields that have names with `_` and other signs.
+    pub(super) underscores_in_headers: bool,
     pub(super) redirects: Vec<Redirect>,
     pub(super) error_pages: ErrorPages,
     /// The value of `X-Forwarded-Prefix`.
@@ -103,6 +106,8 @@ pub(super) enum Target {
         reason: String,
         /// Seconds.
         retry_after: Option<u64>,
+        /// How long requests may wait for it.
+        awaited: Option<Duration>,
     },
 }
 
@@ -131,6 +136,16 @@ impl<'a> Ways<'a> {
         way.set_idle(timeouts.idle);
         self.all.insert(key, way.clone());
         way
+    }
+}
+
+impl Route {
+    /// How long requests may wait for its first generation, if that is on its way.
+    pub(super) fn awaited(&self) -> Option<Duration> {
+        match self.target {
+            Target::Unavailable { awaited, .. } => awaited,
+            _ => None,
+        }
     }
 }
 
@@ -260,8 +275,10 @@ impl Table {
                 Asked::Unavailable {
                     reason,
                     retry_after,
+                    awaited,
                 } => Target::Unavailable {
                     reason: reason.clone(),
+                    awaited: *awaited,
                     retry_after: retry_after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0)),
                 },
             };
@@ -274,6 +291,7 @@ impl Table {
                     true => route.path.prefix().matches('/').count(),
                     false => 0,
                 },
+                underscores_in_headers: route.underscores_in_headers,
                 redirects: route.redirects.clone(),
                 error_pages: route.error_pages.clone(),
                 worker: route.worker.clone(),
@@ -350,8 +368,6 @@ fn server(front: &Front) -> http1::Builder {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
-
     use super::*;
     use std::collections::BTreeMap;
 
@@ -376,6 +392,7 @@ pub(super) mod tests {
             path: RoutePath::parse(path).unwrap(),
             hosts: Vec::new(),
             strip_prefix: false,
+            underscores_in_headers: false,
             redirects: Vec::new(),
             error_pages: ErrorPages::new(),
             worker: WorkerName::parse("w").unwrap(),

@@ -71,6 +71,8 @@ pub(super) struct Streaming {
     passed: u64,
     /// It waits for the worker to say that it is welcome.
     waits: bool,
+    /// Which of its trailers pass, see [`headers::trailers_to_worker`].
+    odd_names: bool,
 }
 
 impl Upload {
@@ -129,6 +131,7 @@ impl RequestBody {
         pace: Pace,
         most: u64,
         waits: bool,
+        odd_names: bool,
         signals: &Arc<Signals>,
     ) -> (Self, Rc<Upload>) {
         let upload = Rc::new(Upload::new(signals.clone()));
@@ -139,6 +142,7 @@ impl RequestBody {
             most,
             passed: 0,
             waits,
+            odd_names,
         }));
         (body, upload)
     }
@@ -203,7 +207,7 @@ impl Streaming {
                     self.upload.end(Ok(()));
                 }
                 let frame = frame.into_trailers().map(|mut trailers| {
-                    headers::trailers_to_worker(&mut trailers);
+                    headers::trailers_to_worker(&mut trailers, self.odd_names);
                     Frame::trailers(trailers)
                 });
                 return Poll::Ready(Some(Ok(frame.unwrap_or_else(|data| data))));

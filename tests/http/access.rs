@@ -149,6 +149,7 @@ fn files_and_refusals_are_written_too() {
         table.routes[0].target = Target::Unavailable {
             reason: "broken".to_owned(),
             retry_after: None,
+            awaited: None,
         };
     });
     house.get("/access/refused", "");

@@ -350,3 +350,52 @@ fn a_link_beside_a_file_leads_nowhere_outside() {
     assert!(find(&body, b"secret").is_none());
     assert_eq!(decoded("zstd", &body).unwrap(), page());
 }
+
+#[test]
+fn not_modified_varies_as_the_whole_would() {
+    let mut house = house();
+    house.file("app.js", page().as_bytes());
+    house.file("photo.png", page().as_bytes());
+    let public = house.public();
+    house.publish(|table| table.routes[0].public = Some(public));
+    for (path, vary) in [("/app.js", Some("Accept-Encoding")), ("/photo.png", None)] {
+        // The tag of what is not compressed, and a date.
+        let (plain, _) = house.get(path, "");
+        for known in [
+            format!("if-none-match: {}\r\n", field(&plain, "etag").unwrap()),
+            format!(
+                "if-modified-since: {}\r\n",
+                field(&plain, "last-modified").unwrap()
+            ),
+        ] {
+            let (again, _) = house.get(path, &format!("accept-encoding: zstd\r\n{known}"));
+            assert_eq!(
+                (status(&again), field(&again, "vary")),
+                (304, vary),
+                "{path}"
+            );
+        }
+    }
+    let worker = house.worker(1);
+    for (fields, vary) in [
+        ("etag: \"1\"\r\n", Some("Accept-Encoding")),
+        ("", Some("Accept-Encoding")),
+        ("vary: Cookie\r\n", Some("Cookie, Accept-Encoding")),
+        ("cache-control: no-transform\r\n", None),
+    ] {
+        let mut client = house.ask(
+            "GET / HTTP/1.1\r\nhost: h\r\naccept-encoding: zstd\r\nif-none-match: \"1\"\r\n\r\n",
+        );
+        let mut talk = worker.accept();
+        talk.head();
+        talk.send(&format!(
+            "HTTP/1.1 304 Not Modified\r\nconnection: close\r\n{fields}\r\n"
+        ));
+        let head = client.head();
+        assert_eq!(
+            (status(&head), field(&head, "vary")),
+            (304, vary),
+            "{fields}"
+        );
+    }
+}

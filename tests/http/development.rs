@@ -181,6 +181,7 @@ fn where_nothing_serves_the_page_says_why_and_follows() {
         table.routes[0].target = Target::Unavailable {
             reason: "it could not be built".to_owned(),
             retry_after: None,
+            awaited: None,
         };
     });
     let mut client = house.ask(PAGE);

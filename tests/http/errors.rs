@@ -190,6 +190,7 @@ fn a_worker_that_is_unavailable_says_why_and_when_to_come_back() {
         table.routes[0].target = Target::Unavailable {
             reason: "it exited with <1>".to_owned(),
             retry_after: Some(std::time::Duration::from_millis(2500)),
+            awaited: None,
         }
     });
     let (head, body) = house.get("/", "");
@@ -223,6 +224,7 @@ fn the_health_report_names_every_worker() {
             target: Target::Unavailable {
                 reason: "r".to_owned(),
                 retry_after: None,
+                awaited: None,
             },
             ..table.routes[0].clone()
         };

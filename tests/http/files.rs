@@ -208,3 +208,85 @@ fn a_fifo_is_not_a_file() {
     .unwrap();
     assert_eq!(status(&house.get("/fifo", "").0), 404);
 }
+
+#[test]
+fn names_with_signs_that_others_escape_are_served() {
+    let house = house(Some(Target::Files));
+    for (name, paths) in [
+        ("100%.txt", &["/100%25.txt"] as &[&str]),
+        ("a%20b.txt", &["/a%2520b.txt"]),
+        ("a%2Fb.txt", &["/a%252Fb.txt", "/a%252%46b.txt"]),
+        ("50%/a.txt", &["/50%25/a.txt"]),
+        ("a\\b.txt", &["/a%5Cb.txt", "/a%5cb.txt"]),
+        ("ä+;.txt", &["/%C3%A4+;.txt"]),
+    ] {
+        house.file(name, name.as_bytes());
+        for path in paths {
+            let (head, body) = house.get(path, "");
+            assert_eq!((status(&head), &body[..]), (200, name.as_bytes()), "{path}");
+        }
+    }
+    // An escaped slash is no slash, and no part of a name.
+    house.file("dir/in%.txt", b"x");
+    for missing in [
+        "/a%2Fb.txt",
+        "/a%2fb.txt",
+        "/dir%2Fin%25.txt",
+        "/50%25%2Fa.txt",
+    ] {
+        assert_eq!(status(&house.get(missing, "").0), 404, "{missing}");
+    }
+}
+
+#[test]
+fn of_hidden_names_the_well_known_one_is_served() {
+    let mut house = house(Some(Target::Files));
+    house.file(".well-known/security.txt", b"contact");
+    house.file(".well-known/.secret", b"secret");
+    house.file("sub/.well-known/x", b"secret");
+    house.file(".env", b"secret");
+    for route in ["", "/app"] {
+        let get = |path: &str| house.get(&format!("{route}{path}"), "");
+        assert_eq!(get("/.well-known/security.txt").1, b"contact");
+        assert_eq!(get("/%2ewell-known/security.txt").1, b"contact");
+        for hidden in [
+            "/.env",
+            "/.well-known/.secret",
+            "/sub/.well-known/x",
+            "/.well-knownx",
+        ] {
+            assert_eq!(status(&get(hidden).0), 404, "{hidden}");
+        }
+        house.publish(|table| table.routes[0].path = RoutePath::parse("/app").unwrap());
+    }
+}
+
+#[test]
+fn a_file_that_is_written_anew_with_the_same_size_and_time_is_another() {
+    let mut house = house(None);
+    // Where people work in the directory.
+    house.publish(|table| {
+        table.development = Some(tqserver::route::Development {
+            server: "run".to_owned(),
+            hold: std::time::Duration::ZERO,
+        });
+    });
+    let path = house.public().join("app.js");
+    let times = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+    let write = |content: &[u8]| {
+        std::fs::write(&path, content).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_times(times).unwrap();
+    };
+    write(b"release 1.0.1");
+    let (head, _) = house.get("/app.js", "");
+    let tag = field(&head, "etag").unwrap();
+    // The kernel's clock for files has ticks of some milliseconds.
+    let changed = || std::os::unix::fs::MetadataExt::ctime_nsec(&path.metadata().unwrap());
+    let before = changed();
+    while changed() == before {
+        write(b"release 1.0.2");
+    }
+    let (head, body) = house.get("/app.js", &format!("if-none-match: {tag}\r\n"));
+    assert_eq!((status(&head), &body[..]), (200, &b"release 1.0.2"[..]));
+}

@@ -120,3 +120,51 @@ fn an_absolute_target_names_the_host() {
     upstream.answer("");
     assert_eq!(status(&client.head()), 200);
 }
+
+#[test]
+fn names_that_gateways_take_for_others_do_not_reach_a_worker() {
+    let fields = "script_name: /public\r\npath_info: /admin\r\nremote_user: root\r\nx_forwarded_for: 6.6.6.6\r\n\
+                  x.forwarded.for: 6.6.6.6\r\nproxy: evil:1\r\nx_own: 1\r\n\
+                  x-sendfile-type: X-Accel-Redirect\r\nx-accel-mapping: /=/etc\r\nx-end: 1\r\n";
+    let (request, _) = passed(&House::new(), fields, "");
+    for line in request.lines().skip(1) {
+        let name = line.split(':').next().unwrap();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        assert!(name.bytes().all(plain), "{request}");
+    }
+    for gone in ["proxy", "x-sendfile-type", "x-accel-mapping"] {
+        assert_eq!(field(&request, gone), None, "{request}");
+    }
+    assert_eq!(field(&request, "x-end"), Some("1"));
+}
+
+#[test]
+fn trailers_have_no_such_names_either() {
+    let house = House::new();
+    let worker = house.worker(1);
+    let mut client = house.ask(
+        "POST / HTTP/1.1\r\nhost: h\r\ntrailer: x-sum, remote_user, proxy, x_own\r\ntransfer-encoding: chunked\r\n\r\n\
+         1\r\na\r\n0\r\nremote_user: root\r\nproxy: evil\r\nx_own: 1\r\nx-sum: 2\r\n\r\n",
+    );
+    let mut upstream = worker.accept();
+    upstream.head();
+    upstream.expect("1\r\na\r\n0\r\nx-sum: 2\r\n\r\n");
+    upstream.answer("");
+    assert_eq!(status(&client.head()), 200);
+}
+
+#[test]
+fn a_worker_never_takes_a_chunked_body_that_broke_off_for_a_whole_one() {
+    let house = House::new();
+    let worker = house.worker(1);
+    for part in ["", "5\r\nhel", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n"] {
+        let client = house.ask(&format!(
+            "PUT / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n{part}"
+        ));
+        let mut upstream = worker.accept();
+        upstream.head();
+        drop(client);
+        let rest = upstream.rest().unwrap_or_default();
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{part:?}: {rest:?}");
+    }
+}

@@ -327,6 +327,7 @@ fn table(directory: &Path) -> RouteTable {
             path: RoutePath::root(),
             hosts: Vec::new(),
             strip_prefix: false,
+            underscores_in_headers: false,
             redirects: Vec::new(),
             error_pages: ErrorPages::new(),
             worker: WorkerName::parse("w").unwrap(),

@@ -177,6 +177,7 @@ fn the_last_table_is_served_by_while_the_manager_is_away_and_not_longer() {
         table.routes[0].target = Target::Unavailable {
             reason: "new".to_owned(),
             retry_after: None,
+            awaited: None,
         };
     });
     assert_eq!(problem, None);

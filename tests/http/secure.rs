@@ -309,3 +309,62 @@ fn a_unix_socket_is_listened_on_and_who_comes_by_it_is_believed() {
     upstream.answer("x");
     assert_eq!(status(&client.head()), 200);
 }
+
+#[test]
+fn what_trusted_proxies_say_is_a_list_of_which_the_clients_part_counts() {
+    let house = House::with(|table| {
+        table.front.trusted_proxies = vec![
+            "127.0.0.1/32".parse().unwrap(),
+            "10.0.0.0/8".parse().unwrap(),
+        ];
+    });
+    let worker = house.worker(1);
+    for (fields, proto, host) in [
+        ("x-forwarded-proto: HTTPS\r\n", "https", "inner"),
+        // Nobody says how many proxies there were: the client's end of the list.
+        ("x-forwarded-proto: https, http\r\n", "https", "inner"),
+        (
+            "x-forwarded-proto: https\r\nx-forwarded-proto: http\r\n",
+            "https",
+            "inner",
+        ),
+        (
+            "x-forwarded-host: a.example, b.example\r\n",
+            "http",
+            "a.example",
+        ),
+        // Two proxies, and each said who came to it and how.
+        (
+            "x-forwarded-for: 192.0.2.1, 10.0.0.1\r\nx-forwarded-proto: https, http\r\nx-forwarded-host: a.example, b.example\r\n",
+            "https",
+            "a.example",
+        ),
+        // One, and what stands before it is the client's own invention.
+        (
+            "x-forwarded-for: 6.6.6.6, 192.0.2.1\r\nx-forwarded-proto: https, http\r\nx-forwarded-host: evil.example, a.example\r\n",
+            "http",
+            "a.example",
+        ),
+        // The second has passed on what the first said.
+        (
+            "x-forwarded-for: 192.0.2.1, 10.0.0.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: a.example\r\n",
+            "https",
+            "a.example",
+        ),
+        ("x-forwarded-proto: gopher, https\r\n", "http", "inner"),
+        (
+            "x-forwarded-host: a/b\r\nx-forwarded-proto: ,\r\n",
+            "http",
+            "inner",
+        ),
+    ] {
+        let mut client = house.ask(&format!("GET / HTTP/1.1\r\nhost: inner\r\n{fields}\r\n"));
+        let mut upstream = worker.accept();
+        let head = upstream.head();
+        assert_eq!(field(&head, "x-forwarded-proto"), Some(proto), "{fields}");
+        assert_eq!(field(&head, "x-forwarded-host"), Some(host), "{fields}");
+        assert_eq!(field(&head, "host"), Some(host), "{fields}");
+        upstream.answer("x");
+        assert_eq!(status(&client.head()), 200);
+    }
+}

@@ -67,6 +67,8 @@ pub(super) struct Offer {
     head: bool,
     /// Most bytes of an answer that is worth it.
     most: u64,
+    /// The answer comes from a file, which knows what it would be like.
+    from_file: bool,
 }
 
 impl Offer {
@@ -82,12 +84,22 @@ impl Offer {
             has: headers.get(IF_NONE_MATCH).cloned(),
             head: request.method() == Method::HEAD,
             most: u64::MAX,
+            from_file: false,
         })
     }
 
     /// The answer comes from a file.
     pub(super) fn for_file(&mut self) {
-        self.most = FILE_MOST;
+        (self.most, self.from_file) = (FILE_MOST, true);
+    }
+
+    /// Whether a file of this type and size would be another for a client that takes other codings.
+    pub(super) fn would_vary(&self, kind: &HeaderValue, size: u64) -> bool {
+        let least = match Accepted::read(&self.accept).no_identity {
+            true => 1,
+            false => LEAST,
+        };
+        is_compressible_type(kind) && (least..=self.most).contains(&size)
     }
 
     /// Compresses `response`, if it may be, and the client wants it.
@@ -138,19 +150,21 @@ impl Offer {
     }
 
     /// "Not modified" is about what the client has, and that may be compressed: a cache must know it by its tag (RFC 9111, 4.3.4).
+    ///
+    /// It has the Vary of the whole answer (RFC 9110, 15.4.5). What a worker's would have been is not known, so it may have been compressed.
     fn confirm(&self, headers: &mut HeaderMap) {
-        let Some(has) = self.has.as_ref().and_then(|has| has.to_str().ok()) else {
-            return;
-        };
-        let Some(weak) = headers.get(ETAG).and_then(weakened) else {
-            return;
-        };
-        if has
-            .split(',')
-            .any(|tag| tag.trim().as_bytes() == weak.as_bytes())
-        {
-            headers.insert(ETAG, weak);
+        let has = self.has.as_ref().and_then(|has| has.to_str().ok());
+        let weak = headers.get(ETAG).and_then(weakened);
+        let known = has.zip(weak).filter(|(has, weak)| {
+            let mut tags = has.split(',').map(|tag| tag.trim().as_bytes());
+            tags.any(|tag| tag == weak.as_bytes())
+        });
+        let is_own = forbids(headers) || CLAIMS.iter().any(|claim| headers.contains_key(claim));
+        if known.is_some() || !(self.from_file || is_own) {
             vary(headers);
+        }
+        if let Some((_, weak)) = known {
+            headers.insert(ETAG, weak);
         }
     }
 }

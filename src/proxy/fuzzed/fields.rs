@@ -107,15 +107,15 @@ pub fn forwarded(data: &[u8]) {
     let asked = fields(lines);
     let peer = Origin {
         client: HeaderValue::from_static("192.0.2.1"),
+        client_port: Some(4711),
         way: HeaderValue::from_static("192.0.2.1"),
         proto: HeaderValue::from_static("http"),
+        is_told: false,
+        local: None,
     };
-    let origin = whence(&peer, &asked);
+    let (origin, forwarded_host) = whence(&peer, &asked);
     let host = headers::host(&asked, target.authority());
-    for host in [&host, &headers::forwarded_host(&asked)]
-        .into_iter()
-        .flatten()
-    {
+    for host in [&host, &forwarded_host].into_iter().flatten() {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
         assert!(host.as_bytes().iter().all(|&byte| plain(byte)), "{host:?}");
     }
@@ -137,12 +137,12 @@ pub fn forwarded(data: &[u8]) {
 }
 
 /// Where a request comes from whose peer is trusted.
-fn whence(peer: &Origin, asked: &HeaderMap) -> Origin {
+fn whence(peer: &Origin, asked: &HeaderMap) -> (Origin, Option<HeaderValue>) {
     let trusts = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets()[0] == 10,
         IpAddr::V6(address) => address.is_loopback(),
     };
-    let origin = peer.behind(asked, trusts);
+    let (origin, host) = peer.behind(asked, trusts);
     let client: IpAddr = origin.client.to_str().unwrap().parse().unwrap();
     assert_eq!(client.to_canonical(), client);
     let way = origin.way.to_str().expect("a way is text");
@@ -158,8 +158,21 @@ fn whence(peer: &Origin, asked: &HeaderMap) -> Origin {
         headers::FORWARDED_FOR,
         HeaderValue::from_static("203.0.113.9, 10.0.0.1"),
     );
-    assert_eq!(peer.behind(&told, trusts).client, "203.0.113.9");
-    origin
+    // And so is its word for the rest.
+    for (name, value) in [
+        (headers::FORWARDED_PROTO, "HTTPS, http"),
+        (headers::FORWARDED_HOST, "a.example, b.example"),
+    ] {
+        told.append(name, HeaderValue::from_static(value));
+    }
+    let (last, last_host) = peer.behind(&told, trusts);
+    assert_eq!(last.client, "203.0.113.9");
+    assert_eq!(
+        (&last.proto, last.port()),
+        (&HeaderValue::from_static("https"), 443)
+    );
+    assert_eq!(last_host, Some(HeaderValue::from_static("a.example")));
+    (origin, host)
 }
 
 /// What a worker is told.
@@ -171,8 +184,14 @@ struct Own<'a> {
 }
 
 impl Own<'_> {
-    /// What the worker gets of a client that sends `asked`.
+    /// What the worker gets of a client that sends `asked`, whether it wants odd names or not.
     fn reach(&self, asked: &HeaderMap) {
+        for odd_names in [false, true] {
+            self.reach_with(asked, odd_names);
+        }
+    }
+
+    fn reach_with(&self, asked: &HeaderMap, odd_names: bool) {
         let upgrading = headers::wants_upgrade(asked);
         let told = |headers: &HeaderMap| {
             let forwarded = Forwarded {
@@ -180,6 +199,7 @@ impl Own<'_> {
                 host: &self.host,
                 prefix: &self.prefix,
                 id: &self.id,
+                odd_names,
             };
             let mut got = HeaderMap::new();
             headers::to_worker(headers, &forwarded, upgrading, true, |name, value| {
@@ -201,7 +221,10 @@ impl Own<'_> {
             assert_eq!(values, [*value], "{name}");
         }
         for name in got.keys() {
-            let dashed = name.as_str().replace('_', "-");
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            assert!(odd_names || name.as_str().bytes().all(plain), "{name}");
+            let dashed = dashed(name);
+            assert!(*name == *dashed || !VARIABLES.contains(&&*dashed), "{name}");
             let is_own = own.iter().any(|(own, _)| own == name);
             let is_claim = dashed.starts_with("x-forwarded")
                 || [
@@ -210,6 +233,8 @@ impl Own<'_> {
                     "x-real-ip",
                     "x-request-id",
                     "x-original-url",
+                    "x-sendfile-type",
+                    "x-accel-mapping",
                 ]
                 .contains(&&*dashed);
             assert!(is_own || !is_claim, "{name}");
@@ -223,6 +248,15 @@ impl Own<'_> {
         let again = told(&got);
         assert_eq!(got, again, "a second proxy changes what the first one said");
     }
+}
+
+/// Some of the variables of CGI that a program must not take from a field.
+const VARIABLES: [&str; 4] = ["script-name", "path-info", "remote-user", "content-length"];
+
+/// A name as a program reads it that can tell letters and digits alone.
+fn dashed(name: &HeaderName) -> String {
+    name.as_str()
+        .replace(|sign: char| !sign.is_ascii_alphanumeric(), "-")
 }
 
 /// Nothing that is about one hop, but for what this hop asks of the next.
@@ -247,7 +281,8 @@ fn outwards(said: &HeaderMap) {
     let once = got.clone();
     headers::to_client(&mut got);
     assert_eq!(got, once);
-    for make in [headers::trailers_to_client, headers::trailers_to_worker] {
+    let to_worker = |trailers: &mut HeaderMap| headers::trailers_to_worker(trailers, true);
+    for make in [headers::trailers_to_client, to_worker] {
         let mut trailers = said.clone();
         make(&mut trailers);
         for name in [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE] {
@@ -255,9 +290,9 @@ fn outwards(said: &HeaderMap) {
         }
     }
     let mut trailers = said.clone();
-    headers::trailers_to_worker(&mut trailers);
+    headers::trailers_to_worker(&mut trailers, true);
     for name in trailers.keys() {
-        let dashed = name.as_str().replace('_', "-");
+        let dashed = dashed(name);
         assert!(!dashed.starts_with("x-forwarded") && dashed != "content-length");
     }
     assert!(!trailers.contains_key(ACCEPT_ENCODING) || said.contains_key(ACCEPT_ENCODING));

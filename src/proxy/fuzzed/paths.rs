@@ -136,6 +136,7 @@ fn route(text: &str) -> Option<Route> {
         path,
         hosts,
         strip_prefix: false,
+        underscores_in_headers: false,
         redirects: Vec::new(),
         error_pages: ErrorPages::new(),
         worker: WorkerName::parse("w").ok()?,
