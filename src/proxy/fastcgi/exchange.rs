@@ -142,7 +142,6 @@ async fn send(
             Ok(_open) => {
                 let _ = tell.send(Ok(()));
                 let _ = is_over.await;
-                return;
             }
             Err(error) => {
                 let _ = tell.send(Err(error));
