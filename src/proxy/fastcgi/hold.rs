@@ -23,8 +23,9 @@ use crate::proxy::files::FileBody;
 
 /// Longest body that is held in memory. What is longer goes to the file in pieces of this size.
 const MEMORY_MAX: usize = 128 << 10;
-/// So much of the file system is left for others: a share of it, and no less than that.
-const SPARED: (u64, u64) = (20, 16 << 20);
+/// So much of the file system is left for others: a share of it, within these bounds.
+const SPARED_SHARE: u64 = 20;
+const SPARED: (u64, u64) = (16 << 20, 1 << 30);
 
 /// A whole body.
 pub(super) enum Held {
@@ -127,8 +128,8 @@ fn nameless_in(directory: &Path) -> io::Result<File> {
 /// When they do not.
 fn has_room(file: &File, more: u64) -> io::Result<()> {
     let space = rustix::fs::fstatvfs(file)?;
-    let (share, least) = SPARED;
-    let spared = (space.f_blocks.saturating_mul(space.f_frsize) / share).max(least);
+    let share = space.f_blocks.saturating_mul(space.f_frsize) / SPARED_SHARE;
+    let spared = share.clamp(SPARED.0, SPARED.1);
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     // One without a size has no end that it knows of.
     match space.f_blocks == 0 || free >= more.saturating_add(spared) {
