@@ -64,11 +64,13 @@ pub async fn run(start: Start) -> anyhow::Result<()> {
         result = planes.until_told(&mut signals) => result,
         () = ended(private.as_mut()) => Err(anyhow::anyhow!("the private systemd ended")),
     };
-    planes.stop(result.is_ok(), &mut signals).await;
+    let stopped = planes.stop(result.is_ok(), &mut signals).await;
     if let Some(private) = private {
+        // That ends whatever is left.
         private.stop().await;
+        return result;
     }
-    result
+    result.and(stopped)
 }
 
 /// Both planes, as tasks of this process.
@@ -206,7 +208,7 @@ impl Planes {
     }
 
     /// First the proxy ends its requests (if it may: `gently`), then the manager stops the workers.
-    async fn stop(&mut self, gently: bool, signals: &mut Signals) {
+    async fn stop(&mut self, gently: bool, signals: &mut Signals) -> anyhow::Result<()> {
         self.stop_proxy.cancel();
         if gently && !self.proxy.is_finished() {
             tokio::select! {
@@ -215,8 +217,13 @@ impl Planes {
             }
         }
         let _ = self.end.send(Some(Ending::StopWorkers));
-        if !self.manager.is_finished() {
-            let _ = tokio::time::timeout(self.grace + STOP_EXTRA, &mut self.manager).await;
+        if self.manager.is_finished() {
+            return Ok(());
+        }
+        match tokio::time::timeout(self.grace + STOP_EXTRA, &mut self.manager).await {
+            Ok(ended) => Ok(ended??),
+            // The cleaner ends what is left.
+            Err(_) => anyhow::bail!("the workers were not stopped in time"),
         }
     }
 }

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// (systemd.unit(5)) and leaves room for the runtime directory within the 107 bytes of a unix socket path (unix(7)).
 pub const WORKER_NAME_MAX: usize = 48;
 
+/// The slice of all of TQServer. What is in it is ours: what no record knows is stopped.
+pub const SLICE: &str = "tqserver.slice";
+
 /// How the names of builds' units begin and end.
 const BUILD: &str = "tqserver-build@";
 const SERVICE: &str = ".service";
@@ -229,6 +232,11 @@ impl Pair {
         }
     }
 
+    /// The slice its units are in.
+    pub fn slice(&self) -> String {
+        worker_slice(&self.instance.worker)
+    }
+
     /// Reads a unit's name back; `None` for a unit that is not a generation's of ours.
     pub fn from_unit(unit: &str) -> Option<(Self, UnitKind)> {
         let (stem, kind) = match unit.rsplit_once('.')? {
@@ -277,7 +285,7 @@ impl fmt::Display for Instance {
     }
 }
 
-/// The slice of all generations of a worker, below `tqserver.slice`. In a slice's name `-` means nesting, so the worker's own
+/// The slice of all generations of a worker, below [`SLICE`]. In a slice's name `-` means nesting, so the worker's own
 /// dashes are escaped (systemd.slice(5), systemd-escape(1)).
 pub fn worker_slice(worker: &WorkerName) -> String {
     format!("tqserver-{}.slice", worker.as_str().replace('-', "\\x2d"))

@@ -15,6 +15,7 @@ use super::halts::{Halts, Waiting};
 use super::link::{LinkEvent, Outbox, Questions};
 use super::perform::{Build, Early, Launch, Performer, Stop, Tasks};
 use super::report::answering;
+use super::strays::{Sweeps, Swept};
 use super::wishes::{Caller, Looking, Wanted};
 use super::{BuildWatch, Progress};
 use crate::config::Settings;
@@ -54,6 +55,9 @@ pub(super) struct Core {
     pub(super) halting: Vec<Waiting>,
     /// What nobody waits for: reports, progress, clearing away.
     pub(super) aside: JoinSet<()>,
+    /// Looks for what no record knows, and stops of it.
+    pub(super) swept: JoinSet<Swept>,
+    pub(super) sweeps: Sweeps,
     pub(super) proxy: Option<Outbox>,
     pub(super) questions: Questions,
     /// The look at the disk under way. One at a time, so that what is seen later is newer.
@@ -113,6 +117,8 @@ impl Core {
             halts,
             halting: Vec::new(),
             aside: JoinSet::new(),
+            swept: JoinSet::new(),
+            sweeps: Sweeps::default(),
             proxy: None,
             questions: Questions::default(),
             looking: None,
@@ -170,6 +176,7 @@ impl Core {
         let taken = strangers.iter().map(|pair| pair.instance.clone());
         self.step(Event::Strangers(taken.collect()));
         self.strangers = strangers;
+        self.sweep(true);
         self.looks.push_back(Wanted::Start);
     }
 

@@ -13,6 +13,7 @@ mod look;
 pub mod pair;
 mod perform;
 mod report;
+mod strays;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -100,6 +101,9 @@ pub enum ManagerError {
     /// Workers are started by this program.
     #[error("this program does not know where it lies")]
     Program(#[source] std::io::Error),
+    /// These units were to be stopped, and systemd has not confirmed that they are.
+    #[error("not stopped in time: {}; `systemctl kill --signal=KILL UNIT` ends one, `systemctl status tqserver.slice` shows them", .0.join(", "))]
+    Left(Vec<String>),
     /// The bus went away while the manager ran.
     #[error("the connection to systemd broke")]
     BusLost,
@@ -217,6 +221,8 @@ pub async fn run(
     if let (true, Some(foreign)) = (is_developers, look::foreign(&found, &options.settings)) {
         return Err(ManagerError::Foreign(foreign));
     }
+    // Who stops the manager has stopped it before. With both planes in one process, one that runs is not ours.
+    let has_proxy = matches!(options.door, Door::Path { .. });
     // Not before this is the only manager: the door takes the place of another one's.
     let door = options.door.open();
     let door =
@@ -224,6 +230,13 @@ pub async fn run(
     if let Some(owning) = options.owning {
         owning();
     }
+    let own = systemd.own_unit().await;
+    let own_units = own.iter().cloned().chain(strays::PLANES.map(str::to_owned));
+    let own_units: Vec<String> = own_units.collect();
+    let stays = match has_proxy {
+        true => own.into_iter().collect(),
+        false => own_units.clone(),
+    };
     let server = uuid::Uuid::now_v7().to_string();
     let runtime_directory = &options.runtime_directory;
     let snapshots = store.as_ref().map(Store::programs);
@@ -247,6 +260,8 @@ pub async fn run(
         journal: options.journal,
         mode: options.mode,
         runtime_directory: options.runtime_directory.clone(),
+        own_units,
+        stays,
         server,
         kind: options.kind,
         file: options.settings.file.clone(),
@@ -289,6 +304,7 @@ pub async fn run(
             Some(event) = link_events.recv() => core.hear(event),
             Some(done) = core.tasks.join_next() => core.step(done.map_err(ManagerError::Panicked)?),
             Some(_) = core.aside.join_next() => {}
+            Some(swept) = core.swept.join_next() => core.swept(swept.map_err(ManagerError::Panicked)?),
             seen = finished(&mut core.looking) => {
                 core.seen(seen.map_err(ManagerError::Panicked)?);
             }
@@ -313,10 +329,26 @@ pub async fn run(
         }
     }
     link.abort();
-    if options.mode == Mode::Development {
-        core.performer.stop_builds().await;
+    let last = async {
+        if options.mode == Mode::Development {
+            core.performer.stop_builds().await;
+        }
+        match core.ended {
+            true => {
+                let grace = core.settings.shutdown_grace;
+                core.performer.stop_what_is_left(grace).await
+            }
+            false => Ok(()),
+        }
+    };
+    let mut last = std::pin::pin!(last);
+    loop {
+        tokio::select! {
+            ended = &mut last => return ended,
+            // Unread, they would keep back the signals that jobs have ended.
+            change = units.recv() => if change.is_none() { return Err(ManagerError::BusLost) },
+        }
     }
-    Ok(())
 }
 
 impl std::fmt::Debug for Options {

@@ -14,6 +14,7 @@ use super::BuildWatch;
 use super::journal::Journal;
 use super::look::{self, Record};
 use super::pair;
+use super::strays::Backoff;
 use crate::ansi;
 use crate::builder::{self, BuildFailure, Purpose, Runner, UnitRunner};
 use crate::config::{BuildLimits, Mode, WorkerType};
@@ -21,7 +22,7 @@ use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
 use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
-use crate::systemd::{Kind, Systemd};
+use crate::systemd::{BusError, Kind, Systemd};
 
 /// Accepted snapshots that are kept, what runs included: there are two to go back to.
 const KEEP: usize = 3;
@@ -37,6 +38,10 @@ pub(super) struct Performer {
     pub(super) mode: Mode,
     /// Where sockets are, and what is there for a moment.
     pub(super) runtime_directory: PathBuf,
+    /// Our own units in our slice, whether or not they run.
+    pub(super) own_units: Vec<String>,
+    /// Those of them that stay when everything is stopped.
+    pub(super) stays: Vec<String>,
     /// Names this run of the manager.
     pub(super) server: String,
     /// Which systemd.
@@ -386,11 +391,21 @@ impl Performer {
                 tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{what}; going on without");
             };
             let pairs: Vec<Pair> = (1..=pairs).map(|number| instance.pair(number)).collect();
-            let stopping = pairs.iter().map(|pair| this.systemd.stop_pair(pair, timeout));
-            for stopped in futures_util::future::join_all(stopping).await {
-                if let Err(error) = stopped {
-                    went_on(chain(&error));
-                }
+            // What systemd has not confirmed is not stopped, and nobody is told that it is.
+            let (mut left, mut again) = (pairs.clone(), Backoff::default());
+            loop {
+                let stopping = left.iter().map(|pair| this.systemd.stop_pair(pair, timeout));
+                let stopped = futures_util::future::join_all(stopping).await;
+                let mut failed = left.into_iter().zip(stopped);
+                let failed = failed.by_ref().filter_map(|(pair, stopped)| Some((pair, stopped.err()?)));
+                let failed: Vec<(Pair, BusError)> = failed.collect();
+                let Some((_, error)) = failed.first() else {
+                    break;
+                };
+                let text = chain(error);
+                tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{text}; it is tried again");
+                left = failed.into_iter().map(|(pair, _)| pair).collect();
+                again.wait().await;
             }
             if !accepted && let Err(reason) = this.withdraw(&instance).await {
                 went_on(reason.to_string());

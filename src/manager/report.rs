@@ -163,6 +163,7 @@ impl Core {
             caller.answer(Ok(outcomes.chain(front).collect()));
         }
         self.tell_reloading();
+        self.sweep(false);
     }
 
     /// Tells a line to the journal and to those who wait for these reloads.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use zbus::Variant;
 
-use super::bus::{BusError, START, Systemd, is_gone};
+use super::bus::{BusError, START, Systemd};
 use super::state::Ending;
 use super::units::Properties;
 use crate::limits::ByteSize;
@@ -102,9 +102,11 @@ impl Systemd {
         let name = unit.instance.build_unit();
         let job = {
             let properties = unit.properties(output, errors);
-            self.manager
-                .start_transient_unit(&name, "replace", &properties, &[])
-                .await
+            let start = || {
+                let manager = &self.manager;
+                manager.start_transient_unit(&name, "replace", &properties, &[])
+            };
+            self.gate.pass(start).await
         };
         // The unit's own deadline comes first.
         let ended = self.job("run", &name, job, unit.deadline.saturating_add(START));
@@ -112,7 +114,8 @@ impl Systemd {
             Ok(()) => Ok(None),
             Err(BusError::Job { call, unit, result }) => {
                 let ending = self.ending_of(&name).await;
-                let _ = self.manager.reset_failed_unit(&name).await;
+                let reset = || self.manager.reset_failed_unit(&name);
+                let _ = self.gate.pass(reset).await;
                 ending.map(Some).ok_or(BusError::Job { call, unit, result })
             }
             Err(error) => Err(error),
@@ -124,13 +127,7 @@ impl Systemd {
     /// # Errors
     /// When systemd can not be reached, or can not end it.
     pub async fn stop_build(&self, instance: &Instance) -> Result<(), BusError> {
-        let name = instance.build_unit();
-        let stopped = match self.manager.stop_unit(&name, "replace").await {
-            Err(error) if is_gone(&error) => Ok(()),
-            job => self.job("stop unit", &name, job, START).await,
-        };
-        let _ = self.manager.reset_failed_unit(&name).await;
-        stopped
+        self.stop(&instance.build_unit(), START).await
     }
 
     /// Kills the builds that are under way, whoever began them.
@@ -138,12 +135,10 @@ impl Systemd {
     /// # Errors
     /// When systemd can not be reached, or can not end one of them.
     pub async fn stop_builds(&self) -> Result<(), BusError> {
-        let mut result = Ok(());
-        for unit in self.listed(&Instance::all_builds()).await? {
-            if let Some(instance) = Instance::from_build_unit(&unit.0) {
-                result = result.and(self.stop_build(&instance).await);
-            }
-        }
-        result
+        let listed = self.listed(&Instance::all_builds()).await?;
+        let builds = listed.iter().map(|unit| Instance::from_build_unit(&unit.0));
+        let stopping = builds.flatten().map(async |build| self.stop_build(&build).await);
+        let stopped = futures_util::future::join_all(stopping).await;
+        stopped.into_iter().collect()
     }
 }

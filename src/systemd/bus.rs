@@ -17,6 +17,7 @@ use zbus::{
     connection, fdo, message,
 };
 
+use super::gate::Gate;
 use super::signals::{Jobs, UnitChange, follow, lock, number, text, update};
 use super::state::{Ending, RawService, ServiceState};
 use super::units::{Properties, RECORD, UNPROVEN, UnitPair};
@@ -28,9 +29,12 @@ const CALL: Duration = Duration::from_secs(25);
 pub(super) const START: Duration = Duration::from_secs(60);
 /// What a stop may take beyond the unit's own `TimeoutStopSec=`.
 const STOP_EXTRA: Duration = Duration::from_secs(30);
-/// Signals that may wait for the manager's loop.
-const CHANGES: usize = 4096;
+/// Signals that may wait for the manager's loop: some of each of thousands of units. None is dropped; a reader that has no room for more
+/// waits, and the bus keeps what follows.
+const CHANGES: usize = 1 << 16;
 
+/// The names that units of generations have.
+pub(super) const PAIRS: &str = "tqserver-*@*";
 const SERVICE: &str = "org.freedesktop.systemd1";
 const ROOT: &str = "/org/freedesktop/systemd1";
 
@@ -76,6 +80,7 @@ pub(super) trait Manager {
         states: &[&str],
         patterns: &[&str],
     ) -> zbus::Result<Vec<ListedUnit>>;
+    fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(name = "GetUnitByPID")]
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
@@ -156,6 +161,8 @@ pub struct Usage {
 pub struct Systemd {
     connection: Connection,
     pub(super) manager: ManagerProxy<'static>,
+    /// Every call passes it.
+    pub(super) gate: Gate,
     jobs: Arc<Mutex<Jobs>>,
     signals: AbortHandle,
 }
@@ -199,6 +206,7 @@ impl Systemd {
             Self {
                 connection,
                 manager,
+                gate: Gate::new(),
                 jobs,
                 signals,
             },
@@ -225,10 +233,11 @@ impl Systemd {
             false => (service.0, service.1, Vec::new()),
         };
         lock(&self.jobs).starting.insert(name.clone());
-        let job = self
-            .manager
-            .start_transient_unit(&unit, "replace", &properties, &aux)
-            .await;
+        let start = || {
+            let manager = &self.manager;
+            manager.start_transient_unit(&unit, "replace", &properties, &aux)
+        };
+        let job = self.gate.pass(start).await;
         let result = self.job(call, &unit, job, START).await;
         // All that came before the job's end was read by now.
         lock(&self.jobs).starting.remove(&name);
@@ -238,22 +247,47 @@ impl Systemd {
     /// Stops a socket and its service and has systemd forget them. Units that are gone already are no error.
     ///
     /// # Errors
-    /// When systemd can not be reached or does not finish in `timeout` and some.
+    /// When systemd has not confirmed that both are down: it can not be reached, or does not finish in `timeout` and some.
     pub async fn stop_pair(&self, pair: &Pair, timeout: Duration) -> Result<(), BusError> {
-        let units = [pair.socket_unit(), pair.service_unit()];
         let mut result = Ok(());
-        for unit in &units {
-            let stopped = match self.manager.stop_unit(unit, "replace").await {
-                Err(error) if is_gone(&error) => Ok(()),
-                job => self.job("stop unit", unit, job, timeout + STOP_EXTRA).await,
-            };
-            result = result.and(stopped);
-        }
-        for unit in &units {
-            // A unit that failed stays loaded until somebody resets it; one that did not is gone by now.
-            let _ = self.manager.reset_failed_unit(unit).await;
+        for unit in [pair.socket_unit(), pair.service_unit()] {
+            result = result.and(self.stop(&unit, timeout).await);
         }
         result
+    }
+
+    /// Stops a unit and has systemd forget it. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// When systemd has not confirmed that it is down: it can not be reached, or does not finish in `timeout` and some.
+    pub async fn stop(&self, unit: &str, timeout: Duration) -> Result<(), BusError> {
+        let asked = self.gate.pass(|| self.manager.stop_unit(unit, "replace"));
+        let stopped = match asked.await {
+            Err(error) if is_gone(&error) => Ok(()),
+            job => self.job("stop unit", unit, job, timeout + STOP_EXTRA).await,
+        };
+        // However the job went, and whether or not its end was heard of, the unit's state counts.
+        if let Err(error) = stopped
+            && !self.is_down(unit).await
+        {
+            return Err(error);
+        }
+        // A unit that failed stays loaded until somebody resets it; one that did not is gone by now.
+        let reset = || self.manager.reset_failed_unit(unit);
+        let _ = self.gate.pass(reset).await;
+        Ok(())
+    }
+
+    /// Whether systemd says that a unit is not there, or has no process and does not listen.
+    async fn is_down(&self, unit: &str) -> bool {
+        let interface = "org.freedesktop.systemd1.Unit";
+        let path = match self.gate.pass(|| self.manager.get_unit(unit)).await {
+            Ok(path) => path,
+            Err(error) => return is_gone(&error),
+        };
+        let ask = || property::<String>(&self.connection, &path, interface, "ActiveState");
+        let state = self.gate.pass(ask).await;
+        state.is_ok_and(|state| is_down(&state))
     }
 
     /// Writes down that a pair is of a generation that has passed its check.
@@ -263,34 +297,46 @@ impl Systemd {
     pub async fn mark_accepted(&self, pair: &Pair) -> Result<(), BusError> {
         let unit = pair.service_unit();
         let description = Variant::from(UnitPair::accepted_description(pair));
-        self.manager
-            .set_unit_properties(&unit, true, &[("Description", description)])
-            .await
-            .map_err(|source| BusError::Call {
-                call: "mark as accepted",
-                unit,
-                source: Box::new(source),
-            })
+        let properties = [("Description", description)];
+        let mark = || self.manager.set_unit_properties(&unit, true, &properties);
+        let marked = self.gate.pass(mark).await;
+        marked.map_err(|source| BusError::Call {
+            call: "mark as accepted",
+            unit: unit.clone(),
+            source: Box::new(source),
+        })
     }
 
-    /// All pairs of units that are loaded.
+    /// All pairs of units that are loaded and have a record.
     ///
     /// # Errors
-    /// When systemd can not be reached.
+    /// When systemd can not be reached, or does not tell of one of them: what is not known would run unseen.
     pub async fn loaded(&self) -> Result<Vec<Loaded>, BusError> {
-        let listed = self.listed("tqserver-*@*").await?;
+        let listed = self.listed(PAIRS).await?;
         let states: HashMap<&str, &str> = listed
             .iter()
             .map(|unit| (unit.0.as_str(), unit.3.as_str()))
             .collect();
+        let services = listed.iter().filter_map(|unit| {
+            let (pair, kind) = Pair::from_unit(&unit.0)?;
+            (kind == UnitKind::Service).then_some((pair, unit))
+        });
+        let services: Vec<_> = services.collect();
+        let asked = services.iter().map(|(_, unit)| self.properties(&unit.6));
+        let asked = futures_util::future::join_all(asked).await;
         let mut loaded = Vec::new();
-        for unit in &listed {
-            let Some((pair, UnitKind::Service)) = Pair::from_unit(&unit.0) else {
-                continue;
-            };
-            // A unit that vanishes between the list and the question is not there.
-            let Ok(properties) = self.properties(&unit.6).await else {
-                continue;
+        for ((pair, unit), asked) in services.into_iter().zip(asked) {
+            let properties = match asked {
+                Ok(properties) => properties,
+                // It vanished between the list and the question.
+                Err(error) if is_gone(&error) => continue,
+                Err(source) => {
+                    return Err(BusError::Call {
+                        call: "ask for the properties of",
+                        unit: unit.0.clone(),
+                        source: Box::new(source),
+                    });
+                }
             };
             let mut raw = RawService::default();
             update(&mut raw, &properties);
@@ -318,7 +364,9 @@ impl Systemd {
     }
 
     pub(super) async fn listed(&self, pattern: &str) -> Result<Vec<ListedUnit>, BusError> {
-        let listed = self.manager.list_units_by_patterns(&[], &[pattern]).await;
+        let patterns = [pattern];
+        let list = || self.manager.list_units_by_patterns(&[], &patterns);
+        let listed = self.gate.pass(list).await;
         listed.map_err(|source| BusError::Call {
             call: "list units",
             unit: pattern.to_owned(),
@@ -328,7 +376,7 @@ impl Systemd {
 
     /// How the process of a unit ended that is still loaded, if it did not end well.
     pub(super) async fn ending_of(&self, unit: &str) -> Option<Ending> {
-        let path = self.manager.get_unit(unit).await.ok()?;
+        let path = self.gate.pass(|| self.manager.get_unit(unit)).await.ok()?;
         let mut raw = RawService::default();
         update(&mut raw, &self.properties(&path).await.ok()?);
         raw.state().failure
@@ -336,7 +384,8 @@ impl Systemd {
 
     /// What the service of a pair uses now; all zero when it is not loaded.
     pub async fn usage(&self, pair: &Pair) -> Usage {
-        let Ok(path) = self.manager.get_unit(&pair.service_unit()).await else {
+        let unit = pair.service_unit();
+        let Ok(path) = self.gate.pass(|| self.manager.get_unit(&unit)).await else {
             return Usage::default();
         };
         let Ok(properties) = self.properties(&path).await else {
@@ -373,7 +422,9 @@ impl Systemd {
             "org.freedesktop.systemd1.Unit",
             "org.freedesktop.systemd1.Service",
         ] {
-            all.extend(proxy.get_all(interface.try_into()?).await?);
+            let interface = zbus::names::InterfaceName::try_from(interface)?;
+            let ask = || proxy.get_all(interface.clone());
+            all.extend(self.gate.pass(ask).await?);
         }
         Ok(all)
     }
@@ -510,7 +561,7 @@ pub async fn unit_state(connection: &Connection, unit: &str) -> Option<String> {
     .ok()
 }
 
-async fn property<T>(
+pub(super) async fn property<T>(
     connection: &Connection,
     path: &OwnedObjectPath,
     interface: &str,
@@ -519,10 +570,30 @@ async fn property<T>(
 where
     T: serde::de::DeserializeOwned + zbus::Type,
 {
-    let proxy = zbus::Proxy::new(connection, SERVICE, path, interface).await?;
+    // Without a cache: that would take a match rule of the bus for each object, of which it has 512 for a connection.
+    let proxy: zbus::Proxy<'_> = zbus::proxy::Builder::new(connection)
+        .destination(SERVICE)
+        .path(path)
+        .interface(interface)
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await?;
     proxy.get_property(name).await
 }
 
+/// Whether systemd has no such unit, or none any more.
 pub(super) fn is_gone(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+    match error {
+        zbus::Error::MethodError(name, ..) => matches!(
+            name.as_str(),
+            "org.freedesktop.systemd1.NoSuchUnit" | "org.freedesktop.DBus.Error.UnknownObject"
+        ),
+        zbus::Error::FDO(error) => matches!(**error, fdo::Error::UnknownObject(_)),
+        _ => false,
+    }
+}
+
+/// Whether a unit in this `ActiveState=` has no process and does not listen.
+pub(super) fn is_down(state: &str) -> bool {
+    matches!(state, "inactive" | "failed")
 }

@@ -62,7 +62,8 @@ const UNIT_FILES: [(&str, &str); 6] = [
 ];
 
 /// A bus for one user's processes, without service activation: nothing of a desktop is started by it. The address is required
-/// by the format and overridden on the command line.
+/// by the format and overridden on the command line. A connection may wait for no more replies than on a machine's
+/// bus, so that what would fail there fails in development.
 const DBUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>session</type>
@@ -72,8 +73,7 @@ const DBUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-B
     <allow eavesdrop="true"/>
     <allow own="*"/>
   </policy>
-  <limit name="max_match_rules_per_connection">100000</limit>
-  <limit name="max_replies_per_connection">100000</limit>
+  <limit name="max_replies_per_connection">128</limit>
 </busconfig>
 "#;
 

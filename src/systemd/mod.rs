@@ -7,12 +7,14 @@ mod cgroup;
 mod choice;
 mod cleaner;
 pub mod fd_store;
+mod gate;
 pub mod keeper;
 pub mod notify;
 mod private;
 pub mod security;
 mod signals;
 pub mod start;
+mod slice;
 mod state;
 mod units;
 
@@ -24,6 +26,7 @@ pub use choice::Kind;
 pub use cleaner::Cleaner;
 pub use private::{Place, Private, PrivateError};
 pub use signals::UnitChange;
+pub use slice::Known;
 pub use state::{Activity, Ending, ServiceState};
 pub use units::{Credential, Sandbox, StopSignal, UnitPair, Written};
 

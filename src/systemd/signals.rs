@@ -180,6 +180,19 @@ fn unescape(label: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// A unit's name as the last part of its object path.
+pub(super) fn escape(unit: &str) -> String {
+    let mut label = String::with_capacity(unit.len());
+    for (index, byte) in unit.bytes().enumerate() {
+        match byte {
+            b'0'..=b'9' if index > 0 => label.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' => label.push(char::from(byte)),
+            _ => label.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    label
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,5 +204,9 @@ mod tests {
             "tqserver-api.users@12.service"
         );
         assert_eq!(unescape("a_zz_"), "a_zz_");
+        assert_eq!(escape("tqserver-a\\x2db.slice"), "tqserver_2da_5cx2db_2eslice");
+        for unit in ["tqserver-api.users@12.2.socket", "7.slice", "ü.service"] {
+            assert_eq!(unescape(&escape(unit)), unit);
+        }
     }
 }

@@ -26,6 +26,7 @@ mod reload;
 mod routes;
 mod sandbox;
 mod save;
+mod scale;
 mod shipped;
 mod survival;
 mod terminal;

@@ -74,7 +74,21 @@ impl House {
     /// `systemctl` of the house's systemd.
     #[track_caller]
     pub fn systemctl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
-        let mut command = Command::new("systemctl");
+        let options = ["--user", "--no-pager"];
+        self.asks_systemd("systemctl", options.into_iter().chain(arguments))
+    }
+
+    /// Runs something by the house's systemd that its manager knows nothing of, as `unit` in `slice`.
+    #[track_caller]
+    pub fn runs_a_stray(&self, unit: &str, slice: &str) {
+        let (unit, slice) = (format!("--unit={unit}"), format!("--slice={slice}"));
+        let stray = ["--user", "--quiet", &unit, &slice, "sleep", "1000"];
+        self.asks_systemd("systemd-run", stray).succeeds();
+    }
+
+    #[track_caller]
+    fn asks_systemd<'a>(&self, tool: &str, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
+        let mut command = Command::new(tool);
         let place = self.place();
         command.env(
             "DBUS_SESSION_BUS_ADDRESS",
@@ -82,7 +96,6 @@ impl House {
         );
         command
             .env("XDG_RUNTIME_DIR", place)
-            .args(["--user", "--no-pager"])
             .args(arguments);
         Ran::of(&mut command)
     }

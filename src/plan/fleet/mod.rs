@@ -31,6 +31,9 @@ use super::{Action, Event, Kind, Moment, Outcome, Policy, Reason, Spec};
 use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::route::{Halt, RouteTable};
 
+/// What a stop of everything may take beyond the grace of workers: what is being started is stopped after that.
+const END_EXTRA: Duration = Duration::from_secs(60);
+
 type Looked = BTreeMap<WorkerName, Result<Spec, Reason>>;
 
 /// The state of all workers.
@@ -55,6 +58,8 @@ pub struct Fleet {
     probes: BTreeMap<u64, Pair>,
     next_probe: u64,
     ending: bool,
+    /// When it ends at the latest, whatever is left.
+    end_by: Option<Moment>,
     ended: bool,
     /// While what was saved is taken: when that was.
     saving: Option<Moment>,
@@ -104,6 +109,7 @@ impl Fleet {
             probes: BTreeMap::new(),
             next_probe: 0,
             ending: false,
+            end_by: None,
             ended: false,
             saving: None,
             now: Moment::ZERO,
@@ -121,8 +127,9 @@ impl Fleet {
         self.publish();
         self.settle();
         self.finish_reloads();
-        if self.ending && !self.ended && self.workers.values().all(|worker| worker.runs.is_empty())
-        {
+        let is_over = self.workers.values().all(|worker| worker.runs.is_empty())
+            || self.end_by.is_some_and(|at| at <= now);
+        if self.ending && !self.ended && is_over {
             self.ended = true;
             self.actions.push(Action::End);
         }
@@ -212,6 +219,7 @@ impl Fleet {
 
     fn stop_all(&mut self) {
         self.ending = true;
+        self.end_by = Some(self.now + self.policy.grace + END_EXTRA);
         let mut stop = Vec::new();
         for worker in self.workers.values_mut() {
             (worker.waiting, worker.retry_at, worker.retry_after) = (None, None, None);

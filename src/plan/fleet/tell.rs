@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Fleet;
 use super::look::no_such;
-use crate::names::{Generation, Instance, WorkerName};
+use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::plan::reconcile::{Change, change, is_passed_over};
 use crate::plan::worker::Worker;
 use crate::plan::{
@@ -25,6 +25,26 @@ impl Fleet {
                 }
             })
             .collect()
+    }
+
+    /// All pairs of units that there are, or may be by now.
+    pub fn pairs(&self) -> Vec<Pair> {
+        let workers = self.workers.values();
+        let runs = workers.flat_map(|worker| {
+            let runs = worker.runs.iter();
+            runs.map(|(generation, run)| (Instance::new(worker.name.clone(), *generation), run))
+        });
+        let pairs = runs.flat_map(|(instance, run)| {
+            // Of one that was adopted all that it should have, found or not.
+            let last = run.members.keys().next_back().copied().unwrap_or(0);
+            (1..=run.pairs().max(last)).map(move |number| instance.pair(number))
+        });
+        pairs.collect()
+    }
+
+    /// The workers that there are.
+    pub fn names(&self) -> impl Iterator<Item = &WorkerName> {
+        self.workers.keys()
     }
 
     /// The generation of a worker that gets the requests.

@@ -35,6 +35,7 @@ impl Fleet {
             .chain(pauses)
             .chain(patience)
             .chain(self.opening)
+            .chain(self.end_by.filter(|_| !self.ended))
             .min()
     }
 
