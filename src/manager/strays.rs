@@ -67,7 +67,9 @@ impl Core {
         let mut known = Known::default();
         known.units.extend(self.performer.own_units.iter().cloned());
         for pair in pairs {
-            known.units.extend([pair.socket_unit(), pair.service_unit()]);
+            known
+                .units
+                .extend([pair.socket_unit(), pair.service_unit()]);
         }
         let workers = self.fleet.names();
         known.slices.extend(workers.map(worker_slice));

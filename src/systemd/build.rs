@@ -137,7 +137,9 @@ impl Systemd {
     pub async fn stop_builds(&self) -> Result<(), BusError> {
         let listed = self.listed(&Instance::all_builds()).await?;
         let builds = listed.iter().map(|unit| Instance::from_build_unit(&unit.0));
-        let stopping = builds.flatten().map(async |build| self.stop_build(&build).await);
+        let stopping = builds
+            .flatten()
+            .map(async |build| self.stop_build(&build).await);
         let stopped = futures_util::future::join_all(stopping).await;
         stopped.into_iter().collect()
     }

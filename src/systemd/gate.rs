@@ -104,7 +104,12 @@ mod tests {
             Ok::<_, zbus::Error>(())
         };
         let calls = (0..1000).map(|_| gate.pass(call));
-        assert!(join_all(calls).await.into_iter().all(|answer| answer.is_ok()));
+        assert!(
+            join_all(calls)
+                .await
+                .into_iter()
+                .all(|answer| answer.is_ok())
+        );
         assert_eq!(most.into_inner(), IN_FLIGHT);
     }
 }

@@ -204,7 +204,10 @@ mod tests {
             "tqserver-api.users@12.service"
         );
         assert_eq!(unescape("a_zz_"), "a_zz_");
-        assert_eq!(escape("tqserver-a\\x2db.slice"), "tqserver_2da_5cx2db_2eslice");
+        assert_eq!(
+            escape("tqserver-a\\x2db.slice"),
+            "tqserver_2da_5cx2db_2eslice"
+        );
         for unit in ["tqserver-api.users@12.2.socket", "7.slice", "ü.service"] {
             assert_eq!(unescape(&escape(unit)), unit);
         }

@@ -100,7 +100,14 @@ impl Systemd {
     pub async fn own_unit(&self) -> Option<String> {
         let ask = || self.manager.get_unit_by_pid(std::process::id());
         let path = self.gate.pass(ask).await.ok()?;
-        let ask = || property(self.connection(), &path, "org.freedesktop.systemd1.Unit", "Id");
+        let ask = || {
+            property(
+                self.connection(),
+                &path,
+                "org.freedesktop.systemd1.Unit",
+                "Id",
+            )
+        };
         self.gate.pass(ask).await.ok()
     }
 }

@@ -25,7 +25,11 @@ fn a_stop_of_more_units_than_the_bus_takes_calls_for_leaves_none_of_them() {
 #[test]
 fn what_runs_in_our_slice_and_no_record_knows_is_found_and_stopped() {
     let house = House::new().worker("index", says("one")).planes().open();
-    let strays = ["tqserver-index@77.service", "tqserver-gone@3.service", "backup.service"];
+    let strays = [
+        "tqserver-index@77.service",
+        "tqserver-gone@3.service",
+        "backup.service",
+    ];
     let run = || {
         house.runs_a_stray(strays[0], "tqserver-index.slice");
         house.runs_a_stray(strays[1], "tqserver-gone.slice");

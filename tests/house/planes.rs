@@ -94,9 +94,7 @@ impl House {
             "DBUS_SESSION_BUS_ADDRESS",
             format!("unix:path={}/bus", place.display()),
         );
-        command
-            .env("XDG_RUNTIME_DIR", place)
-            .args(arguments);
+        command.env("XDG_RUNTIME_DIR", place).args(arguments);
         Ran::of(&mut command)
     }
 
