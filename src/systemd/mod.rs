@@ -13,8 +13,8 @@ pub mod notify;
 mod private;
 pub mod security;
 mod signals;
-pub mod start;
 mod slice;
+pub mod start;
 mod state;
 mod units;
 
