@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Mode, Settings};
+use crate::config::{Instead, Mode, Settings};
 use crate::manager::{self, Door, Ending, Journal, ManagerError, Nudge, Options, Progress};
 use crate::names::WorkerName;
 use crate::proxy::{self, ProxyError};
@@ -37,8 +37,8 @@ const NUDGES: usize = 4;
 pub struct Start {
     /// The configuration.
     pub settings: Settings,
-    /// The port to listen on instead of the configured one.
-    pub port: Option<u16>,
+    /// What goes over the file's word on where to listen.
+    pub instead: Instead,
     /// Which systemd.
     pub kind: Kind,
     /// Development, unless production is tried at home.
@@ -86,6 +86,8 @@ struct Planes {
     /// What workers write, if it is to be shown.
     output: Option<Output>,
     builds: Builds,
+    /// Nobody has said at which addresses to listen.
+    private: bool,
     end: watch::Sender<Option<Ending>>,
     stop_proxy: CancellationToken,
     grace: Duration,
@@ -136,6 +138,7 @@ impl Planes {
             watched: None,
             output,
             builds: Builds::new(start.quiet),
+            private: start.instead.address.is_none() && !start.settings.addressed,
             end,
             stop_proxy,
             grace,
@@ -158,7 +161,7 @@ impl Planes {
                 }
                 Ok(()) = self.progress.changed() => {
                     let now = self.progress.borrow_and_update().clone();
-                    if let Some(problem) = now.problem.filter(|_| now.listening.is_empty()) {
+                    if let Some(problem) = now.front.problem.filter(|_| now.front.listening.is_empty()) {
                         anyhow::bail!(problem);
                     }
                     // Each line of a compiler is news, and most of it is none of the watcher's.
@@ -170,7 +173,7 @@ impl Planes {
                     }
                     self.builds.are(now.builds);
                     if now.settled {
-                        announce(&now.listening, &now.routes, announced.as_ref());
+                        announce(&now.front.listening, &now.routes, announced.as_ref(), self.private);
                         announced = Some(now.routes);
                     }
                 }
@@ -323,7 +326,7 @@ fn options(start: &Start, runtime_directory: PathBuf, door: Door) -> anyhow::Res
     };
     Ok(Options {
         settings: start.settings.clone(),
-        port: start.port,
+        instead: start.instead,
         mode: start.mode,
         kind: start.kind,
         bus: start.kind.bus(file),
@@ -356,10 +359,12 @@ fn announce(
     listening: &[Listen],
     routes: &BTreeMap<WorkerName, Vec<Claim>>,
     before: Option<&BTreeMap<WorkerName, Vec<Claim>>>,
+    private: bool,
 ) {
     let Some(first) = listening.first() else {
         return;
     };
+    let local = private.then_some("localhost");
     let new = routes
         .iter()
         .filter(|(worker, route)| before.is_none_or(|known| known.get(worker) != Some(route)));
@@ -369,14 +374,17 @@ fn announce(
         let width = widest.unwrap_or(0);
         for claim in claims {
             let host = claim.host.as_ref().map(ToString::to_string);
-            let url = url(first, host.as_deref(), claim.path.as_str());
+            let url = url(first, host.as_deref().or(local), claim.path.as_str());
             tracing::info!("{:<width$}  {url}", worker.as_str());
         }
     }
     if before.is_none() {
         for listen in listening {
-            let url = url(listen, None, "/");
+            let url = url(listen, local, "/");
             tracing::info!("TQServer listens on {url} (Ctrl-C ends it)");
+        }
+        if private {
+            tracing::info!("only this machine can connect; --address 0.0.0.0 lets others in");
         }
     }
 }

@@ -241,6 +241,13 @@ impl Front {
         self.listen = addresses.into_iter().map(plain).collect();
     }
 
+    /// Listens at `address` alone, on the first port there was, without TLS.
+    pub fn listen_at(&mut self, address: IpAddr) {
+        let port = self.listen.iter().find_map(Listen::address);
+        let port = port.map_or(0, |address| address.port());
+        self.listen = vec![Listen::from(SocketAddr::new(address, port))];
+    }
+
     /// Whether `address` is one whose word about a client is believed.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -262,6 +269,9 @@ pub struct Listen {
     /// [`Front::trusted_proxies`].
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// Whether those who connect to this unix socket are believed as [`Front::trusted_proxies`] are: it has no addresses to tell.
+    #[serde(default)]
+    pub trusted: bool,
     /// Requests that come without TLS are sent to this port with it; `None`: they are answered.
     #[serde(default)]
     pub redirect: Option<u16>,
@@ -283,6 +293,7 @@ impl From<SocketAddr> for Listen {
             place: Place::Tcp(address),
             tls: false,
             proxy_protocol: false,
+            trusted: false,
             redirect: None,
         }
     }

@@ -67,16 +67,16 @@ pub enum ToManager {
         /// [`VERSION`] of the proxy.
         version: String,
     },
-    /// The table of this serial is in force: no later request follows an older one. `problem` tells what of its front could not be
+    /// The table of this serial is in force: no later request follows an older one. `front` tells what of its front could not be
     /// had (an address in use); the routes are in force all the same.
     Applied {
         /// The table's serial.
         serial: u64,
-        /// What could not be had.
-        problem: Option<String>,
-        /// Where the proxy listens, with the ports the kernel chose.
-        listening: Vec<Listen>,
+        /// How the proxy meets its clients by it.
+        front: FrontState,
     },
+    /// That has changed without a table: a place that could not be had was tried again.
+    Front(FrontState),
     /// No request is in flight in this generation, and none will be.
     Drained(Instance),
     /// How the health request `id` went.
@@ -99,6 +99,75 @@ pub enum ToManager {
     },
 }
 
+/// How the proxy meets its clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontState {
+    /// Where it listens, with the ports the kernel chose.
+    pub listening: Vec<Listen>,
+    /// Where it does not listen although the table wants it. It tries again until it does.
+    pub refused: Vec<Refused>,
+    /// All that could not be had, in a sentence.
+    pub problem: Option<String>,
+}
+
+/// A place where the proxy could not listen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The place.
+    pub listen: Listen,
+    /// Why, in a sentence that names it.
+    pub reason: String,
+}
+
+impl Refused {
+    /// `listen` was refused, and why.
+    pub fn new(listen: &Listen, reason: String) -> Self {
+        Self {
+            listen: listen.clone(),
+            reason,
+        }
+    }
+}
+
+/// Most bytes of a sentence of the proxy's that are kept, and most places: what it says is shown, and it faces the internet.
+const SENTENCE_MAX: usize = 2000;
+const PLACES_MAX: usize = 64;
+
+impl FrontState {
+    /// This, as far as somebody can have a use for it.
+    #[must_use]
+    pub fn tidied(mut self) -> Self {
+        self.listening.truncate(PLACES_MAX);
+        self.refused.truncate(PLACES_MAX);
+        let tidy = |sentence: &mut String| {
+            let chars = sentence.chars().take(SENTENCE_MAX);
+            *sentence = chars
+                .map(|c| if c.is_control() { '?' } else { c })
+                .collect();
+        };
+        self.refused
+            .iter_mut()
+            .for_each(|refused| tidy(&mut refused.reason));
+        self.problem.iter_mut().for_each(tidy);
+        self
+    }
+
+    /// What is not served and why, as a part of a status line; empty if there is nothing.
+    pub fn trouble(&self) -> String {
+        let places: Vec<String> = (self.refused.iter())
+            .map(|refused| refused.listen.to_string())
+            .collect();
+        match (&self.problem, places.is_empty()) {
+            (None, _) => String::new(),
+            (Some(problem), true) => format!("PROBLEM: {problem}"),
+            (Some(problem), false) => {
+                let places = places.join(", ");
+                format!("NOT LISTENING on {places}, trying again: {problem}")
+            }
+        }
+    }
+}
+
 /// How a health request went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +178,8 @@ pub enum ProbeOutcome {
     TimedOut,
     /// The connection was refused, broke, or did not speak HTTP; the sentence says which.
     Broken(String),
+    /// The proxy could not ask for want of descriptors, memory or the like: that says nothing of the worker.
+    NotAsked(String),
 }
 
 impl ProbeOutcome {
@@ -213,6 +284,11 @@ impl<In: DeserializeOwned, Out: Serialize> Duplex<In, Out> {
 }
 
 impl<In: DeserializeOwned> Ear<In> {
+    /// From now on longer messages than `most` bytes end the link.
+    pub fn limit(&mut self, most: usize) {
+        self.frames.decoder_mut().set_max_frame_length(most);
+    }
+
     /// The next message; `None` once the other side has closed. May be dropped and called again without losing a message.
     ///
     /// # Errors
@@ -276,6 +352,31 @@ mod tests {
         let length = u32::try_from(FRAME_MAX + 1).unwrap();
         strange.write_all(&length.to_be_bytes()).await.unwrap();
         assert!(matches!(proxy.next().await, Err(WireError::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn a_frame_beyond_the_hearers_own_limit_is_an_error_before_it_is_read() {
+        let (mut strange, manager) = UnixStream::pair().unwrap();
+        let (mut ear, _mouth) = Duplex::<ToManager, ToProxy>::new(manager).split();
+        ear.limit(100);
+        strange.write_all(&101_u32.to_be_bytes()).await.unwrap();
+        assert!(matches!(ear.next().await, Err(WireError::Io(_))));
+    }
+
+    #[test]
+    fn what_the_proxy_says_is_kept_as_far_as_somebody_can_read_it() {
+        let listen = Listen::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        let evil = "\x1b[31m".repeat(100_000);
+        let front = FrontState {
+            listening: vec![listen.clone(); 10_000],
+            refused: vec![Refused::new(&listen, evil.clone()); 10_000],
+            problem: Some(evil),
+        };
+        let front = front.tidied();
+        assert_eq!((front.listening.len(), front.refused.len()), (64, 64));
+        let problem = front.problem.unwrap();
+        assert!(problem.len() <= 2000 && !problem.contains('\x1b'));
+        assert_eq!(front.refused[0].reason, problem);
     }
 
     #[tokio::test]

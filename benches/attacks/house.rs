@@ -139,11 +139,10 @@ async fn publish(
         loop {
             match link.next().await {
                 Ok(Some(ToManager::Hello { .. })) => {}
-                Ok(Some(ToManager::Applied {
-                    problem: None,
-                    listening,
-                    ..
-                })) => return (link, listening.iter().filter_map(Listen::address).collect()),
+                Ok(Some(ToManager::Applied { front, .. })) if front.problem.is_none() => {
+                    let listening = front.listening.iter().filter_map(Listen::address);
+                    return (link, listening.collect());
+                }
                 other => panic!("the table is not in force: {other:?}"),
             }
         }

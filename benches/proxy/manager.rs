@@ -59,11 +59,9 @@ impl Manager {
             loop {
                 match link.next().await {
                     Ok(Some(ToManager::Hello { .. })) => {}
-                    Ok(Some(ToManager::Applied {
-                        problem: None,
-                        listening,
-                        ..
-                    })) => return (link, listening),
+                    Ok(Some(ToManager::Applied { front, .. })) if front.problem.is_none() => {
+                        return (link, front.listening);
+                    }
                     other => panic!("the table is not in force: {other:?}"),
                 }
             }

@@ -9,14 +9,15 @@ use crate::config::{
     Listen, Mode, Settings, WorkerSettings, WorkerType, printable, project_directory,
 };
 use crate::deploy::SNAPSHOTS;
+use crate::holders::{self, Holder};
 use crate::inventory::{self, Found, Status};
 use crate::manager::Journal;
 use crate::manager::certificates;
 use crate::manager::pair::{Ground, Run};
 use crate::names::{Generation, Instance, Pair};
 use crate::plan::{Reason, Spec, loopback};
-use crate::route::Address;
-use crate::systemd::{UnitPair, is_booted, security};
+use crate::route::{Address, Place};
+use crate::systemd::{Kind, UnitPair, is_booted, security};
 
 /// Most names of a worker that are told.
 const UNSERVED_MOST: usize = 5;
@@ -44,6 +45,14 @@ impl Check {
                 eprintln!("{problems}");
                 wrong += 1;
             }
+        }
+        let taken = taken(&settings);
+        for taken in &taken {
+            eprintln!("{taken}");
+        }
+        // Elsewhere the server may be meant for another machine.
+        if common.kind() == Kind::System && mode == Mode::Production {
+            wrong += taken.len();
         }
         let mut pairs = Vec::new();
         for stray in &inventory.strays {
@@ -106,6 +115,38 @@ fn tell_unserved(found: &Found) {
             names.join(", ")
         );
     }
+}
+
+/// The places to listen at that another process has, each in a sentence with what to do.
+fn taken(settings: &Settings) -> Vec<String> {
+    let mut taken = Vec::new();
+    for listen in &settings.front.listen {
+        let (holder, show) = match &listen.place {
+            Place::Tcp(address) if address.port() == 0 => continue,
+            Place::Tcp(address) => {
+                let show = format!("ss -ltnp sport = :{}", address.port());
+                (holders::of_tcp(*address), show)
+            }
+            Place::Unix(path) => {
+                let show = format!("ss -lxp src {}", path.display());
+                (holders::of_unix(path), show)
+            }
+        };
+        let Some(holder) = holder.filter(|holder| !is_ours(holder)) else {
+            continue;
+        };
+        taken.push(format!(
+            "warning: {}: 'server' listens at {listen}, which is in use by {holder}\n  help: stop it ('{show}' shows it), or choose another",
+            settings.file.display()
+        ));
+    }
+    taken
+}
+
+/// Whether it is our own proxy: a process of this program, or what systemd keeps for the user it runs as.
+fn is_ours(holder: &Holder) -> bool {
+    let command = holder.process.as_ref().map(|(_, command)| command.as_str());
+    command == Some("tqserver") || holder.user().as_deref() == Some("tqserver")
 }
 
 /// Tells how much of the machine the workers can reach; returns the number of those that reach too much. Where systemd can not be asked,

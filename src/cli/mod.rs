@@ -113,6 +113,8 @@ enum Verb {
     Proxy(planes::Proxy),
     /// Run a private systemd in the foreground, for machines where none was booted.
     Systemd(systemd::Systemd),
+    #[command(name = "end-proxy", hide = true)]
+    EndProxy(planes::EndProxy),
     #[command(name = keeper::VERB, hide = true)]
     Keep,
 }
@@ -189,6 +191,7 @@ pub fn run() -> ExitCode {
         Verb::Completions(verb) => verb.run(),
         Verb::Manager(verb) => wait_for(verb.run(&common)),
         Verb::Proxy(verb) => wait_for(verb.run(&common)),
+        Verb::EndProxy(_) => planes::EndProxy::run(&common),
         Verb::Systemd(verb) => wait_for(verb.run(&common)),
         Verb::Keep => unreachable!("handled above"),
     };

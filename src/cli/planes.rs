@@ -2,22 +2,27 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
-use crate::config::{Mode, Problems, Settings};
+use crate::config::{Instead, Mode, Problems, Settings};
 use crate::dev::{self, Asked, Signals};
 use crate::manager::{self, Door, Ending, Nudge, Options, Progress};
 use crate::messages;
 use crate::proxy;
 use crate::route::Place;
 use crate::systemd::fd_store::FdStore;
+use crate::systemd::notify::Watchdog;
 use crate::systemd::{Kind, is_going_down, notify, own_job, stop_unit};
+use crate::wire::FrontState;
 
 /// The socket between the planes, in the runtime directory.
 const LINK: &str = "link.sock";
@@ -62,7 +67,7 @@ impl Manager {
         };
         let options = Options {
             settings,
-            port: None,
+            instead: Instead::default(),
             mode,
             kind,
             bus: kind.bus(&file),
@@ -106,7 +111,7 @@ impl Told {
     fn be_ready(&mut self, progress: &Progress) {
         if !self.ready && !self.ending {
             self.ready = true;
-            notify::ready(&progress.summary);
+            notify::ready(&progress.status());
             self.tell(progress);
         }
     }
@@ -120,14 +125,14 @@ impl Told {
         if self.ready && reloading != self.reloading {
             match reloading {
                 true => notify::reloading(),
-                false => notify::ready(&progress.summary),
+                false => notify::ready(&progress.status()),
             }
             self.reloading = reloading;
         }
         let status = match (progress.settled, reloading) {
-            (false, _) => format!("starting; {}", progress.summary),
-            (true, true) => format!("reloading; {}", progress.summary),
-            (true, false) => progress.summary.clone(),
+            (false, _) => format!("starting; {}", progress.status()),
+            (true, true) => format!("reloading; {}", progress.status()),
+            (true, false) => progress.status(),
         };
         if self.ready && status != self.status {
             notify::status(&status);
@@ -183,7 +188,7 @@ async fn supervise(mut options: Options, kind: Kind, file: &Path) -> anyhow::Res
             }
             Ok(()) = seen.changed() => {
                 let progress = seen.borrow_and_update();
-                if is_owner && !progress.listening.is_empty() {
+                if is_owner && progress.is_met() {
                     told.be_ready(&progress);
                 }
                 told.tell(&progress);
@@ -239,6 +244,9 @@ pub(super) struct Proxy {
     threads: Option<usize>,
 }
 
+/// The grace where server.yaml can not be read.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
 /// More time than the grace that a stop of the proxy may need, for which systemd is asked.
 const STOP_EXTRA: Duration = Duration::from_secs(5);
 
@@ -254,6 +262,71 @@ impl proxy::Store for FdStore {
     }
     fn keep_tickets(&self, keys: &[u8]) {
         self.keep_tickets(keys);
+    }
+}
+
+/// Where the proxy listens, as `systemctl status` shows it.
+fn shown(front: &FrontState) -> String {
+    let places: Vec<String> = front.listening.iter().map(ToString::to_string).collect();
+    let listens = match places.is_empty() {
+        true => "listens nowhere".to_owned(),
+        false => format!("listens on {}", places.join(", ")),
+    };
+    match front.trouble() {
+        trouble if trouble.is_empty() => listens,
+        trouble => format!("{trouble}; {listens}"),
+    }
+}
+
+/// How systemd hears that the proxy is alive, and that it is not.
+fn heart(watchdog: Watchdog) -> proxy::Heart {
+    let watchdog = Arc::new(watchdog);
+    let hung = watchdog.clone();
+    proxy::Heart {
+        every: watchdog.interval(),
+        beat: Box::new(move || watchdog.beat()),
+        hung: Box::new(move |reason| hung.trigger(reason)),
+    }
+}
+
+/// Ends the proxy, which is the main process of the unit this runs in (`ExecStop=`). What faces the internet may ask systemd for more and
+/// more time (`EXTEND_TIMEOUT_USEC=`) and do as it likes with SIGTERM; here it can not.
+#[derive(Debug, clap::Args)]
+pub(super) struct EndProxy {}
+
+impl EndProxy {
+    pub(super) fn run(common: &Common) -> anyhow::Result<u8> {
+        // One that has ended by itself is told of by systemd without this.
+        let pid = std::env::var("MAINPID").ok();
+        let Some(pid) = pid.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) else {
+            return Ok(0);
+        };
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(0);
+        };
+        let state = common.kind().state_directory(&common.config);
+        let settings = settings(common, Some(&state));
+        let grace = settings.map_or(DEFAULT_GRACE, |settings| settings.shutdown_grace);
+        let deadline = std::time::Instant::now() + grace * 2 + STOP_EXTRA;
+        let _ = pidfd_send_signal(&process, Signal::TERM);
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let timeout = Timespec::try_from(left).ok();
+            let mut waits = [PollFd::new(&process, PollFlags::IN)];
+            match poll(&mut waits, timeout.as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) if !left.is_zero() => {}
+                Ok(0) | Err(_) => break,
+                Ok(_) => return Ok(0),
+            }
+        }
+        tracing::error!(
+            "the proxy has not ended within twice the grace of {} s and {} s more; it is killed",
+            grace.as_secs(),
+            STOP_EXTRA.as_secs()
+        );
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+        Ok(0)
     }
 }
 
@@ -275,10 +348,7 @@ impl Proxy {
                 store: Some(Box::new(store)),
                 serving: Some(serving),
                 threads: self.threads.unwrap_or_else(dev::threads),
-                heart: notify::watchdog_interval().map(|every| proxy::Heart {
-                    every,
-                    beat: Box::new(notify::watchdog),
-                }),
+                heart: Watchdog::open().map(heart),
             },
             shutdown.clone(),
         );
@@ -292,8 +362,7 @@ impl Proxy {
                 Ok(()) = served.changed(), if !shutdown.is_cancelled() => {
                     let Some(now) = served.borrow_and_update().clone() else { continue };
                     grace = now.grace;
-                    let addresses: Vec<String> = now.listening.iter().map(ToString::to_string).collect();
-                    let text = format!("listens on {}", addresses.join(", "));
+                    let text = shown(&now.front);
                     if ready { notify::status(&text) } else { notify::ready(&text) }
                     ready = true;
                 }

@@ -1,12 +1,15 @@
 //! `tqserver status`: the workers as they are.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::client::{Client, plain};
 use super::columns::columns;
 use super::{Common, exit, refused};
+use crate::config::printable;
+use crate::holders;
 use crate::limits::ByteSize;
-use crate::manager::control::{GenerationStatus, InstanceStatus, WorkerStatus};
+use crate::manager::control::{GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus};
 use crate::systemd::Kind;
 
 /// Longest wait for the manager's report.
@@ -57,8 +60,40 @@ impl Status {
                 .for_each(|worker| detail(worker, &log(&worker.name)));
         } else {
             table(&workers);
+            let answer = tokio::time::timeout(ANSWER, manager.list_listeners()).await;
+            if let Ok(Ok(listening)) = answer {
+                listeners(&listening);
+            }
         }
         Ok(0)
+    }
+}
+
+/// Where clients connect. The proxy may not see which process has what it wants; whoever asks may.
+fn listeners(listening: &[ListenerStatus]) {
+    let mut rows = vec![["LISTENER", "STATE"].map(str::to_owned)];
+    for listener in listening {
+        let state = match listener.reason.as_str() {
+            "" => listener.state.clone(),
+            reason => format!("NOT SERVED: {}{}", printable(reason), holder(listener)),
+        };
+        rows.push([listener.place.clone(), state]);
+    }
+    print!("\n{}", columns(&rows));
+}
+
+/// Which process it is, if that is known here and was not there.
+fn holder(listener: &ListenerStatus) -> String {
+    let place = listener.place.trim_end_matches(" (TLS)");
+    let holder = match place.strip_prefix("unix:") {
+        Some(path) => holders::of_unix(Path::new(path)),
+        None => place.parse().ok().and_then(holders::of_tcp),
+    };
+    match holder {
+        Some(holder) if holder.process.is_some() && !listener.reason.contains("(PID ") => {
+            format!("; it is {holder}")
+        }
+        _ => String::new(),
     }
 }
 

@@ -31,7 +31,7 @@ use crate::route::{ErrorPages, Flow, Front, HostPattern, Redirect, RoutePath, Ti
 
 pub use mode::ModeError;
 pub use problem::{Place, Problem, Problems, printable};
-pub use server::project_directory;
+pub use server::{Instead, project_directory};
 
 /// Whether workers run from their directories and are built (development) or from snapshots (production).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ impl fmt::Display for Mode {
 pub struct Settings {
     /// The file it came from.
     pub file: PathBuf,
+    /// Whether the file says at which addresses to listen.
+    pub addressed: bool,
     /// The proxy's side towards clients. Certificates are not in it until they are read.
     pub front: Front,
     /// Where the certificates of `front` are.

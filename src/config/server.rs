@@ -6,7 +6,7 @@ mod front;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -152,6 +152,7 @@ impl Settings {
     fn defaults(file: &Path, project: &Path) -> Self {
         Self {
             file: file.to_owned(),
+            addressed: false,
             front: Front {
                 listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)).into()],
                 ..Front::default()
@@ -178,6 +179,9 @@ impl Settings {
     }
 
     fn read_server(&mut self, mut server: Section<'_>, project: &Path) {
+        self.addressed = ["address", "listen"]
+            .into_iter()
+            .any(|key| server.peek(key).is_some());
         let front = &mut self.front;
         front::read(&mut server, front, &mut self.certificates, project);
         let set = |key: &mut Duration, value: Option<Duration>| *key = value.unwrap_or(*key);
@@ -390,6 +394,34 @@ impl Settings {
             }
         }
         security.finish(|_| None);
+    }
+}
+
+/// What goes over server.yaml's word on where to listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instead {
+    /// On this port, without TLS.
+    pub port: Option<u16>,
+    /// At this address alone, without TLS.
+    pub address: Option<IpAddr>,
+    /// On this machine alone, unless the file or `address` says otherwise.
+    pub private: bool,
+}
+
+impl Instead {
+    /// Changes `settings`, which are as the file says.
+    pub fn apply(self, settings: &mut Settings) {
+        let front = &mut settings.front;
+        match self.address {
+            Some(address) => front.listen_at(address),
+            None if self.private && !settings.addressed => {
+                front.listen_at(Ipv4Addr::LOCALHOST.into());
+            }
+            None => {}
+        }
+        if let Some(port) = self.port {
+            front.listen_on(port);
+        }
     }
 }
 

@@ -15,8 +15,9 @@ use super::halts::{HaltReply, Wish};
 use super::look::LookError;
 use crate::names::{Generation, WorkerName};
 use crate::plan::{Note, Severity};
-use crate::route::Maintenance;
+use crate::route::{Listen, Maintenance};
 use crate::systemd::authorise;
+use crate::wire::FrontState;
 
 /// Its name on the bus, which is also the lock: one manager for one systemd.
 pub const NAME: &str = "org.tqserver.Manager1";
@@ -115,6 +116,32 @@ pub struct InstanceStatus {
     pub since: u64,
 }
 
+/// A place where clients connect, or would.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, zbus::Type)]
+pub struct ListenerStatus {
+    /// As in `0.0.0.0:443 (TLS)` or `unix:/run/tqserver-proxy/web.sock`.
+    pub place: String,
+    /// `serving` or `refused`.
+    pub state: String,
+    /// Why it is refused, in a sentence; empty: it is not.
+    pub reason: String,
+}
+
+impl ListenerStatus {
+    /// The places of `front`.
+    fn all(front: &FrontState) -> Vec<Self> {
+        let status = |listen: &Listen, state: &str, reason: &str| Self {
+            place: listen.to_string(),
+            state: state.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let serving = front.listening.iter().map(|l| status(l, "serving", ""));
+        let refused = front.refused.iter();
+        let refused = refused.map(|one| status(&one.listen, "refused", &one.reason));
+        serving.chain(refused).collect()
+    }
+}
+
 /// Why a request was not carried out.
 #[derive(Debug, zbus::DBusError)]
 #[zbus(prefix = "org.tqserver.Error")]
@@ -192,6 +219,9 @@ pub(super) enum Request {
     },
     Status {
         reply: oneshot::Sender<Vec<WorkerStatus>>,
+    },
+    Front {
+        reply: oneshot::Sender<FrontState>,
     },
 }
 
@@ -317,6 +347,17 @@ impl Manager1 {
             .await
             .map_err(|_| ending())?;
         answer.await.map_err(|_| ending())
+    }
+
+    /// Where clients connect, and where they cannot although server.yaml says so.
+    async fn list_listeners(&self) -> Result<Vec<ListenerStatus>, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(Request::Front { reply })
+            .await
+            .map_err(|_| ending())?;
+        let front = answer.await.map_err(|_| ending())?;
+        Ok(ListenerStatus::all(&front))
     }
 
     /// The version of the manager.

@@ -18,10 +18,10 @@ use super::report::answering;
 use super::strays::{Sweeps, Swept};
 use super::wishes::{Caller, Looking, Wanted};
 use super::{BuildWatch, Progress};
-use crate::config::Settings;
+use crate::config::{Instead, Settings};
 use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
-use crate::wire::{ToManager, ToProxy};
+use crate::wire::{FrontState, ToManager, ToProxy};
 
 /// In the state directory: the server.yaml that was taken over last.
 pub const KEPT: &str = ".server.yaml";
@@ -47,7 +47,7 @@ pub(super) struct Core {
     pub(super) connection: zbus::Connection,
     pub(super) started: Instant,
     pub(super) settings: Settings,
-    pub(super) port: Option<u16>,
+    pub(super) instead: Instead,
     pub(super) runtime_directory: PathBuf,
     pub(super) tasks: Tasks,
     pub(super) halts: Halts,
@@ -99,7 +99,7 @@ impl Core {
         performer: Arc<Performer>,
         connection: zbus::Connection,
         settings: Settings,
-        port: Option<u16>,
+        instead: Instead,
         runtime_directory: PathBuf,
         progress: watch::Sender<Progress>,
     ) -> Self {
@@ -111,7 +111,7 @@ impl Core {
             connection,
             started: Instant::now(),
             settings,
-            port,
+            instead,
             runtime_directory,
             tasks: Tasks::new(),
             halts,
@@ -372,11 +372,8 @@ impl Core {
             }
             LinkEvent::Said(message) => match message {
                 ToManager::Hello { .. } => {}
-                ToManager::Applied {
-                    serial,
-                    problem,
-                    listening,
-                } => self.applied(serial, problem, listening),
+                ToManager::Applied { serial, front } => self.applied(serial, front),
+                ToManager::Front(front) => self.met(front),
                 ToManager::Drained(instance) => self.step(Event::Drained(instance)),
                 ToManager::Probed { id, outcome } => self.step(Event::Probed(id, outcome)),
                 ToManager::Quiet(worker) => self.quiet(&worker),
@@ -386,26 +383,28 @@ impl Core {
         }
     }
 
-    fn applied(
-        &mut self,
-        serial: u64,
-        problem: Option<String>,
-        listening: Vec<crate::route::Listen>,
-    ) {
+    /// The proxy meets clients like this.
+    fn met(&mut self, front: FrontState) {
+        let front = front.tidied();
+        let before = self.progress.borrow().front.clone();
+        match &front.problem {
+            Some(problem) if before.problem.as_ref() != Some(problem) => {
+                tracing::error!("{problem}; trying again");
+            }
+            None if before.problem.is_some() => {
+                tracing::info!("the proxy listens wherever it should");
+            }
+            _ => {}
+        }
+        if before != front {
+            self.progress.send_modify(|progress| progress.front = front);
+        }
+    }
+
+    fn applied(&mut self, serial: u64, front: FrontState) {
         self.applied = serial;
         self.step(Event::Applied(serial));
-        let before = self.progress.borrow().clone();
-        if let Some(problem) = problem
-            .as_ref()
-            .filter(|problem| before.problem.as_ref() != Some(problem))
-        {
-            tracing::error!("{problem}");
-        }
-        if before.problem != problem || before.listening != listening {
-            self.progress.send_modify(|progress| {
-                (progress.problem, progress.listening) = (problem, listening)
-            });
-        }
+        self.met(front);
         self.confirm();
         self.settle_halts();
         self.tell_settled();
@@ -415,7 +414,7 @@ impl Core {
     fn tell_settled(&mut self) {
         if !self.first_look_done
             || self.progress.borrow().settled
-            || self.progress.borrow().listening.is_empty()
+            || !self.progress.borrow().is_met()
             || self.applied != self.published
         {
             return;

@@ -12,6 +12,10 @@ use crate::wire::{Count, Duplex, ToManager, ToProxy, VERSION};
 /// Messages that may wait for the proxy; one that reads so slowly is cut off and starts anew.
 const OUTBOX: usize = 1024;
 
+/// Longest message of the proxy's, in bytes: the counters of ten thousand generations. It faces the internet, and what it says waits in
+/// our memory.
+const SAID_MAX: usize = 2 << 20;
+
 /// Pause after a connection that could not be accepted: for want of descriptors the next try would fail at once, and so on.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -115,6 +119,7 @@ pub(super) async fn serve(door: OpenDoor, events: mpsc::Sender<LinkEvent>) {
 
 async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
     let (mut ear, mut mouth) = Duplex::<ToManager, ToProxy>::new(stream).split();
+    ear.limit(SAID_MAX);
     match ear.next().await {
         Ok(Some(ToManager::Hello { version })) if version == VERSION => {}
         Ok(Some(ToManager::Hello { version })) => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{certificates, pair};
 use crate::builder;
-use crate::config::{Mode, Problems, Settings, WorkerType};
+use crate::config::{Instead, Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
@@ -94,13 +94,13 @@ pub enum LookError {
     Workers(String),
 }
 
-/// Reads server.yaml (or keeps the settings of `before` where there is none) and the workers' directories; `port` goes over the file's, and `held`
+/// Reads server.yaml (or keeps the settings of `before` where there is none) and the workers' directories; `instead` goes over what the file says, and `held`
 /// are the routes that are served. What nobody has asked for goes on with the settings there are when server.yaml is wrong: `strict` is
 /// for the others. Blocks on the disk.
 pub(super) fn look(
     before: &Settings,
     mode: Mode,
-    port: Option<u16>,
+    instead: Instead,
     held: &BTreeMap<Claim, WorkerName>,
     strict: bool,
 ) -> Result<Sight, LookError> {
@@ -117,9 +117,7 @@ pub(super) fn look(
     } else {
         before.clone()
     };
-    if let Some(port) = port {
-        settings.front.listen_on(port);
-    }
+    instead.apply(&mut settings);
     let before = before.front.tls.as_ref();
     match certificates::load(&mut settings) {
         Ok(()) => {}

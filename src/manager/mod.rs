@@ -24,13 +24,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Mode, Settings, project_directory};
+use crate::config::{Instead, Mode, Settings, project_directory};
 use crate::deploy::snapshot::{SnapshotError, Store};
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Event, Fleet};
 use crate::route::Claim;
 use crate::systemd::{BusError, Kind, Systemd, UnitChange};
 use crate::watcher::Watched;
+use crate::wire::FrontState;
 
 use self::core::Core;
 use self::wishes::finished;
@@ -40,15 +41,15 @@ pub use link::Door;
 pub use look::LookError;
 use perform::{Performer, chain};
 
-/// What the proxy said that may wait for the loop.
-const LINK_EVENTS: usize = 1024;
+/// What the proxy said that may wait for the loop; the rest waits in the proxy.
+const LINK_EVENTS: usize = 16;
 
 /// What a manager is started with.
 pub struct Options {
     /// The server's configuration, checked.
     pub settings: Settings,
-    /// The port to listen on instead of the configured one, which every reload reads anew.
-    pub port: Option<u16>,
+    /// What goes over the file's word on where to listen, which every reload reads anew.
+    pub instead: Instead,
     /// Development or production.
     pub mode: Mode,
     /// Which systemd.
@@ -118,10 +119,8 @@ pub struct Progress {
     pub summary: String,
     /// Every worker has been tried once and the proxy serves what came of it.
     pub settled: bool,
-    /// Where the proxy listens.
-    pub listening: Vec<crate::route::Listen>,
-    /// What the proxy could not have.
-    pub problem: Option<String>,
+    /// Where the proxy listens, and where it could not.
+    pub front: FrontState,
     /// How long the last requests may take at a stop.
     pub grace: Duration,
     /// Development: which files are to be watched, as of the last look at them.
@@ -284,7 +283,7 @@ pub async fn run(
         performer,
         connection,
         options.settings,
-        options.port,
+        options.instead,
         options.runtime_directory,
         progress,
     );
@@ -347,6 +346,21 @@ pub async fn run(
             ended = &mut last => return ended,
             // Unread, they would keep back the signals that jobs have ended.
             change = units.recv() => if change.is_none() { return Err(ManagerError::BusLost) },
+        }
+    }
+}
+
+impl Progress {
+    /// Whether the proxy has said where it listens.
+    pub fn is_met(&self) -> bool {
+        !self.front.listening.is_empty() || self.front.problem.is_some()
+    }
+
+    /// What runs, in a line, and before that what is not served.
+    pub fn status(&self) -> String {
+        match self.front.trouble() {
+            trouble if trouble.is_empty() => self.summary.clone(),
+            trouble => format!("{trouble}; {}", self.summary),
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::systemd::{Credential, Kind, Sandbox, StopSignal, UnitPair, Written, f
 
 /// Below the state directory: what workers can make again, where systemd does not make them a directory of their own.
 const CACHE: &str = ".cache";
+/// Where the proxy's unix sockets are: what comes by them may be trusted.
+const LISTENERS: &str = "/run/tqserver-proxy";
 /// Beside server.yaml: the secrets, in one directory for each worker.
 const CREDENTIALS: &str = "credentials";
 
@@ -262,6 +264,7 @@ impl Ground<'_> {
             vec![etc]
         };
         hidden.push(self.kind.runtime_directory(self.file));
+        hidden.push(PathBuf::from(LISTENERS));
         hidden.push(state.join(PUBLIC));
         // It runs what was accepted, not what lies where it was deployed; there are the other workers, too.
         hidden.extend(run.workers.iter().cloned());

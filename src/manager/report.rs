@@ -138,7 +138,7 @@ impl Core {
             |outcome: &&Outcome| matches!(outcome, Outcome::Unchanged(_) | Outcome::PassedOver(_));
         let unchanged = outcomes.values().filter(is_unchanged).count();
         let changed = outcomes.len() - failed.len() - unchanged;
-        let refused = late.or_else(|| self.progress.borrow().problem.clone());
+        let refused = late.or_else(|| self.progress.borrow().front.problem.clone());
         let message_id = messages::RELOAD_FINISHED;
         if failed.is_empty() && refused.is_none() {
             tracing::info!(

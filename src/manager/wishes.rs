@@ -109,12 +109,13 @@ impl Core {
             && let Some(wanted) = self.looks.pop_front()
         {
             let held = self.held();
-            let (settings, mode, port) = (self.settings.clone(), self.performer.mode, self.port);
+            let (settings, mode) = (self.settings.clone(), self.performer.mode);
+            let instead = self.instead;
             let strict = matches!(wanted, Wanted::Reload { .. } | Wanted::Rollback { .. });
             self.looking = Some((
                 wanted,
                 tokio::task::spawn_blocking(move || {
-                    look::look(&settings, mode, port, &held, strict)
+                    look::look(&settings, mode, instead, &held, strict)
                 }),
             ));
         }
@@ -255,6 +256,10 @@ impl Core {
     pub(super) fn asked(&mut self, request: Request) {
         let wanted = match request {
             Request::Status { reply } => return self.report(reply),
+            Request::Front { reply } => {
+                let _ = reply.send(self.progress.borrow().front.clone());
+                return;
+            }
             // Without an answer the caller is told that the manager is about to end.
             _ if self.ending => return,
             Request::Halt {
@@ -379,7 +384,7 @@ impl Core {
         let snapshots = performer.store.as_ref().map(Store::programs);
         let mode = performer.mode;
         let policy = look::policy(&self.settings, mode, directory, snapshots, server);
-        if self.progress.borrow().problem.is_some() {
+        if self.progress.borrow().front.problem.is_some() {
             // What could not be had may be free by now.
             self.fleet.publish_again();
         }

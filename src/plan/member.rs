@@ -89,6 +89,12 @@ impl Member {
             ProbeOutcome::TimedOut => again(self, Duration::ZERO, Reason::NotReady(now - since)),
             // A worker on a port refuses connections until it listens; one on a socket breaks them only when it dies, of which
             // systemd tells in a moment and with a better reason.
+            // Until `start_timeout` is over the proxy may have what it lacks.
+            ProbeOutcome::NotAsked(why) => again(
+                self,
+                Duration::from_millis(200),
+                Reason::Broken(why.clone()),
+            ),
             ProbeOutcome::Broken(how) => {
                 self.unhealthy += 1;
                 if self.has_socket() && self.unhealthy > BROKEN_ANSWERS {

@@ -23,6 +23,9 @@ const RECOVERED: Duration = Duration::from_secs(60);
 /// Most characters of a reason that clients are told.
 const LONGEST_REASON: usize = 2000;
 
+/// So many generations in a row are replaced as soon as they have answered their `max_requests`; those after them less and less often.
+const SPENT_AT_ONCE: u32 = 3;
+
 /// Most generations of a worker that live at the same time: one that gets the requests, and one that comes or goes.
 pub(super) const LIVE: usize = 2;
 
@@ -185,10 +188,15 @@ impl Worker {
         self.retry_after = Some(wait);
     }
 
-    /// Its serving generation has answered its `max_requests`.
-    pub(super) fn is_spent(&mut self, now: Moment) {
+    /// Its serving generation, which has `served` so long, has answered its `max_requests`. We have only the proxy's word for it, which
+    /// must not keep us starting and stopping generations.
+    pub(super) fn is_spent(&mut self, served: Duration, now: Moment) {
         self.replace = Some("it has answered its max_requests".to_owned());
-        self.retry_at = Some(now);
+        let at_once = self.tries < SPENT_AT_ONCE || served >= RECOVERED;
+        self.schedule_retry(served, now);
+        if at_once {
+            (self.retry_at, self.retry_after) = (Some(now), None);
+        }
     }
 
     /// Its entry in the route table; `None` when it has none (any more).

@@ -124,7 +124,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
     let how = &listener.listen;
     let mut address = preamble::client_of(peer);
     let mut local = stream::local(&raw);
-    let mut trusted = address.is_none_or(|address| front.trusts(address));
+    let mut trusted = address.map_or(how.trusted, |address| front.trusts(address));
     if how.proxy_protocol {
         if !trusted {
             return Err(

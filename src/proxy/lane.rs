@@ -445,14 +445,19 @@ impl Accepting {
             }
             stays
         });
-        for listener in &published.listeners {
+        let leaving = published.leaving.iter().map(|listener| (listener, true));
+        let stays = published.listeners.iter().map(|listener| (listener, false));
+        for (listener, is_leaving) in leaving.chain(stays) {
             if self.stops.contains_key(&listener.id) {
                 continue;
             }
             match Door::open(listener) {
                 Ok(door) => {
                     let stop = CancellationToken::new();
-                    self.stops.insert(listener.id, stop.clone());
+                    match is_leaving {
+                        true => stop.cancel(),
+                        false => drop(self.stops.insert(listener.id, stop.clone())),
+                    }
                     let accepting = accept(lane.clone(), listener.clone(), door, stop);
                     self.tasks.spawn_local(accepting);
                 }
@@ -480,6 +485,8 @@ async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: Cance
                 lane.admit(&lane.met(&listener), stream, peer);
             }
             Err(error) if is_the_clients(&error) => {}
+            // Given up, and the other threads have closed it already.
+            Err(_) if stop.is_cancelled() => return,
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     warn!("can not accept connections for now ({error}), trying again");

@@ -8,16 +8,19 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::flow::{Gate, Rules};
 use super::generation::Generation;
-use super::listener::Listeners;
+use super::listener::{Followed, Listeners};
 use super::table::{Board, Published};
 use super::{Link, Serving, Store, memory, probe};
 use crate::names::{Instance, WorkerName};
-use crate::route::{Listen, Route, RouteTable, Target};
-use crate::wire::{Duplex, Mouth, ProbeOutcome, ToManager, ToProxy, VERSION, WireError};
+use crate::route::{Route, RouteTable, Target};
+use crate::wire::{
+    Duplex, FrontState, Mouth, ProbeOutcome, ToManager, ToProxy, VERSION, WireError,
+};
 
 /// Pauses between attempts to reach the manager; the last is repeated.
 const RECONNECT_PAUSES: [Duration; 6] = [
@@ -34,6 +37,19 @@ const RECALL_WAIT: Duration = Duration::from_millis(500);
 
 /// Most health requests at a time; further ones wait on the link.
 const PROBES_MAX: usize = 1024;
+
+/// Pauses between attempts to listen where that was refused; the last is repeated.
+const LISTEN_PAUSES: [Duration; 6] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+/// How often it is looked whether the keys of TLS sessions are old.
+const TICKETS_EVERY: Duration = Duration::from_secs(60);
 
 /// The one that puts tables in force and answers for them.
 pub(super) struct Steward {
@@ -57,6 +73,12 @@ pub(super) struct Steward {
     /// The last proxy's table, until there is one of our own.
     remembered: Option<RouteTable>,
     serving: Option<watch::Sender<Option<Serving>>>,
+    /// How clients are met now.
+    front: FrontState,
+    /// When to try again to listen where that was refused, and how often that was done.
+    listen_at: Option<(Instant, usize)>,
+    /// When to look at the keys of TLS sessions.
+    tickets_at: Instant,
 }
 
 impl Steward {
@@ -82,6 +104,9 @@ impl Steward {
             stored: Vec::new(),
             remembered: None,
             serving,
+            front: FrontState::default(),
+            listen_at: None,
+            tickets_at: Instant::now() + TICKETS_EVERY,
         }
     }
 
@@ -104,14 +129,17 @@ impl Steward {
                 }
                 // The pair is gone for good; what is in force stays so.
                 self.recall();
-                std::future::pending().await
+                loop {
+                    tokio::time::sleep_until(self.due()).await;
+                    self.tend();
+                }
             }
             Link::Path(path) => loop {
                 let stream = match UnixStream::connect(&path).await {
                     Ok(stream) => stream,
                     Err(_) => {
                         self.recall();
-                        reach(&path).await
+                        self.reach(&path).await
                     }
                 };
                 match self.converse(stream).await {
@@ -143,6 +171,7 @@ impl Steward {
         let mut probes: JoinSet<(u64, ProbeOutcome)> = JoinSet::new();
         let news = self.news.clone();
         loop {
+            let due = self.due();
             tokio::select! {
                 heard = ear.next(), if probes.len() < PROBES_MAX => match heard? {
                     None => return Ok(()),
@@ -165,6 +194,9 @@ impl Steward {
                 }
                 () = &mut recall, if self.remembered.is_some() => self.recall(),
                 () = news.notified() => self.settle(&mut mouth).await?,
+                () = tokio::time::sleep_until(due) => if let Some(news) = self.tend() {
+                    mouth.send(&news).await?;
+                },
             }
         }
     }
@@ -215,9 +247,8 @@ impl Steward {
     /// Puts a table in force.
     fn publish(&mut self, table: RouteTable) -> ToManager {
         let followed = self.listeners.follow(&table.front, self.store.as_deref());
-        let problem = followed.err();
-        let listeners = self.listeners.current().to_vec();
-        let listening: Vec<Listen> = listeners.iter().map(|l| l.listen.clone()).collect();
+        let front = self.front_after(&followed);
+        self.listen_at = front.problem.is_some().then(|| next_try(0));
         let mut generations = HashMap::new();
         self.unspent.clear();
         for route in &table.routes {
@@ -254,7 +285,8 @@ impl Steward {
             table,
             generations: generations.clone(),
             gates,
-            listeners,
+            listeners: self.listeners.current().to_vec(),
+            leaving: followed.leaving,
             tls: self.listeners.acceptor(),
         });
         self.generations.retain(|instance, generation| {
@@ -262,26 +294,75 @@ impl Steward {
                 || self.draining.contains(instance)
                 || generation.in_flight() > 0
         });
-        match &problem {
-            None => debug!("serving {routes} routes by table {serial}"),
-            Some(problem) => {
-                warn!(
-                    "{problem}; serving {routes} routes by table {serial} where it listens already"
-                )
+        debug!("serving {routes} routes by table {serial}");
+        self.meet(front.clone(), grace);
+        ToManager::Applied { serial, front }
+    }
+
+    /// How clients are met once it was `followed`.
+    fn front_after(&self, followed: &Followed) -> FrontState {
+        let current = self.listeners.current().iter();
+        FrontState {
+            listening: current.map(|listener| listener.listen.clone()).collect(),
+            refused: followed.refused.clone(),
+            problem: followed.problems(),
+        }
+    }
+
+    /// Says how clients are met from now on, where that is news.
+    fn meet(&mut self, front: FrontState, grace: Duration) {
+        match &front.problem {
+            Some(problem) if self.front.problem.as_ref() != Some(problem) => {
+                warn!("{problem}; trying again, serving where it listens already");
             }
+            None if self.front.problem.is_some() => {
+                let places = front.listening.iter().map(ToString::to_string);
+                let places: Vec<String> = places.collect();
+                info!("listens wherever it should: {}", places.join(", "));
+            }
+            _ => {}
         }
         if let Some(serving) = &self.serving {
-            serving.send_replace(Some(Serving {
-                listening: listening.clone(),
-                problem: problem.clone(),
-                grace,
-            }));
+            let front = front.clone();
+            serving.send_replace(Some(Serving { front, grace }));
         }
-        ToManager::Applied {
-            serial,
-            problem,
-            listening,
+        self.front = front;
+    }
+
+    /// When there is something to [tend](Self::tend) to.
+    fn due(&self) -> Instant {
+        let listen = self.listen_at.map(|(at, _)| at);
+        listen.unwrap_or(self.tickets_at).min(self.tickets_at)
+    }
+
+    /// Does what is due by itself, whatever the manager does, and says what the manager should know of it.
+    fn tend(&mut self) -> Option<ToManager> {
+        let now = Instant::now();
+        if self.tickets_at <= now {
+            self.listeners.keep_tickets(self.store.as_deref());
+            self.tickets_at = now + TICKETS_EVERY;
         }
+        let (_, tries) = self.listen_at.take_if(|(at, _)| *at <= now)?;
+        let published = self.board.published();
+        let table = &published.table;
+        let followed = self.listeners.follow(&table.front, self.store.as_deref());
+        let front = self.front_after(&followed);
+        self.listen_at = front.problem.is_some().then(|| next_try(tries + 1));
+        if front == self.front {
+            return None;
+        }
+        if front.listening != self.front.listening {
+            self.board.publish(Published {
+                table: table.clone(),
+                generations: published.generations.clone(),
+                gates: published.gates.clone(),
+                listeners: self.listeners.current().to_vec(),
+                leaving: followed.leaving,
+                tls: self.listeners.acceptor(),
+            });
+        }
+        self.meet(front.clone(), table.front.grace);
+        Some(ToManager::Front(front))
     }
 
     /// Sets the gates of workers as the table says, and returns them.
@@ -331,34 +412,43 @@ impl Steward {
         }
         Ok(())
     }
-}
 
-/// Connects to the manager, however long it takes.
-async fn reach(path: &Path) -> UnixStream {
-    let mut pauses = RECONNECT_PAUSES.iter();
-    let mut pause = RECONNECT_PAUSES[0];
-    let mut said = false;
-    loop {
-        match UnixStream::connect(path).await {
-            Ok(stream) => {
-                if said {
-                    info!("the manager is back");
+    /// Connects to the manager, however long it takes.
+    async fn reach(&mut self, path: &Path) -> UnixStream {
+        let mut pauses = RECONNECT_PAUSES.iter();
+        let mut pause = RECONNECT_PAUSES[0];
+        let mut said = false;
+        loop {
+            match UnixStream::connect(path).await {
+                Ok(stream) => {
+                    if said {
+                        info!("the manager is back");
+                    }
+                    return stream;
                 }
-                return stream;
+                Err(error) => {
+                    // The last pause: the manager is not just restarting.
+                    if !said && pauses.len() == 0 {
+                        said = true;
+                        warn!(
+                            "the manager can not be reached at {} ({error}), serving the last route table",
+                            path.display()
+                        );
+                    }
+                }
             }
-            Err(error) => {
-                // The last pause: the manager is not just restarting.
-                if !said && pauses.len() == 0 {
-                    said = true;
-                    warn!(
-                        "the manager can not be reached at {} ({error}), serving the last route table",
-                        path.display()
-                    );
-                }
+            pause = *pauses.next().unwrap_or(&pause);
+            // A socket that is not there, or refuses, gives no event to wait for.
+            tokio::time::sleep(pause).await;
+            if self.due() <= Instant::now() {
+                self.tend();
             }
         }
-        pause = *pauses.next().unwrap_or(&pause);
-        // A socket that is not there, or refuses, gives no event to wait for.
-        tokio::time::sleep(pause).await;
     }
+}
+
+/// When to try to listen again after so many tries, and their number.
+fn next_try(tries: usize) -> (Instant, usize) {
+    let pause = LISTEN_PAUSES[tries.min(LISTEN_PAUSES.len() - 1)];
+    (Instant::now() + pause, tries)
 }

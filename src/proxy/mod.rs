@@ -103,7 +103,8 @@ use self::link::Steward;
 use self::listener::Listeners;
 use self::pulse::Pulse;
 use self::table::{Board, Published};
-use crate::route::{Listen, Place};
+use crate::route::Place;
+use crate::wire::FrontState;
 
 /// Longest wait for the journal to take the last lines of the access log.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
@@ -124,8 +125,10 @@ pub trait Store: Send {
 pub struct Heart {
     /// How often.
     pub every: Duration,
-    /// Called so often, on the thread that runs the proxy, while all its threads do their work.
+    /// Called so often while all threads of the proxy do their work.
     pub beat: Box<dyn Fn() + Send>,
+    /// Called when one of them hangs, with a sentence that says which, and how. No more beats come then.
+    pub hung: Box<dyn Fn(&str) + Send>,
 }
 
 /// What the proxy needs to run. All else comes over the link.
@@ -161,10 +164,8 @@ pub enum Link {
 /// How the proxy meets its clients by the table in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serving {
-    /// Where it listens, with the ports the kernel chose.
-    pub listening: Vec<Listen>,
-    /// What of the table's front could not be had.
-    pub problem: Option<String>,
+    /// Where, and where not.
+    pub front: FrontState,
     /// How long requests in flight may take to end at shutdown.
     pub grace: Duration,
 }
@@ -218,35 +219,29 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
             crowd: crowd.clone(),
             successor: options.store.is_some(),
         };
-        let lane =
-            start(context, pulse.thread()).map_err(|error| ProxyError::Start(shard, error))?;
+        let ear = pulse.thread(thread_name(shard));
+        let lane = start(context, ear).map_err(|error| ProxyError::Start(shard, error))?;
         lanes.push(async move { lane.await.map_err(|_| ProxyError::Panicked(shard)) });
     }
     drop(journal);
     let listeners = Listeners::new(options.inherited, options.tickets.as_deref());
+    // This thread too: what it serves is the manager.
+    let own = tokio::spawn(pulse::answer(pulse.thread("main".to_owned())));
+    let watch = options.heart.map(|heart| pulse.watch(heart)).transpose();
+    let _watch = watch.map_err(|error| ProxyError::Start(threads, error))?;
     let steward = Steward::new(board, threads, listeners, options.store, options.serving);
     let ended = tokio::select! {
         () = steward.run(options.link, options.remembered) => Ok(()),
-        () = keep_telling(options.heart, pulse) => Ok(()),
         ended = futures_util::future::try_join_all(lanes) => ended.map(|_| ()),
     };
+    own.abort();
     // The last lines of the access log. A journal that does not take them does not hold us up.
     let _ = tokio::time::timeout(JOURNAL_WAIT, written).await;
     ended
 }
 
-/// Says again and again that all threads do their work, for as long as they do.
-async fn keep_telling(heart: Option<Heart>, pulse: Pulse) {
-    let Some(heart) = heart else {
-        return std::future::pending().await;
-    };
-    let mut clock = tokio::time::interval(heart.every);
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        clock.tick().await;
-        pulse.beat().await;
-        (heart.beat)();
-    }
+fn thread_name(shard: usize) -> String {
+    format!("proxy-{shard}")
 }
 
 /// Starts a thread that serves; the receiver gets its end, or an error if it panics.
@@ -254,7 +249,7 @@ fn start(context: lane::Context, ear: pulse::Ear) -> io::Result<oneshot::Receive
     let (ended, end) = oneshot::channel();
     let (begun, begin) = mpsc::channel();
     thread::Builder::new()
-        .name(format!("proxy-{}", context.shard))
+        .name(thread_name(context.shard))
         .spawn(move || {
             // Its tasks are this thread's by themselves. A LocalSet would be a second list of tasks within the runtime's own.
             let built = tokio::runtime::Builder::new_current_thread()

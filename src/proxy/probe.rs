@@ -1,6 +1,7 @@
 //! One health request to a generation, over a connection of its own.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -35,25 +37,51 @@ pub(super) async fn run(
 ) -> ProbeOutcome {
     match tokio::time::timeout(timeout, ask(&address, &protocol, &path)).await {
         Ok(Ok(status)) => ProbeOutcome::Status(status),
-        Ok(Err(sentence)) => ProbeOutcome::Broken(sentence),
+        Ok(Err(Failed::Worker(sentence))) => ProbeOutcome::Broken(sentence),
+        Ok(Err(Failed::Ours(sentence))) => ProbeOutcome::NotAsked(sentence),
         Err(_) => ProbeOutcome::TimedOut,
     }
 }
 
-async fn ask(address: &Address, protocol: &Protocol, path: &str) -> Result<u16, String> {
-    let refused = |error| format!("can not connect to {address}: {error}");
+/// Whose fault it is, in a sentence.
+#[derive(Debug)]
+enum Failed {
+    Worker(String),
+    Ours(String),
+}
+
+impl From<String> for Failed {
+    fn from(sentence: String) -> Self {
+        Self::Worker(sentence)
+    }
+}
+
+/// Whether we had nothing to connect with. (A worker that does not accept gives EAGAIN on a unix socket.)
+fn is_ours(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::ADDRNOTAVAIL)
+    )
+}
+
+async fn ask(address: &Address, protocol: &Protocol, path: &str) -> Result<u16, Failed> {
+    let refused = |error: io::Error| match is_ours(&error) {
+        true => Failed::Ours(format!("the proxy cannot connect to {address}: {error}")),
+        false => Failed::Worker(format!("can not connect to {address}: {error}")),
+    };
     match (address, protocol) {
         (Address::Unix(socket), Protocol::FastCgi(scripts)) => {
             let gateway = fastcgi::connect(socket, scripts, None);
-            exchange(gateway.await.map_err(refused)?, path).await
+            Ok(exchange(gateway.await.map_err(refused)?, path).await?)
         }
         (Address::Unix(socket), protocol) => {
             let stream = UnixStream::connect(socket).await.map_err(refused)?;
-            speak(stream, protocol, path).await
+            Ok(speak(stream, protocol, path).await?)
         }
         (Address::Tcp(socket), protocol) => {
             let stream = TcpStream::connect(socket).await.map_err(refused)?;
-            speak(stream, protocol, path).await
+            Ok(speak(stream, protocol, path).await?)
         }
     }
 }

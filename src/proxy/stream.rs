@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf;
@@ -11,15 +12,16 @@ use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
-use super::listener::Listener;
+use super::listener::{Accepts, Listener};
 use crate::route::Place;
 use crate::tls;
 
 /// Where one thread accepts clients.
 #[derive(Debug)]
-pub(super) enum Door {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+pub(super) struct Door {
+    listener: Either<TcpListener, UnixListener>,
+    /// Goes last: by then this thread's descriptor is closed.
+    _accepts: Accepts,
 }
 
 /// A connection as the kernel hands it over: over TCP, or by a unix socket.
@@ -33,11 +35,16 @@ impl Door {
     ///
     /// # Errors
     /// When there are too many descriptors.
-    pub(super) fn open(listener: &Listener) -> io::Result<Self> {
+    pub(super) fn open(listener: &Arc<Listener>) -> io::Result<Self> {
+        let accepts = listener.accepts();
         let socket = listener.socket.try_clone()?;
-        Ok(match listener.listen.place {
-            Place::Tcp(_) => Self::Tcp(TcpListener::from_std(socket.into())?),
-            Place::Unix(_) => Self::Unix(UnixListener::from_std(socket.into())?),
+        let listener = match listener.listen.place {
+            Place::Tcp(_) => Either::Left(TcpListener::from_std(socket.into())?),
+            Place::Unix(_) => Either::Right(UnixListener::from_std(socket.into())?),
+        };
+        Ok(Self {
+            listener,
+            _accepts: accepts,
         })
     }
 
@@ -46,12 +53,12 @@ impl Door {
     /// # Errors
     /// As accept(2).
     pub(super) async fn accept(&self) -> io::Result<(Raw, Option<SocketAddr>)> {
-        match self {
-            Self::Tcp(listener) => {
+        match &self.listener {
+            Either::Left(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 Ok((Raw::Left(stream), Some(peer)))
             }
-            Self::Unix(listener) => Ok((Raw::Right(listener.accept().await?.0), None)),
+            Either::Right(listener) => Ok((Raw::Right(listener.accept().await?.0), None)),
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Published {
     /// Of the workers whose requests may have to wait.
     pub(super) gates: HashMap<WorkerName, Arc<Gate>>,
     pub(super) listeners: Vec<Arc<Listener>>,
+    /// Those of the last proxy that are given up with this table: who waits there is let in.
+    pub(super) leaving: Vec<Arc<Listener>>,
     /// How clients are met that speak TLS.
     pub(super) tls: Option<Acceptor>,
 }
@@ -197,6 +199,7 @@ impl Published {
             generations: HashMap::new(),
             gates: HashMap::new(),
             listeners: Vec::new(),
+            leaving: Vec::new(),
             tls: None,
         }
     }

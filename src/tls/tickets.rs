@@ -2,12 +2,14 @@
 //! proxy is left the keys, so that a restart does not cost every client a full handshake.
 
 use std::sync::{PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 use serde::{Deserialize, Serialize};
+
+use crate::boottime::BootTime;
 
 /// How long a key makes tickets. For as long again it only reads them: who has a key can read what its tickets protected.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
@@ -41,27 +43,27 @@ struct Key {
 struct Written {
     name: [u8; NAME],
     secret: [u8; KEY],
-    /// Seconds since 1970.
-    made: u64,
+    /// When it was made. Of the time of day an administrator, or whoever speaks NTP to us, could make hours or years.
+    born: BootTime,
 }
 
 impl std::fmt::Debug for Written {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Written")
-            .field("made", &self.made)
+            .field("born", &self.born)
             .finish_non_exhaustive()
     }
 }
 
 impl Tickets {
     /// Keys of our own, or those that [`Self::written`] has given to the last proxy, as long as they are good at `now`.
-    pub fn new(left: Option<&[u8]>, now: SystemTime) -> Self {
+    pub fn new(left: Option<&[u8]>, now: BootTime) -> Self {
         let left: Vec<Written> = left
             .and_then(|text| serde_json::from_slice(text).ok())
             .unwrap_or_default();
         let mut good = left
             .iter()
-            .filter(|written| written.age(now) < 2 * LIFETIME)
+            .filter(|written| written.age_at(now) < 2 * LIFETIME)
             .filter_map(|written| Key::of(written.clone()));
         let current = good.next();
         let tickets = Self {
@@ -75,9 +77,9 @@ impl Tickets {
     }
 
     /// Makes a new key if the one in use is old at `now`; says whether it did.
-    pub fn turn(&self, now: SystemTime) -> bool {
+    pub fn turn(&self, now: BootTime) -> bool {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let age = keys.current.written.age(now);
+        let age = keys.current.written.age_at(now);
         if age < LIFETIME {
             return false;
         }
@@ -96,23 +98,23 @@ impl Tickets {
 }
 
 impl Written {
-    fn age(&self, now: SystemTime) -> Duration {
-        let made = UNIX_EPOCH.checked_add(Duration::from_secs(self.made));
-        // A clock that was set back makes no key last longer than from now on.
-        made.and_then(|made| now.duration_since(made).ok())
-            .unwrap_or_default()
+    fn age_at(&self, now: BootTime) -> Duration {
+        now.since(self.born)
     }
 }
 
 impl Key {
-    fn new(now: SystemTime) -> Self {
+    fn new(now: BootTime) -> Self {
         let (mut name, mut secret) = ([0; NAME], [0; KEY]);
         for bytes in [name.as_mut_slice(), secret.as_mut_slice()] {
             // Without random numbers there is no TLS at all.
             rand::fill(bytes).expect("the kernel gives random bytes");
         }
-        let made = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let written = Written { name, secret, made };
+        let written = Written {
+            name,
+            secret,
+            born: now,
+        };
         Self::of(written).expect("a key of the right length")
     }
 
@@ -178,8 +180,8 @@ impl ProducesTickets for Tickets {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    fn at(seconds: u64) -> BootTime {
+        BootTime::now().after(Duration::from_secs(seconds))
     }
 
     #[test]
@@ -221,7 +223,15 @@ mod tests {
 
     #[test]
     fn keys_that_can_not_be_read_are_passed_over() {
-        let tickets = Tickets::new(Some(b"nonsense"), at(0));
-        assert!(tickets.encrypt(b"x").is_some());
+        // The second is as an earlier version wrote them, by the time of day.
+        let old = format!(
+            r#"[{{"name":{:?},"secret":{:?},"made":1}}]"#,
+            [1; NAME], [1; KEY]
+        );
+        for left in [b"nonsense", old.as_bytes()] {
+            let tickets = Tickets::new(Some(left), at(0));
+            let ticket = tickets.encrypt(b"x").unwrap();
+            assert_ne!(ticket[..NAME], [1; NAME]);
+        }
     }
 }

@@ -7,6 +7,29 @@ use crate::house::process::{Ran, tqserver};
 use crate::house::worker::{behaves, says, write};
 
 #[test]
+fn a_developers_server_is_for_this_machine_alone_unless_it_is_told_otherwise() {
+    for (option, is_open) in [("--port=0", false), ("--address=0.0.0.0", true)] {
+        let house = House::new()
+            .server_yaml("server: {port: 0}\n")
+            .on_port(option)
+            .open_until_it_says("TQServer listens on http://localhost:");
+        let line = house.server().said("TQServer listens on http://localhost:");
+        let line = line.expect("it was said");
+        let port = line
+            .rsplit("localhost:")
+            .next()
+            .and_then(|rest| rest.split('/').next());
+        let port: u16 = port.and_then(|port| port.parse().ok()).expect("a port");
+        std::net::TcpStream::connect(("127.0.0.1", port)).expect("this machine is served");
+        let other = std::net::TcpStream::connect(("127.0.0.2", port));
+        assert_eq!(other.is_ok(), is_open, "{option}: {other:?}");
+        if !is_open {
+            house.server_says("only this machine can connect");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_argument_is_exit_64() {
     Ran::of(&mut tqserver(["relaod"])).exits(64).says("reload");
     Ran::of(&mut tqserver(["reload", "--farce"]))

@@ -9,6 +9,7 @@ use crate::house::process::kill;
 use crate::house::worker::{behaves, says};
 use crate::house::{HEAD, House, count, until};
 
+const MANAGER: &str = "tqserver.service";
 const PROXY: &str = "tqserver-proxy.service";
 
 #[test]
@@ -282,14 +283,9 @@ fn the_access_log_is_switched_by_a_reload() {
 }
 
 #[test]
-fn a_proxy_that_hangs_is_replaced() {
+fn a_proxy_that_hangs_is_replaced_within_two_seconds() {
     let house = House::new().worker("index", says("one")).planes().open();
-    let pid = house.proxy_pid();
-    // Not by us: what is shipped waits longer than a test should.
-    house.changes_unit(PROXY, "[Service]\nWatchdogSec=1s\n");
-    house.systemctl(["restart", PROXY]).succeeds();
     let alive = house.proxy_pid();
-    assert_ne!(alive, pid);
     let load = house.load("/", 1);
     let began = std::time::Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
@@ -298,8 +294,117 @@ fn a_proxy_that_hangs_is_replaced() {
     assert_eq!(house.proxy_pid(), alive, "who lives is left alone");
     load.stop().only(&["one"]);
     kill(alive, Signal::STOP);
-    until("another proxy runs", || house.proxy_pid() != alive);
+    let hung = std::time::Instant::now();
     house.get("/").is("one");
+    let waited = hung.elapsed();
+    assert_ne!(house.proxy_pid(), alive);
+    println!("a client has waited for {waited:?}");
+    // 2 s, and as much again for a machine that does other things at the same time.
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+}
+
+#[test]
+fn a_proxy_that_asks_for_more_and_more_time_is_ended_nevertheless() {
+    let house = House::new()
+        .workers_section("    shutdown_grace_period_ms: 500\n")
+        .worker("index", says("one"))
+        .planes()
+        .open();
+    let evil = "trap '' TERM; systemd-notify --ready; while :; do \
+        systemd-notify WATCHDOG=1 EXTEND_TIMEOUT_USEC=60000000; sleep 0.1; done";
+    let unit =
+        format!("[Service]\nNotifyAccess=all\nExecStart=\nExecStart=/bin/sh -c \"{evil}\"\n");
+    house.changes_unit(PROXY, &unit);
+    house.systemctl(["restart", PROXY]).succeeds();
+    let began = std::time::Instant::now();
+    house.systemctl(["stop", MANAGER]).succeeds();
+    let took = began.elapsed();
+    println!("it took {took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    for unit in [MANAGER, PROXY] {
+        let state = house.property(unit, "ActiveState");
+        assert!(
+            matches!(&*state, "inactive" | "failed"),
+            "{unit} is {state}"
+        );
+    }
+}
+
+#[test]
+fn a_start_whose_port_is_taken_says_so_everywhere_and_is_served_once_it_is_free() {
+    let mut house = House::new().worker("index", says("one")).planes().open();
+    house.systemctl(["stop", MANAGER]).succeeds();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound");
+    let port = address.port();
+    house.write_server_yaml(&format!(
+        "server: {{address: \"127.0.0.1\", port: {port}}}\n"
+    ));
+    let holder = format!("(PID {})", std::process::id());
+    house.run(["check"]).says(&holder);
+    house.systemctl(["start", MANAGER]).succeeds();
+    let refused = format!("NOT LISTENING on {address}");
+    for unit in [MANAGER, PROXY] {
+        until(&format!("{unit} says that it does not listen"), || {
+            let status = house.property(unit, "StatusText");
+            status.contains(&refused) && status.contains(&holder)
+        });
+    }
+    house
+        .run(["status"])
+        .succeeds()
+        .says("NOT SERVED")
+        .says(&holder);
+    house.reload().fails_with(&holder);
+    drop(taken);
+    house.moved_to(address);
+    until("it is served", || TcpStream::connect(address).is_ok());
+    house.get("/").is("one");
+    for unit in [MANAGER, PROXY] {
+        until(
+            &format!("{unit} says no more that it does not listen"),
+            || !house.property(unit, "StatusText").contains(&refused),
+        );
+    }
+    house.reload().succeeds();
+    house
+        .run(["status"])
+        .succeeds()
+        .says(&format!("{address}  serving"));
+}
+
+#[test]
+fn a_wildcard_is_narrowed_by_a_reload_and_by_a_restart() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    let port = house.address().port();
+    let elsewhere = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+    let listens = |address: &str| {
+        let yaml = format!("server: {{address: \"{address}\", port: {port}}}\n");
+        house.write_server_yaml(&yaml);
+    };
+    let narrowed = || {
+        until("the wildcard is closed", || {
+            TcpStream::connect(elsewhere).is_err()
+        });
+        house.get("/").is("one");
+    };
+    listens("0.0.0.0");
+    house.reload().succeeds();
+    TcpStream::connect(elsewhere).expect("every address is served");
+    listens("127.0.0.1");
+    house.reload().succeeds();
+    narrowed();
+    listens("0.0.0.0");
+    house.reload().succeeds();
+    TcpStream::connect(elsewhere).expect("every address is served");
+    listens("127.0.0.1");
+    house.systemctl(["restart", MANAGER]).succeeds();
+    narrowed();
+    house.systemctl(["restart", PROXY]).succeeds();
+    narrowed();
+    until("systemd keeps one listener and one table", || {
+        house.property(PROXY, "NFileDescriptorStore") == "2"
+    });
 }
 
 #[test]

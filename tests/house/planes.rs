@@ -25,6 +25,7 @@ impl House {
         );
         let proxy = format!(
             "[Service]\nExecStart=\nExecStart={program} proxy --link=%t/tqserver/link.sock --threads=1\n\
+             ExecStop=\nExecStop={program} end-proxy {config}\n\
              StandardOutput=append:{house}/proxy.log\nStandardError=append:{house}/proxy.log\n"
         );
         for (unit, changes) in [(MANAGER, manager), (PROXY, proxy)] {

@@ -147,13 +147,11 @@ impl House {
         change(&mut self.table);
         self.say(ToProxy::Publish(self.table.clone()));
         match self.hear() {
-            ToManager::Applied {
-                serial,
-                problem,
-                listening,
-            } if serial == self.table.serial => {
-                self.listening = listening.iter().filter_map(Listen::address).collect();
-                problem
+            ToManager::Applied { serial, front } if serial == self.table.serial => {
+                self.listening = (front.listening.iter())
+                    .filter_map(Listen::address)
+                    .collect();
+                front.problem
             }
             other => panic!("expected Applied, heard {other:?}"),
         }

@@ -161,7 +161,7 @@ fn the_last_table_is_served_by_while_the_manager_is_away_and_not_longer() {
             .unwrap();
         let served = async { tokio::time::timeout(DEADLINE, watched.changed()).await };
         runtime.block_on(served).unwrap().unwrap();
-        let address = watched.borrow().as_ref().unwrap().listening[0]
+        let address = watched.borrow().as_ref().unwrap().front.listening[0]
             .address()
             .unwrap();
         let mut client = Talk::new(TcpStream::connect(address).unwrap());
@@ -220,6 +220,7 @@ fn a_proxy_that_lives_says_so() {
         beat: Box::new(move || {
             let _ = beat.send(());
         }),
+        hung: Box::new(|reason| panic!("{reason}")),
     });
     let house = House::optioned(options, move || ours);
     house.until(async move {

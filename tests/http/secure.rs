@@ -289,7 +289,15 @@ fn a_trusted_proxy_is_believed_and_others_are_not() {
 }
 
 #[test]
-fn a_unix_socket_is_listened_on_and_who_comes_by_it_is_believed() {
+fn a_unix_socket_is_believed_if_it_is_trusted_and_not_for_being_local() {
+    let seen = ["unknown", "192.0.2.9, unknown"];
+    for (trusted, seen) in [false, true].into_iter().zip(seen) {
+        assert_eq!(seen_by_unix(trusted), seen);
+    }
+}
+
+/// What a worker is told of a client that comes by a unix socket and says itself who it is.
+fn seen_by_unix(trusted: bool) -> String {
     let mut house = House::new();
     let worker = house.worker(1);
     let path = house.directory.path().join("web.sock");
@@ -297,6 +305,7 @@ fn a_unix_socket_is_listened_on_and_who_comes_by_it_is_believed() {
     house.publish(|table| {
         let unix = Listen {
             place,
+            trusted,
             ..table.front.listen[0].clone()
         };
         table.front.listen.push(unix);
@@ -304,10 +313,10 @@ fn a_unix_socket_is_listened_on_and_who_comes_by_it_is_believed() {
     let mut client = Talk::new(UnixStream::connect(&path).unwrap());
     client.send("GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 192.0.2.9\r\n\r\n");
     let mut upstream = worker.accept();
-    let way = field(&upstream.head(), "x-forwarded-for").map(str::to_owned);
-    assert_eq!(way.as_deref(), Some("192.0.2.9, unknown"));
+    let head = upstream.head();
     upstream.answer("x");
     assert_eq!(status(&client.head()), 200);
+    field(&head, "x-forwarded-for").unwrap().to_owned()
 }
 
 #[test]

@@ -215,11 +215,102 @@ fn an_address_in_use_is_a_problem_with_a_name_and_the_old_ones_stay() {
         .publish(|table| table.front.listen = vec![Listen::from(taken.1)])
         .unwrap();
     assert!(
-        problem.starts_with(&format!("address {} is in use by another process", taken.1)),
+        problem.starts_with(&format!("address {} is in use by ", taken.1))
+            && problem.contains(&format!("(PID {})", std::process::id())),
         "{problem}"
     );
     assert_eq!(house.listening, before);
     assert_eq!(house.get("/", "").1, b"x");
+}
+
+#[test]
+fn a_place_that_was_taken_is_served_as_soon_as_it_is_free() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut house = House::threaded(1, Link::Stream(theirs), move || ours);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let problem = house.publish(|table| {
+        table.front.listen = vec![listen("127.0.0.1:0"), Listen::from(address)];
+    });
+    assert!(problem.unwrap().contains(&address.to_string()));
+    // At a start what can be had is served.
+    assert_eq!(house.listening.len(), 1);
+    house.worker(1).echo("x");
+    assert_eq!(house.get("/", "").1, b"x");
+    drop(taken);
+    let ToManager::Front(front) = house.hear() else {
+        panic!("expected word of the front");
+    };
+    assert_eq!((front.problem, front.refused), (None, Vec::new()));
+    assert_eq!(front.listening[1], Listen::from(address));
+    let mut client = Talk::new(TcpStream::connect(address).unwrap());
+    client.send(GET);
+    let head = client.head();
+    assert_eq!(client.content(&head), b"x");
+}
+
+#[test]
+fn a_wildcard_gives_way_to_an_address_of_its_port_and_no_connection_is_refused() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut house = House::threaded(2, Link::Stream(theirs), move || ours);
+    house.publish(|table| table.front.listen = vec![listen("0.0.0.0:0")]);
+    house.worker(1).echo("x");
+    let port = house.listening[0].port();
+    let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    let elsewhere: SocketAddr = format!("127.0.0.2:{port}").parse().unwrap();
+    drop(TcpStream::connect(elsewhere).unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut client = Talk::new(TcpStream::connect(address).unwrap());
+                    client.send("GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+                    assert_eq!(status(&client.head()), 200);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        let narrow = vec![Listen::from(address)];
+        assert_eq!(house.publish(|table| table.front.listen = narrow), None);
+        let began = std::time::Instant::now();
+        while TcpStream::connect(elsewhere).is_ok() {
+            assert!(began.elapsed() < DEADLINE, "the wildcard is still open");
+        }
+        let wide = vec![listen(&format!("0.0.0.0:{port}"))];
+        assert_eq!(house.publish(|table| table.front.listen = wide), None);
+        drop(TcpStream::connect(elsewhere).unwrap());
+    }
+    stop.store(true, Ordering::Relaxed);
+    clients
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
+}
+
+#[test]
+fn a_wildcard_of_the_last_proxy_is_narrowed_and_who_waits_there_is_answered() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let inherited = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = inherited.local_addr().unwrap().port();
+    let mut early = Talk::new(TcpStream::connect(("127.0.0.2", port)).unwrap());
+    early.send(GET);
+    // systemd has it too, and would let clients in for as long.
+    let kept = inherited.try_clone().unwrap();
+    let mut options = options(2, Link::Stream(theirs));
+    options.inherited = vec![inherited.into()];
+    let mut house = House::optioned(options, move || ours);
+    house.worker(1).echo("x");
+    let narrow = vec![listen(&format!("127.0.0.1:{port}"))];
+    assert_eq!(house.publish(|table| table.front.listen = narrow), None);
+    assert_eq!(status(&early.head()), 200);
+    let began = std::time::Instant::now();
+    while TcpStream::connect(("127.0.0.2", port)).is_ok() {
+        assert!(began.elapsed() < DEADLINE, "the wildcard is still open");
+    }
+    assert_eq!(house.get("/", "").1, b"x");
+    drop(kept);
 }
 
 #[test]
@@ -340,7 +431,7 @@ fn a_socket_left_by_an_earlier_proxy_is_used_and_new_ones_are_left_for_the_next(
         [Place::Tcp(house.listening[1])]
     );
     assert_eq!(
-        watched.borrow().as_ref().unwrap().listening,
+        watched.borrow().as_ref().unwrap().front.listening,
         house
             .listening
             .iter()

@@ -112,6 +112,7 @@ def report(other="beta"):
         attempt(f"reading the private state of {other}", read_any(f"/var/lib/private/tqserver/{other}/*")),
         attempt(f"reading the deployed files of {other}", read_any(f"/srv/tqserver/workers/{other}/*")),
         attempt("listing the sockets of workers", read_any("/run/tqserver")),
+        attempt("listing the unix sockets of the proxy", read_any("/run/tqserver-proxy")),
         attempt("connecting to the manager's link", connect(socket.SOCK_STREAM, "/run/tqserver/link.sock")),
         attempt("connecting to the system bus", connect(socket.SOCK_STREAM, "/run/dbus/system_bus_socket")),
         attempt("connecting to systemd", connect(socket.SOCK_STREAM, "/run/systemd/private")),

@@ -143,6 +143,7 @@ fn listen(item: &Item<'_>, parts: Vec<Part<'_>>) -> Vec<Listen> {
                     place,
                     tls: false,
                     proxy_protocol: false,
+                    trusted: false,
                     redirect: None,
                 };
                 (node, place.map(plain))
@@ -159,11 +160,30 @@ fn listen(item: &Item<'_>, parts: Vec<Part<'_>>) -> Vec<Listen> {
                 }
                 let place = address.and_then(|address| place(&address, address.node()));
                 let (tls, proxy) = (keys.flag("tls"), keys.flag("proxy_protocol"));
+                let trusted = keys.flag("trusted").unwrap_or(false);
+                let proxy = proxy.unwrap_or(false);
+                match &place {
+                    Some(Place::Tcp(_)) if trusted => item.part_problem(
+                        node,
+                        format!("'{}' is for unix sockets", keys.path_of("trusted")),
+                        "remove it, and name the addresses that are trusted in 'server.trusted_proxies'",
+                    ),
+                    Some(Place::Unix(_)) if proxy && !trusted => item.part_problem(
+                        node,
+                        format!(
+                            "'{}' on a unix socket that is not trusted would refuse every client",
+                            keys.path_of("proxy_protocol")
+                        ),
+                        "add 'trusted: true' if every member of the socket's group is a proxy you trust",
+                    ),
+                    _ => {}
+                }
                 keys.finish(|_| None);
                 let made = place.map(|place| Listen {
                     place,
                     tls: tls.unwrap_or(false),
-                    proxy_protocol: proxy.unwrap_or(false),
+                    proxy_protocol: proxy,
+                    trusted,
                     redirect: None,
                 });
                 (node, made)

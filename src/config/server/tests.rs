@@ -25,7 +25,7 @@ fn the_shipped_file_gives_the_defaults_and_names_every_key() {
     let shipped = include_str!("../../../config/server.yaml");
     assert_eq!(settings(shipped).unwrap(), settings("").unwrap());
     // What is commented out must be right as well; 'listen' stands in place of two keys.
-    let replaced = ["    address: ", "    port: "];
+    let replaced = ["    #: address: ", "    port: "];
     let uncommented: String = shipped
         .lines()
         .filter(|line| !replaced.iter().any(|key| line.starts_with(key)))
@@ -159,13 +159,14 @@ fn memory_is_not_slowed_down_above_where_it_kills() {
 #[test]
 fn listeners_are_addresses_and_sockets_with_what_is_spoken_there() {
     let front = |text: &str| settings(text).unwrap().front;
-    let listen = "listen: [\"0.0.0.0:80\", {address: \"[::]:443\", tls: true}, {address: \"unix:/run/t/w.sock\", proxy_protocol: true}]";
+    let listen = "listen: [\"0.0.0.0:80\", {address: \"[::]:443\", tls: true}, {address: \"unix:/run/t/w.sock\", proxy_protocol: true, trusted: true}]";
     let tls = "tls: {certificates: [{certificate: tls/a.crt, key: \"credential:a.key\"}], redirect_http: true, min_version: \"1.3\"}";
     let front = front(&format!("server:\n  {listen}\n  {tls}\n"));
     let with = |place, tls, proxy_protocol, redirect| Listen {
         place,
         tls,
         proxy_protocol,
+        trusted: proxy_protocol,
         redirect,
     };
     let tcp = |address: &str| Place::Tcp(address.parse().unwrap());
@@ -212,6 +213,14 @@ fn listeners_that_can_not_be_are_told_with_what_to_write() {
         (
             "listen: [{address: \"0.0.0.0:80\", proxy_protocol: true}]",
             "trusted_proxies",
+        ),
+        (
+            "listen: [{address: \"0.0.0.0:80\", trusted: true}]",
+            "'server.listen[0].trusted' is for unix sockets",
+        ),
+        (
+            "listen: [{address: \"unix:/run/w.sock\", proxy_protocol: true}]",
+            "would refuse every client",
         ),
         (
             "tls: {certificates: [{certificate: a, key: b}]}",

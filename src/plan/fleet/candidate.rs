@@ -286,7 +286,7 @@ impl Fleet {
         (worker.trouble, worker.replace, worker.snapshot) = (None, None, None);
         (worker.retry_at, worker.retry_after) = (None, None);
         if spent {
-            worker.is_spent(now);
+            worker.is_spent(Duration::ZERO, now);
         }
         let mut from = None;
         for (number, older) in worker.runs.range_mut(..instance.generation) {

@@ -195,17 +195,19 @@ impl Fleet {
             return;
         };
         (member.probe, member.probe_at) = (None, again);
-        if outcome.is_healthy() {
-            member.unhealthy = 0;
-            return;
-        }
-        member.unhealthy += 1;
-        let times = member.unhealthy;
         let reason = match outcome {
+            outcome if outcome.is_healthy() => {
+                member.unhealthy = 0;
+                return;
+            }
+            // The proxy's trouble is no illness of the worker's.
+            ProbeOutcome::NotAsked(_) => return,
             ProbeOutcome::Status(status) => Reason::HttpStatus(*status),
             ProbeOutcome::TimedOut => Reason::NotReady(timeout),
             ProbeOutcome::Broken(how) => Reason::Broken(how.clone()),
         };
+        member.unhealthy += 1;
+        let times = member.unhealthy;
         let reason = run.of(pair.number, reason);
         let served = now - run.since;
         let text = format!(
@@ -230,17 +232,21 @@ impl Fleet {
         let Some(worker) = self.workers.get_mut(&instance.worker) else {
             return;
         };
+        let has_limit = |run: &Run| run.spec.settings.limits.max_requests > 0;
         if worker.candidate() == Some(instance.generation) {
             if let Some(run) = worker.runs.get_mut(&instance.generation) {
-                run.spent = true;
+                run.spent = has_limit(run);
             }
             return;
         }
-        let serves = worker
-            .serving()
-            .is_some_and(|(number, _)| number == instance.generation);
-        if serves && worker.replace.is_none() && worker.candidate().is_none() {
-            worker.is_spent(now);
+        let serving = worker.serving();
+        let serving = serving.filter(|(number, _)| *number == instance.generation);
+        let spent = serving.filter(|(_, run)| has_limit(run));
+        if let Some(served) = spent.map(|(_, run)| now - run.since)
+            && worker.replace.is_none()
+            && worker.candidate().is_none()
+        {
+            worker.is_spent(served, now);
         }
     }
 }

@@ -219,7 +219,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
             },
             access_log: false,
             compression: true,
-            max_requests: 0,
+            max_requests: 1000,
             timeouts: Timeouts {
                 read: patience,
                 write: patience,

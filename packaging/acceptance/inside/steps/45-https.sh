@@ -131,9 +131,12 @@ claim_the_proxy_listens_on_a_unix_socket() {
     secure_site ", \"unix:$socket\""
     run systemctl reload tqserver
     for number in 1 2 3; do
-        is "$(runuser -u nobody -- curl -sS --unix-socket "$socket" http://site.example/alpha)" 'alpha 11'
+        is "$(setpriv --reuid=nobody --regid=tqserver-web --clear-groups -- curl -sS --unix-socket "$socket" http://site.example/alpha)" 'alpha 11'
         ((number == 3)) || run systemctl restart tqserver-proxy
     done
+    # It is out of reach for everybody else.
+    refused runuser -u nobody -- curl -sS --unix-socket "$socket" http://site.example/alpha
+    is "$(stat -c '%a %G' "$socket")" '660 tqserver-web' 'mode and group of the socket'
     # Whatever else is below /run is not its to write to.
     secure_site ', "unix:/run/web.sock"'
     refused tqserver reload

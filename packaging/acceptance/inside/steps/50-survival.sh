@@ -40,6 +40,63 @@ claim_files_that_were_not_accepted_are_not_run_by_a_restart() {
     eventually 30 prints '^alpha 20$' get /alpha
 }
 
+claim_a_proxy_that_hangs_is_replaced_within_seconds() {
+    local proxy began
+    proxy="$(main_pid tqserver-proxy)"
+    began="$(date +%s)"
+    kill -STOP "$proxy"
+    page_is /alpha 'alpha 20'
+    new_main_pid tqserver-proxy "$proxy" || fail 'the same proxy'
+    (($(date +%s) - began <= 4)) || fail "it took $(($(date +%s) - began)) s"
+}
+
+claim_a_proxy_that_ignores_sigterm_and_extends_its_stop_is_ended() {
+    local directory=/run/systemd/system/tqserver-proxy.service.d began
+    mkdir -p "$directory"
+    cat >"$directory/intruder.conf" <<'UNIT'
+[Service]
+NotifyAccess=all
+ExecStart=
+ExecStart=/bin/sh -c "trap '' TERM; systemd-notify --ready; while :; do systemd-notify WATCHDOG=1 EXTEND_TIMEOUT_USEC=600000000; sleep 0.2; done"
+UNIT
+    run systemctl daemon-reload
+    run systemctl restart tqserver-proxy
+    began="$(date +%s)"
+    run systemctl stop tqserver
+    # Twice the grace of 30 s, and 5 s.
+    (($(date +%s) - began <= 75)) || fail "it took $(($(date +%s) - began)) s"
+    is "$(systemctl show --value --property=MainPID tqserver-proxy)" 0 'process of the proxy'
+    rm -r "$directory"
+    run systemctl daemon-reload
+    run systemctl reset-failed tqserver-proxy
+    run systemctl start tqserver
+    eventually 30 port_is_open 8080
+    page_is /alpha 'alpha 20'
+}
+
+claim_a_port_that_is_taken_is_named_and_served_once_it_is_free() {
+    local other
+    run systemctl stop tqserver
+    python3 -m http.server 8080 >/dev/null 2>&1 &
+    other="$!"
+    eventually 30 port_is_open 8080
+    refused tqserver check
+    has "$OUTPUT" "PID $other"
+    run systemctl start tqserver
+    eventually 30 prints '^NOT LISTENING on 0.0.0.0:8080' systemctl show --value --property=StatusText tqserver
+    eventually 30 prints '^NOT LISTENING on 0.0.0.0:8080' systemctl show --value --property=StatusText tqserver-proxy
+    prints "PID $other" tqserver status || fail 'status does not name it'
+    refused systemctl reload tqserver
+    kill "$other"
+    wait "$other" || true
+    eventually 30 prints '^alpha 20$' get /alpha
+    run systemctl reload tqserver
+    page_is /alpha 'alpha 21'
+    deploy alpha 'alpha 20'
+    run systemctl reload tqserver
+    deploy alpha 'alpha 21'
+}
+
 claim_stop_ends_the_workers_and_start_brings_them_back() {
     run systemctl stop tqserver
     no_worker_process || fail "still there: $(worker_pids)"

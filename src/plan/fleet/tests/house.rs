@@ -1,5 +1,6 @@
 //! A fleet to tell stories with.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub(super) struct House {
     pub(super) disk: BTreeMap<WorkerName, Spec>,
     /// Versions that answer 500.
     pub(super) bad: BTreeSet<&'static str>,
+    /// So many health requests the proxy can not make.
+    pub(super) not_asked: Cell<u32>,
     /// Actions of these kinds are not answered.
     pub(super) held: BTreeSet<&'static str>,
     pub(super) told: Vec<String>,
@@ -34,6 +37,7 @@ impl House {
             now: Moment::ZERO,
             disk: BTreeMap::new(),
             bad: BTreeSet::new(),
+            not_asked: Cell::new(0),
             held: BTreeSet::new(),
             told: Vec::new(),
             reloads: 0,
@@ -135,7 +139,14 @@ impl House {
                 let run = &self.fleet.workers[worker].runs[generation];
                 let bad = self.bad.contains(run.spec.fingerprint.program.as_str());
                 let status = if bad { 500 } else { 200 };
-                vec![Event::Probed(id, ProbeOutcome::Status(status))]
+                let outcome = match self.not_asked.get().checked_sub(1) {
+                    Some(left) => {
+                        self.not_asked.set(left);
+                        ProbeOutcome::NotAsked("no descriptors".to_owned())
+                    }
+                    None => ProbeOutcome::Status(status),
+                };
+                vec![Event::Probed(id, outcome)]
             }
             Action::Accept(instance, _) => vec![Event::Accepted(instance, Ok(()))],
             Action::Assets(instance, _) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::instance;
 use crate::config::{DocumentRoot, Listen, WorkerSettings, WorkerType};
-use crate::names::Generation;
+use crate::names::{Generation, Instance};
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
 use crate::plan::{Action, Event, Look, Reason, Spec};
@@ -284,12 +284,66 @@ fn a_broken_worker_is_tried_again_at_growing_intervals() {
 
 #[test]
 fn a_generation_that_has_answered_its_max_requests_is_replaced() {
-    let mut house = House::serving_one();
+    let mut house = House::new();
+    house.put("index", "one");
+    let spec = house.disk.get_mut(&name("index")).unwrap();
+    spec.settings.limits.max_requests = 100;
+    house.reload(&[]);
+    house.told.clear();
     house.happen(Event::Spent(index(1)));
     assert_eq!(
         house.told[..3],
         ["launch index@2", "publish index@2", "accept index@2"]
     );
+    // A proxy that says so of each generation as soon as it serves is believed less and less.
+    let mut waited = Duration::ZERO;
+    for _ in 0..20 {
+        let newest = house.fleet.workers[&name("index")].newest;
+        house.happen(Event::Spent(Instance::new(name("index"), newest)));
+        if house.fleet.deadline().is_some() {
+            waited += house.wait();
+        }
+    }
+    assert!(waited > Duration::from_secs(300), "{waited:?}");
+}
+
+#[test]
+fn a_worker_without_max_requests_is_never_spent() {
+    let mut house = House::new();
+    house.put("index", "one");
+    let spec = house.disk.get_mut(&name("index")).unwrap();
+    spec.settings.limits.max_requests = 0;
+    house.reload(&[]);
+    house.told.clear();
+    house.happen(Event::Spent(index(1)));
+    house.was(&[]);
+}
+
+#[test]
+fn a_health_request_that_the_proxy_could_not_make_says_nothing_of_the_worker() {
+    let mut house = House::new();
+    house.put("index", "one");
+    let spec = house.disk.get_mut(&name("index")).unwrap();
+    spec.settings.health.interval = Duration::from_secs(10);
+    house.not_asked.set(3);
+    house.reload(&[]);
+    while house.not_asked.get() > 0 {
+        house.wait();
+    }
+    house.wait();
+    assert!(
+        house.told.contains(&"publish index@1".to_owned()),
+        "{:?}",
+        house.told
+    );
+    let active = house::found_pair().service;
+    house.happen(Event::Unit(self::index(1).pair(1), active));
+    house.told.clear();
+    house.not_asked.set(10);
+    while house.not_asked.get() > 0 {
+        house.wait();
+    }
+    house.was(&[]);
 }
 
 #[test]
