@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Clients that ask once and keep their connections: crowd.py --connections N --seconds S. Tells how many were accepted."""
+"""Clients that ask once and keep their connections: crowd.py --connections N --seconds S [--rate R]. Tells how many were accepted."""
 
 import argparse
 import resource
@@ -12,15 +12,18 @@ parser.add_argument("--host", default="127.0.0.1")
 parser.add_argument("--port", type=int, default=8080)
 parser.add_argument("--connections", type=int, required=True)
 parser.add_argument("--seconds", type=float, required=True)
+parser.add_argument("--rate", type=float, default=10_000, help="at most so many new ones in a second")
 options = parser.parse_args()
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, options.connections + 100), hard))
-end = time.monotonic() + options.seconds
+begin = time.monotonic()
+end = begin + options.seconds
 poll = select.poll()
 crowd = {}
 failed = answered = closed = 0
 while time.monotonic() < end:
-    if len(crowd) + failed < options.connections:
+    opened = len(crowd) + failed
+    if opened < min(options.connections, (time.monotonic() - begin) * options.rate):
         connection = socket.socket()
         connection.settimeout(1)
         try:
@@ -33,7 +36,7 @@ while time.monotonic() < end:
             connection.close()
         ready = poll.poll(0)
     else:
-        ready = poll.poll(100)
+        ready = poll.poll(10)
     for descriptor, _ in ready:
         try:
             piece = crowd[descriptor].recv(65536)
