@@ -143,6 +143,23 @@ impl Client {
         }
     }
 
+    /// Whether this is the ExecReload= of the manager's own unit: such a process is told the unit's main process (systemd.exec(5)).
+    /// Until it ends, systemd does not start the unit again.
+    pub(super) async fn holds_up_the_unit(&self) -> bool {
+        let Some(main) = std::env::var("MAINPID")
+            .ok()
+            .and_then(|pid| pid.parse::<u32>().ok())
+        else {
+            return false;
+        };
+        let manager = async {
+            let bus = DBusProxy::new(&self.connection).await.ok()?;
+            let name = NAME.try_into().ok()?;
+            bus.get_connection_unix_process_id(name).await.ok()
+        };
+        manager.await == Some(main)
+    }
+
     /// The connection of the manager that is there now.
     pub(super) async fn owner(&self) -> Option<String> {
         let bus = DBusProxy::new(&self.connection).await.ok()?;

@@ -1,8 +1,8 @@
 //! `tqserver reload`: replace what changed, and tell how it went.
 
-use super::Common;
 use super::client::{Client, is_gone};
 use super::outcome::{not_carried_out, report, with_progress};
+use super::{Common, exit, refused};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Reload {
@@ -20,11 +20,20 @@ pub(super) struct Reload {
 impl Reload {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let client = Client::find(common).await?;
+        let holds_up_the_unit = client.holds_up_the_unit().await;
         let outcomes = loop {
             let owner = client.owner().await;
             let manager = client.manager().await?;
             let asked = manager.reload(self.workers.clone(), self.force, self.dry_run);
             match with_progress(&manager, common.quiet, asked).await {
+                // The next manager could not start before this has ended.
+                Err(error) if is_gone(&error) && holds_up_the_unit => {
+                    return Err(refused(
+                        exit::UNAVAILABLE,
+                        "the manager ended before the reload was over, and is started again",
+                        "reload once more: `systemctl reload tqserver`".to_owned(),
+                    ));
+                }
                 // Asking twice does no harm: what is done already has not changed.
                 Err(error) if is_gone(&error) => {
                     client.until_back(owner.as_deref()).await?;

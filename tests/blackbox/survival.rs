@@ -1,7 +1,7 @@
 //! Manager and proxy as two services: either may die at any moment.
 
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -111,6 +111,26 @@ fn a_reload_whose_manager_dies_is_taken_up_by_the_next_one() {
         .ends()
         .succeeds()
         .says("the manager was restarted; asking the new one");
+    house.get("/").is("two");
+}
+
+#[test]
+fn a_manager_that_dies_while_systemd_reloads_it_is_replaced_at_once() {
+    let house = House::new().worker("index", says("one")).planes().open();
+    house.replace("index", says("two").and("start_delay_ms 500"));
+    let pid = house.manager_pid();
+    let reload = ["reload", "--no-block", "tqserver.service"];
+    house.systemctl(reload).succeeds();
+    until("the new generation starts", || {
+        house.units("index").found().len() == 2
+    });
+    kill(pid, Signal::KILL);
+    let died = Instant::now();
+    // Held up by its own reload it would come back when the watchdog has seen to that, after 30 seconds.
+    house.manager_is_back(pid);
+    let away = died.elapsed();
+    assert!(away < Duration::from_secs(15), "away for {away:?}");
+    house.systemctl(["reload", "tqserver.service"]).succeeds();
     house.get("/").is("two");
 }
 
