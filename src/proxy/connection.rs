@@ -191,10 +191,10 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         is_http2 = has_preface;
     }
     if is_http2 {
-        let builder = table.server2.clone();
+        let server = table.server2.clone();
         drop(table);
         socket.multiplex();
-        return Ok(http2::serve(client, socket, builder).await?);
+        return Ok(http2::serve(client, socket, server).await?);
     }
     serve_http1(client, socket, table).await
 }
@@ -220,7 +220,7 @@ async fn serve_http1(
         let client = client.clone();
         let mut request = request.map(Inbound::Http1);
         async move {
-            let mut response = client.answer(&mut request).await;
+            let mut response = client.answer(&mut request, None).await;
             if client.signals.interims().is_waiting() {
                 client.signals.interims().empty().await;
             }
@@ -277,9 +277,13 @@ impl Client {
         self.lane.tunnel(tunnel);
     }
 
-    /// Answers one request. It stays where it is, as in all that is called from here: a future has room for what it is given and again
+    /// Answers one request, unless it has a flaw that was found beneath. It stays where it is, as in all that is called from here: a future has room for what it is given and again
     /// for what it works with, and that much memory would be written for each request.
-    pub(super) async fn answer(self: &Rc<Self>, request: &mut Request<Inbound>) -> Response<Body> {
+    pub(super) async fn answer(
+        self: &Rc<Self>,
+        request: &mut Request<Inbound>,
+        flaw: Option<(StatusCode, &'static str)>,
+    ) -> Response<Body> {
         let id = match headers::request_id(request.headers()) {
             Some(id) => id.clone(),
             None => self.lane.request_id(),
@@ -290,7 +294,11 @@ impl Client {
             self.signals.set_unread(true);
         }
         let mut notes = Notes::default();
-        let mut response = match self.dispatch(request, &id, &mut notes).await {
+        let answered = match flaw {
+            None => self.dispatch(request, &id, &mut notes).await,
+            Some((status, detail)) => Err(Refusal::new(status, detail)),
+        };
+        let mut response = match answered {
             Ok(response) => response,
             Err(refusal) => answers::refusal(refusal, notes.own.as_deref(), form, &id),
         };

@@ -2,6 +2,20 @@
 //!
 //! Over h2 itself and not hyper: interim answers, a deadline for each stream that the client does not read, and a count of requests
 //! that it takes back are not to be had there.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `filter` | between the client and h2: a malformed request costs its own stream |
+//! | `rules` | what is malformed |
+//! | `hpack`, `huffman` | compressed fields, decoded to be judged |
+//! | `fuzzed` | what must hold of any of it; not in the server |
+
+mod filter;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzed;
+mod hpack;
+mod huffman;
+mod rules;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -14,7 +28,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::ext::Protocol;
-use h2::server::{Builder, SendResponse};
+use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HeaderMap, HeaderName, HeaderValue, UPGRADE,
@@ -25,6 +39,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::debug;
 
+use self::filter::Filter;
+use self::rules::Malformed;
 use super::body::Body;
 use super::connection::Client;
 use super::inbound::Inbound;
@@ -79,27 +95,41 @@ enum End {
     Reset,
 }
 
+/// What all connections of a front have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    builder: h2::server::Builder,
+    /// Most bytes of a request's fields.
+    room: u32,
+}
+
 /// What all connections of this front have in common.
-pub(super) fn server(front: &Front) -> Builder {
-    let mut builder = Builder::new();
+pub(super) fn server(front: &Front) -> Server {
+    let room = u32::try_from(front.max_header_bytes).unwrap_or(u32::MAX);
+    let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW_ALL)
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(front.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(room)
         .max_send_buffer_size(SEND_BUFFER)
+        // Where many share the connection, they all would pay for so many errors of one of them, however
+        // long it takes. What such an error can cost is a request that was taken, and those are counted
+        // with what is taken back.
+        .max_local_error_reset_streams(None)
         .enable_connect_protocol();
-    builder
+    Server { builder, room }
 }
 
 /// Serves a client until it leaves, or the proxy stops and its requests have ended.
 pub(super) async fn serve(
     client: Rc<Client>,
     socket: Socket,
-    builder: Builder,
+    server: Server,
 ) -> Result<(), h2::Error> {
-    let mut connection = builder.handshake::<_, Bytes>(socket).await?;
-    let mut parting = false;
+    let (socket, findings) = Filter::new(socket, server.room as usize);
+    let mut connection = server.builder.handshake::<_, Bytes>(socket).await?;
+    let (mut parting, mut ended) = (false, false);
     let mut streams = FuturesUnordered::new();
     let mut resets = Resets::new();
     poll_fn(|cx| {
@@ -111,9 +141,11 @@ pub(super) async fn serve(
             }
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, mut respond)))) => {
+                    let malformed = findings.of(respond.stream_id().as_u32());
                     match client.stream() {
                         Some(place) => {
-                            streams.push(answer(client.clone(), request, respond, place));
+                            let client = client.clone();
+                            streams.push(answer(client, request, respond, place, malformed));
                         }
                         // The client may send it again (RFC 9113, 8.7).
                         None => respond.send_reset(Reason::REFUSED_STREAM),
@@ -123,6 +155,12 @@ pub(super) async fn serve(
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {}
+            }
+            if let Some(reason) = findings.end().filter(|_| !ended) {
+                ended = true;
+                debug!("a client breaks the rules of frames, ending its connection: {reason}");
+                connection.abrupt_shutdown(reason);
+                continue;
             }
             match streams.poll_next_unpin(cx) {
                 Poll::Ready(Some(End::Reset)) if !resets.pass() => {
@@ -175,20 +213,18 @@ impl Hints {
 async fn answer(
     client: Rc<Client>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     _place: Streaming,
+    malformed: Option<Malformed>,
 ) -> End {
-    if request.headers().values().any(is_padded) {
-        respond.send_reset(Reason::PROTOCOL_ERROR);
-        return End::Answered;
-    }
     let answering = client.signals().answering();
     let is_head = request.method() == Method::HEAD;
     let hints = Hints(Arc::new(Mutex::new(respond)));
     let (mut request, mut tunnel) = into_http1(request);
     request.extensions_mut().insert(hints.clone());
     let answered = {
-        let mut answered = pin!(client.answer(&mut request));
+        let flaw = malformed.map(Malformed::refusal);
+        let mut answered = pin!(client.answer(&mut request, flaw));
         poll_fn(|cx| {
             if let Poll::Ready(response) = answered.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
@@ -230,14 +266,6 @@ async fn answer(
             End::Answered
         }
     }
-}
-
-/// Whether a field's value begins or ends with white space. Such a request is malformed (RFC 9113, 8.2.1): whoever passes it on over
-/// HTTP/1.1 changes it.
-fn is_padded(value: &HeaderValue) -> bool {
-    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let value = value.as_bytes();
-    blank(value.first()) || blank(value.last())
 }
 
 /// The head of a response, as HTTP/2 has it.

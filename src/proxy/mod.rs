@@ -17,7 +17,7 @@
 //! | `strict` | messages whose end is ambiguous |
 //! | `flow` | what stands between a request and its worker: limits, a queue, a pause |
 //! | `starting` | requests that wait for a route's first generation |
-//! | `http2`, `inbound`, `piece` | a client with many requests at a time |
+//! | `http2`, `http2/`, `inbound`, `piece` | a client with many requests at a time |
 //! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
 //! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
 //! | `interim` | what a worker says before its answer |

@@ -63,7 +63,7 @@ pub(super) struct Table {
     pub(super) edition: u64,
     pub(super) published: Arc<Published>,
     pub(super) server: http1::Builder,
-    pub(super) server2: h2::server::Builder,
+    pub(super) server2: http2::Server,
     routes: Routes,
 }
 

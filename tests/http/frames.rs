@@ -11,6 +11,8 @@ use crate::house::{DEADLINE, House, field, find};
 
 #[path = "frames/cases.rs"]
 mod cases;
+#[path = "frames/shared.rs"]
+mod shared;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -46,15 +48,17 @@ const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE: u32 = 6;
 const REFUSED: u32 = 7;
 const CANCEL: u32 = 8;
+const COMPRESSION: u32 = 9;
 
 /// What must come.
 #[derive(Clone, Copy, Debug)]
 enum Must {
     /// A connection error: a GOAWAY with this code, and the end.
     End(u32),
-    /// A stream error with this code. Whoever has one may make it the connection's (5.4), so that is as good.
+    /// A stream error with this code, and of this stream alone. One may be made the connection's (5.4), but other people's requests may
+    /// be on it: the next request on the connection is answered.
     Reset(u32),
-    /// An answer with this status.
+    /// An answer with this status; the next request on the connection is answered as well.
     Answer(u16),
     /// Nothing: the connection goes on, and its next request is answered.
     GoOn,
@@ -87,6 +91,8 @@ struct Peer {
     stream: TcpStream,
     /// The stream whose answer or end is looked at.
     watched: u32,
+    /// It has said that it sends no more requests.
+    leaving: bool,
     heard: Vec<u8>,
 }
 
@@ -129,6 +135,7 @@ impl Peer {
         Self {
             stream,
             watched: 1,
+            leaving: false,
             heard: Vec::new(),
         }
     }
@@ -140,6 +147,7 @@ impl Peer {
 
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let frame = frame(kind, flags, stream, payload);
+        self.leaving |= kind == GOAWAY;
         self.write(&frame);
     }
 
@@ -265,13 +273,21 @@ impl Case {
         };
         let right = match self.must {
             Must::End(code) => came == What::End(code),
-            Must::Reset(code) => came == What::Reset(code) || came == What::End(code),
+            Must::Reset(code) => came == What::Reset(code),
             Must::Answer(status) => came == What::Answer(status),
             Must::GoOn => came == What::GoOn,
             Must::Close => matches!(came, What::Close | What::End(_)),
             Must::Deviates(what, _) => what.contains(&came),
         };
         let Self { section, claim, .. } = self;
+        // Unless there is no next request, or there are too many.
+        let is_last = peer.leaving || peer.watched == 0x7fff_ffff || came == What::Reset(REFUSED);
+        if right && !is_last && matches!(came, What::Reset(_) | What::Answer(_)) {
+            let other = peer.goes_on();
+            if other != What::GoOn {
+                return Some(format!("{section}: {claim}: {came:?}, but then {other:?}"));
+            }
+        }
         let must = match self.must {
             Must::Deviates(what, why) => format!("was {what:?} ({why})"),
             must => format!("must be {must:?}"),
@@ -307,9 +323,9 @@ fn settings_of(settings: &[(u16, u32)]) -> Vec<u8> {
 }
 
 /// A field that is written out and not remembered (RFC 7541, 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
+fn literal(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<u8> {
     let mut field = vec![0];
-    for text in [name, value] {
+    for text in [name.as_ref(), value.as_ref()] {
         // A length in a prefix of seven bits (RFC 7541, 5.1).
         match u8::try_from(text.len()) {
             Ok(length) if length < 127 => field.push(length),
@@ -323,7 +339,7 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
                 field.push(u8::try_from(rest).unwrap());
             }
         }
-        field.extend(text.as_bytes());
+        field.extend(text);
     }
     field
 }
@@ -418,7 +434,7 @@ fn is_whole(heard: &[u8]) -> bool {
     let Some(end) = find(heard, b"\r\n\r\n") else {
         return false;
     };
-    let head = std::str::from_utf8(&heard[..end]).unwrap();
+    let head = &String::from_utf8_lossy(&heard[..end]);
     match field(head, "content-length") {
         Some(length) => heard.len() == end + 4 + length.parse::<usize>().unwrap(),
         None if field(head, "transfer-encoding").is_some() => {

@@ -481,6 +481,39 @@ fn with_tls_the_client_chooses_what_is_spoken() {
     assert_eq!(body, b"x");
 }
 
+#[test]
+fn a_stream_for_another_certificates_host_is_misdirected_and_no_other() {
+    let (one, two) = (
+        made(&["one.example"]),
+        made(&["two.example", "both.example"]),
+    );
+    let house = House::with(|table| secure(table, &[&one, &two]));
+    house.worker(1).echo("x");
+    let address: SocketAddr = house.listening[0];
+    let statuses = runtime().block_on(async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("two.example").unwrap();
+        let connector = TlsConnector::from(trusting(&[&two], &[b"h2"]));
+        let stream = connector.connect(name, stream).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut statuses = Vec::new();
+        for host in [
+            "two.example",
+            "one.example",
+            "both.example",
+            "one.example:443",
+        ] {
+            let request = Request::get(format!("https://{host}/")).body(()).unwrap();
+            let (response, _) = send.send_request(request, true).unwrap();
+            let heard = tokio::time::timeout(Duration::from_secs(20), heard(response)).await;
+            statuses.push(heard.unwrap().unwrap().head.status().as_u16());
+        }
+        statuses
+    });
+    assert_eq!(statuses, [200, 421, 200, 421]);
+}
+
 /// A worker that speaks HTTP/2: it sends back each piece of a request as it comes, and then trailers with the number of pieces.
 async fn mirror(listener: UnixListener) {
     loop {

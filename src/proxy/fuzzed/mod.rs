@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 pub use super::fastcgi::fuzzed::{answer as fastcgi, script};
 pub use super::http1::fuzzed::answer;
+pub use super::http2::fuzzed::http2;
 pub use fields::{accept, conditions, forwarded};
 pub use paths::{hosts, path, redirects, table};
 pub use streams::{preamble, strict};
@@ -100,13 +101,14 @@ mod tests {
     #[test]
     fn what_must_hold_of_any_bytes_holds_of_the_corpora() {
         type Check = fn(&[u8]);
-        let targets: [(&str, Check); 12] = [
+        let targets: [(&str, Check); 13] = [
             ("accept", accept),
             ("answer", answer),
             ("conditions", conditions),
             ("fastcgi", fastcgi),
             ("forwarded", forwarded),
             ("hosts", hosts),
+            ("http2", http2),
             ("path", path),
             ("preamble", preamble),
             ("redirects", redirects),
