@@ -19,6 +19,8 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::choice::Choice;
+pub use self::choice::Shown;
 pub use self::tickets::Tickets;
 use crate::route::{Pair, Pem, Tls};
 
@@ -77,7 +79,10 @@ pub fn ended(pair: &Pair, then: SystemTime) -> Option<SystemTime> {
 
 /// Meets clients that speak TLS.
 #[derive(Clone)]
-pub struct Acceptor(tokio_rustls::TlsAcceptor);
+pub struct Acceptor {
+    acceptor: tokio_rustls::TlsAcceptor,
+    choice: Arc<Choice>,
+}
 
 impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,7 +98,7 @@ impl Acceptor {
     pub fn new(tls: &Tls, tickets: Arc<Tickets>) -> Result<Self, PairError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let keys = tls.pairs.iter().map(|pair| certified(pair, &provider));
-        let choice = choice::Choice::new(keys.collect::<Result<_, _>>()?);
+        let choice = Arc::new(Choice::new(keys.collect::<Result<_, _>>()?));
         let versions: &[_] = match tls.only_tls13 {
             true => &[&TLS13],
             false => &[&TLS13, &TLS12],
@@ -102,14 +107,17 @@ impl Acceptor {
             .with_protocol_versions(versions)
             .map_err(|error| PairError::Certificate("TLS".to_owned(), error.to_string()))?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(choice));
+            .with_cert_resolver(choice.clone());
         config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         config.ticketer = tickets;
         // A ticket is all that is kept of a session: nothing grows with the number of clients.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         // Half of what rustls sends unless told: a browser needs a second one for connections it opens side by side.
         config.send_tls13_tickets = 2;
-        Ok(Self(tokio_rustls::TlsAcceptor::from(Arc::new(config))))
+        Ok(Self {
+            acceptor: tokio_rustls::TlsAcceptor::from(Arc::new(config)),
+            choice,
+        })
     }
 
     /// Shakes hands with a client.
@@ -120,7 +128,12 @@ impl Acceptor {
         &self,
         stream: S,
     ) -> std::io::Result<Stream<S>> {
-        self.0.accept(stream).await
+        self.acceptor.accept(stream).await
+    }
+
+    /// What the client of `stream` was shown; `None` where there is but one certificate.
+    pub fn shown<S>(&self, stream: &Stream<S>) -> Option<Shown> {
+        self.choice.shown(stream.get_ref().1.server_name())
     }
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Client {
     trusted: bool,
     /// Where its requests are sent that are to come with TLS: a port.
     redirect: Option<u16>,
+    /// The certificate it was shown, where there are several.
+    shown: Option<tls::Shown>,
     /// How slow it may be in taking an answer.
     write_pace: Pace,
     signals: Arc<Signals>,
@@ -146,10 +148,12 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         return Err("there are too many of its address".into());
     }
     let mut is_http2 = false;
+    let mut shown = None;
     let stream = match table.published.tls.as_ref().filter(|_| how.tls) {
         Some(acceptor) => {
             let stream = within(front.read_timeout, acceptor.accept(raw)).await?;
             is_http2 = tls::is_http2(&stream);
+            shown = acceptor.shown(&stream);
             Stream::Right(Box::new(stream))
         }
         None if how.tls => return Err("there is no certificate".into()),
@@ -171,6 +175,7 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         }),
         trusted,
         redirect: how.redirect,
+        shown,
         write_pace: Pace::writing(front),
         signals,
         requests: Cell::new(0),
@@ -344,6 +349,13 @@ impl Client {
             let (told, asked) = origin.behind(request.headers(), trusts);
             origin = Rc::new(told);
             host = asked.unwrap_or(host);
+        } else if let Some(shown) = &self.shown
+            && !shown.is_for(host.to_str().unwrap_or_default())
+        {
+            return Err(Refusal::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this connection was made to another host, whose certificate is not for this one",
+            ));
         }
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         // A share in the target's bytes, by which the path is still there when the request is not ours any more.

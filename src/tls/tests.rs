@@ -1,4 +1,3 @@
-use super::choice::Choice;
 use super::*;
 
 fn pair(names: &[&str]) -> Pair {
@@ -103,4 +102,44 @@ fn the_certificate_of_the_very_name_goes_before_a_wildcard_and_the_first_is_for_
         assert!(Arc::ptr_eq(&found, &keys[expected]), "{name:?}");
     }
     assert!(Choice::new(Vec::new()).find(None).is_none());
+}
+
+#[test]
+fn a_host_is_asked_for_where_its_certificate_was_shown() {
+    let keys = [
+        &["one.example", "both.example"][..],
+        &["two.example", "*.two.example", "both.example"],
+    ];
+    let provider = aws_lc_rs::default_provider();
+    let keys = keys.map(|names| certified(&pair(names), &provider).unwrap());
+    let choice = Arc::new(Choice::new(keys.to_vec()));
+    for (shown, host, expected) in [
+        (Some("one.example"), "one.example", true),
+        (Some("one.example"), "ONE.example:8443", true),
+        (Some("one.example"), "both.example", true),
+        (Some("one.example"), "two.example", false),
+        (Some("one.example"), "Two.Example.:443", false),
+        (Some("one.example"), "www.two.example", false),
+        (Some("two.example"), "www.two.example", true),
+        // Shown by the other, but this one is for it as well.
+        (Some("two.example"), "both.example", true),
+        (Some("two.example"), "one.example", false),
+        // Of one label.
+        (Some("one.example"), "a.b.two.example", true),
+        // No certificate is for these.
+        (Some("two.example"), "elsewhere.example", true),
+        (Some("two.example"), "[::1]:443", true),
+        (Some("two.example"), "", true),
+        // The first is for those that name no host, or one that no certificate is for.
+        (None, "one.example", true),
+        (None, "two.example", false),
+        (Some("elsewhere.example"), "elsewhere.example", true),
+        (Some("elsewhere.example"), "one.example", true),
+        (Some("elsewhere.example"), "two.example", false),
+    ] {
+        let is_for = choice.shown(shown).unwrap().is_for(host);
+        assert_eq!(is_for, expected, "{shown:?}, {host:?}");
+    }
+    let alone = Arc::new(Choice::new(keys[..1].to_vec()));
+    assert!(alone.shown(Some("one.example")).is_none());
 }

@@ -377,3 +377,54 @@ fn what_trusted_proxies_say_is_a_list_of_which_the_clients_part_counts() {
         assert_eq!(status(&client.head()), 200);
     }
 }
+
+#[test]
+fn a_request_for_another_certificates_host_is_misdirected() {
+    let (one, two) = (made(&["one.example"]), made(&["two.example"]));
+    let mut house = House::with(|table| secure(table, &[&one, &two]));
+    house.worker(1).echo("x");
+    let config = trusting(&[&one], &[b"http/1.1"]);
+    let statuses = |house: &House, hosts: &[&str]| {
+        let mut stream = connect(house, &config, "one.example");
+        let statuses = hosts.iter().map(|host| {
+            write!(stream, "GET / HTTP/1.1\r\nhost: {host}\r\n\r\n").unwrap();
+            let mut talk = Vec::new();
+            let head = loop {
+                if let Some(end) = crate::house::find(&talk, b"\r\n\r\n") {
+                    break String::from_utf8(talk[..end + 2].to_vec()).unwrap();
+                }
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                talk.push(byte[0]);
+            };
+            let length = field(&head, "content-length").unwrap().parse().unwrap();
+            stream.read_exact(&mut vec![0; length]).unwrap();
+            status(&head)
+        });
+        statuses.collect::<Vec<_>>()
+    };
+    let hosts = [
+        "one.example",
+        "two.example",
+        "TWO.example:443",
+        "elsewhere.example",
+        "ONE.example.:443",
+    ];
+    assert_eq!(statuses(&house, &hosts), [200, 421, 421, 200, 200]);
+    // Whether a route is for that host makes no difference.
+    house.publish(|table| {
+        table.routes[0].hosts = vec![tqserver::route::HostPattern::parse("two.example").unwrap()];
+    });
+    assert_eq!(statuses(&house, &hosts), [404, 421, 421, 404, 404]);
+    // A proxy in front asks for its clients' hosts.
+    house.publish(|table| {
+        table.front.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    assert_eq!(statuses(&house, &hosts), [404, 200, 200, 404, 404]);
+    // Where there is one certificate, there is nothing to mistake it for.
+    house.publish(|table| {
+        table.front.trusted_proxies.clear();
+        secure(table, &[&one]);
+    });
+    assert_eq!(statuses(&house, &hosts), [404, 200, 200, 404, 404]);
+}
