@@ -310,12 +310,12 @@ impl Worker {
         // One that has failed is told of when it has been stopped, and until then nothing is known to be wrong.
         let coming = |run: &&Run| run.is_candidate() || run.failed.is_some();
         let candidate = self.runs.values().rev().find(coming);
-        let candidate = candidate.map(|run| (&run.spec, run.cause));
+        let candidate = candidate.map(|run| (&run.spec, run.cause, run.failed.is_some()));
         let waiting = self.waiting.as_ref();
-        let waiting = waiting.map(|waiting| (&waiting.spec, waiting.cause));
-        let (spec, cause) = candidate.or(waiting)?;
+        let waiting = waiting.map(|waiting| (&waiting.spec, waiting.cause, false));
+        let (spec, cause, fails) = candidate.or(waiting)?;
         let has_failed = !matches!(self.trouble, None | Some(Reason::Untried));
-        let is_again = matches!(cause, Cause::Retry | Cause::Replacement);
+        let is_again = fails || matches!(cause, Cause::Retry | Cause::Replacement);
         (!has_failed || !is_again).then_some(spec)
     }
 
