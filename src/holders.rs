@@ -47,7 +47,7 @@ impl fmt::Display for Holder {
 
 /// Whoever listens where a listener at `address` would be in the way, in this network name space; `None` if nobody does.
 pub fn of_tcp(address: SocketAddr) -> Option<Holder> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter();
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].into_iter();
     let mut found = tables
         .flat_map(|table| lines(Path::new(table)))
         .filter_map(|line| tcp(&line))
@@ -70,7 +70,7 @@ pub fn of_tcp(address: SocketAddr) -> Option<Holder> {
 
 /// Whoever listens at the unix socket `path`; `None` if nobody does.
 pub fn of_unix(path: &Path) -> Option<Holder> {
-    let inode = lines(Path::new("/proc/net/unix")).find_map(|line| unix(&line, path))?;
+    let inode = lines(Path::new("/proc/self/net/unix")).find_map(|line| unix(&line, path))?;
     Some(Holder {
         uid: None,
         process: process(inode),

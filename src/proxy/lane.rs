@@ -477,7 +477,13 @@ async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: Cance
         let accepted = tokio::select! {
             biased;
             accepted = door.accept() => accepted,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {
+                // The event loop may not have heard yet of those who have connected.
+                while let Some((stream, peer)) = door.queued() {
+                    lane.admit(&lane.met(&listener), stream, peer);
+                }
+                return;
+            }
         };
         match accepted {
             Ok((stream, peer)) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf;
-use rustix::net::sockopt;
+use rustix::net::{SocketFlags, sockopt};
 use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
@@ -70,6 +70,25 @@ pub(super) fn local(stream: &Raw) -> Option<SocketAddr> {
         Raw::Right(_) => return None,
     };
     Some(SocketAddr::new(local.ip().to_canonical(), local.port()))
+}
+
+impl Door {
+    /// A client that has connected already, if there is one, whether or not the event loop has heard of it.
+    pub(super) fn queued(&self) -> Option<(Raw, Option<SocketAddr>)> {
+        let socket = match &self.listener {
+            Either::Left(listener) => listener.as_fd(),
+            Either::Right(listener) => listener.as_fd(),
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (stream, peer) = rustix::net::acceptfrom_with(socket, flags).ok()?;
+        match self.listener {
+            Either::Left(_) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                Some((Raw::Left(TcpStream::from_std(stream.into()).ok()?), peer))
+            }
+            Either::Right(_) => Some((Raw::Right(UnixStream::from_std(stream.into()).ok()?), None)),
+        }
+    }
 }
 
 /// Hands on what was read earlier, as much as there is room for, and says how many bytes that was.
