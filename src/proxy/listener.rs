@@ -334,6 +334,9 @@ impl Listeners {
                 continue;
             };
             left.push(place.clone());
+            if rustix::io::ioctl_fionbio(&socket, true).is_err() {
+                continue;
+            }
             let port = |place: &Place| match place {
                 Place::Tcp(address) => Some(address.port()),
                 Place::Unix(_) => None,
