@@ -96,7 +96,9 @@ fn a_port_in_use_is_told() {
     let house = House::new().worker("index", says("one"));
     house.write_server_yaml(&format!("server: {{address: 127.0.0.1, port: {port}}}\n"));
     let ran = house.does_not_open();
-    ran.exits(1).says("is in use by another process");
+    ran.exits(1)
+        .says("is in use by ")
+        .says(&format!("(PID {})", std::process::id()));
     assert!(
         !house.place().exists(),
         "{} is left",

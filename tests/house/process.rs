@@ -276,12 +276,24 @@ pub fn gone(pid: u32) {
 }
 
 pub fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
-    state.is_some_and(|state| state != 'Z' && state != 'X')
+    state(&format!("/proc/{pid}/stat")).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// Stops a process, and waits until each of its threads has stopped.
+#[track_caller]
+pub fn freeze(pid: u32) {
+    kill(pid, Signal::STOP);
+    until(&format!("all threads of {pid} have stopped"), || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+        let mut threads = threads.map(|thread| thread.expect("a thread").path().join("stat"));
+        threads.all(|stat| state(&stat.to_string_lossy()) == Some('T'))
+    });
+}
+
+/// The letter of a process or a thread, from its stat file (proc(5)).
+fn state(stat: &str) -> Option<char> {
+    let stat = std::fs::read_to_string(stat).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 pub fn kill(pid: u32, signal: Signal) {
