@@ -91,6 +91,23 @@ pub fn keep_colours(text: &str) -> String {
     convert(text, Form::Coloured)
 }
 
+/// `text` as it can stand within a line of ours, wherever it comes from: what acts, ends of lines too, is shown as an escape.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line
+}
+
+/// The same of a path: the owner of a directory chooses the names of the files in it.
+pub fn shown(path: &std::path::Path) -> String {
+    one_line(&path.to_string_lossy())
+}
+
 /// Escapes `text` as content of an HTML element or of an attribute in double quotes.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -485,6 +502,15 @@ mod tests {
             "\u{1b}[31mx\u{1b}[0m."
         );
         assert_eq!(keep_colours("\u{1b}[5mx"), "\u{1b}[5mx\u{1b}[0m");
+    }
+
+    #[test]
+    fn nothing_in_a_line_of_ours_acts() {
+        let evil = "a\u{1b}]0;pwned\u{7}\u{1b}[31mx\nFAKE\u{9b}2J\u{202e}\u{2066}";
+        let line = one_line(evil);
+        assert!(!line.chars().any(acts), "{line:?}");
+        assert_eq!(one_line("ä/b c.txt"), "ä/b c.txt");
+        assert_eq!(shown(std::path::Path::new("a\nb")), "a\\nb");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::terminal;
+use crate::{ansi, terminal};
 
 /// Longest wait for the journal to take a message, which is lost then: a journald that hangs must not take us along.
 const SEND_TIMEOUT: Duration = Duration::from_millis(200);
@@ -109,10 +109,12 @@ where
         };
         let mut message = Message(String::new());
         event.record(&mut message);
+        // Whatever somebody else's words are in it.
+        let text = ansi::keep_colours(&message.0);
         if self.colour && !colour.is_empty() {
-            writeln!(writer, "{colour}{word}\u{1b}[0m{}", message.0)
+            writeln!(writer, "{colour}{word}\u{1b}[0m{text}")
         } else {
-            writeln!(writer, "{word}{}", message.0)
+            writeln!(writer, "{word}{text}")
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 /// Longest worker name. With the prefix, a 20 digit generation and a suffix it stays far below the 255 bytes of a unit name
@@ -295,13 +296,41 @@ pub fn worker_slice(worker: &WorkerName) -> String {
 const USER_NAME_MAX: usize = 31;
 const USER_PREFIX: &str = "tqw-";
 /// Bytes of a worker's name that stay readable in the name of its user when not all of it can.
-const USER_READABLE: usize = 18;
+const USER_READABLE: usize = 10;
+/// Characters of the hash beside them, of five bits each: nobody finds a second name for 80 bits.
+const USER_HASH: usize = 16;
+/// RFC 4648, 6, in lower case.
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// The user that a worker runs as: `tqw-NAME` where that can be a user's name, otherwise the beginning of NAME and a hash of all of it.
 ///
-/// No name that is kept looks like one that was hashed, so the two never meet. The hash is no defence against a deployer who looks
-/// for two names with the same one; these two workers, both that deployer's, would share a user.
+/// No name that is kept looks like one that was hashed, so the two never meet. The hash is cryptographic: a deployer who chooses a name
+/// cannot choose the user of somebody else's worker with it.
 pub fn worker_user(worker: &WorkerName) -> String {
+    let name = worker.as_str();
+    let is_hash = |end: &str| end.len() == USER_HASH && end.bytes().all(|c| BASE32.contains(&c));
+    // What an earlier version has hashed may still run.
+    let was_hash = |end: &str| end.len() == 8 && end.bytes().all(|c| c.is_ascii_hexdigit());
+    let looks_hashed = name
+        .rsplit_once('-')
+        .is_some_and(|(_, end)| is_hash(end) || was_hash(end));
+    let fits = USER_PREFIX.len() + name.len() <= USER_NAME_MAX;
+    if fits && !name.contains('.') && !looks_hashed {
+        return format!("{USER_PREFIX}{name}");
+    }
+    let hash = digest(&SHA256, name.as_bytes());
+    let bits = hash.as_ref().iter().take(USER_HASH * 5 / 8);
+    let bits = bits.fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let hash: String = (0..USER_HASH)
+        .rev()
+        .map(|at| char::from(BASE32[(bits >> (5 * at) & 31) as usize]))
+        .collect();
+    format!("{USER_PREFIX}{}-{hash}", readable(name, USER_READABLE))
+}
+
+/// The user that earlier versions gave such a worker, whose generations may still run: 32 bits of FNV-1a, which anybody can
+/// find a second name for.
+pub fn worker_user_before(worker: &WorkerName) -> String {
     let name = worker.as_str();
     let looks_hashed = name
         .rsplit_once('-')
@@ -310,16 +339,15 @@ pub fn worker_user(worker: &WorkerName) -> String {
     if fits && !name.contains('.') && !looks_hashed {
         return format!("{USER_PREFIX}{name}");
     }
-    // FNV-1a: it stays the same in every version of this program, which the owner of a directory must.
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
-    let readable: String = name
-        .chars()
-        .take(USER_READABLE)
-        .map(|c| if c == '.' { '_' } else { c })
-        .collect();
-    format!("{USER_PREFIX}{readable}-{hash:08x}")
+    format!("{USER_PREFIX}{}-{hash:08x}", readable(name, 18))
+}
+
+fn readable(name: &str, most: usize) -> String {
+    let plain = |c| if c == '.' { '_' } else { c };
+    name.chars().take(most).map(plain).collect()
 }
 
 #[cfg(test)]
@@ -397,9 +425,8 @@ mod tests {
 
     #[test]
     fn a_name_that_no_user_can_have_is_shortened_and_hashed() {
-        // The hashes are FNV-1a's, 32 bits.
-        assert_eq!(user("a.b"), "tqw-a_b-108bf50c");
-        assert_eq!(user("a.b").len(), "tqw-a_b-".len() + 8);
+        // `printf a.b | sha256sum | xxd -r -p | base32 | tr A-Z a-z | head -c 16`
+        assert_eq!(user("a.b"), "tqw-a_b-fzztnxeoxkd66rzn");
         for name in [
             "x".repeat(28),
             "x".repeat(WORKER_NAME_MAX),
@@ -407,21 +434,35 @@ mod tests {
         ] {
             let user = user(&name);
             let strange = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';
-            assert!(
-                user.len() <= USER_NAME_MAX && !user.contains(strange),
-                "{user}"
-            );
+            assert!(user.len() <= USER_NAME_MAX, "{user}");
+            assert!(!user.contains(strange), "{user}");
         }
     }
 
     #[test]
-    fn no_two_workers_are_the_same_user() {
+    fn no_worker_gets_the_user_of_another_whatever_its_name() {
         let hashed = user("api.users");
-        // Whoever names a worker after another's user does not become that user.
-        assert_ne!(user(hashed.strip_prefix(USER_PREFIX).unwrap()), hashed);
-        assert_ne!(user("api_users"), hashed);
-        assert_ne!(user("a-0123abcd"), "tqw-a-0123abcd");
-        assert_ne!(user("a-0123ABCD"), "tqw-a-0123ABCD");
-        assert_ne!(user(&"x".repeat(28)), user(&"x".repeat(29)));
+        let hashed = hashed.strip_prefix(USER_PREFIX).unwrap();
+        let before = worker_user_before(&WorkerName::parse("api.users").unwrap());
+        let before = before.strip_prefix(USER_PREFIX).unwrap();
+        for (one, other) in [
+            // The user of the one is the name of the other.
+            ("api.users", hashed),
+            ("api.users", before),
+            ("api_users", "api.users"),
+            // The hash of before is the same.
+            (
+                "customers-production.bob.shop",
+                "customers-production.alice.amxvbfw",
+            ),
+        ] {
+            assert_ne!(user(one), user(other), "{one} and {other}");
+        }
+        let before = |name| worker_user_before(&WorkerName::parse(name).unwrap());
+        let (one, other) = (
+            "customers-production.bob.shop",
+            "customers-production.alice.amxvbfw",
+        );
+        assert_eq!(before(one), before(other), "they are no example");
     }
 }

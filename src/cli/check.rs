@@ -238,6 +238,7 @@ fn units(
         workers: settings.workers_directories.clone(),
         accepted: false,
         stop_timeout: settings.shutdown_grace,
+        user: None,
         record: String::new(),
     };
     let ports = *settings.ports.start()..;

@@ -1,5 +1,8 @@
 //! The command line: one file a verb, and the only place that prints.
 
+#[macro_use]
+mod say;
+
 mod build;
 mod check;
 mod client;
@@ -288,7 +291,12 @@ fn guess(error: &anyhow::Error) -> (u8, Option<String>) {
 fn print(text: &[u8]) -> anyhow::Result<()> {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+    // A script for a shell and the history: text of ours, and others' words in it.
+    let text = crate::ansi::keep_colours(&String::from_utf8_lossy(text));
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
+use crate::ansi;
 use crate::config::{Instead, Mode, Problems, Settings};
 use crate::dev::{self, Asked, Signals};
 use crate::manager::{self, Door, Ending, Nudge, Options, Progress};
@@ -111,7 +112,7 @@ impl Told {
     fn be_ready(&mut self, progress: &Progress) {
         if !self.ready && !self.ending {
             self.ready = true;
-            notify::ready(&progress.status());
+            notify::ready(&ansi::one_line(&progress.status()));
             self.tell(progress);
         }
     }
@@ -125,7 +126,7 @@ impl Told {
         if self.ready && reloading != self.reloading {
             match reloading {
                 true => notify::reloading(),
-                false => notify::ready(&progress.status()),
+                false => notify::ready(&ansi::one_line(&progress.status())),
             }
             self.reloading = reloading;
         }
@@ -135,7 +136,7 @@ impl Told {
             (true, false) => progress.status(),
         };
         if self.ready && status != self.status {
-            notify::status(&status);
+            notify::status(&ansi::one_line(&status));
             self.status = status;
         }
     }

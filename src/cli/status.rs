@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::client::{Client, plain};
 use super::columns::columns;
-use super::{Common, exit, refused};
+use super::{Common, exit, refused, say};
 use crate::config::printable;
 use crate::holders;
 use crate::limits::ByteSize;
@@ -52,7 +52,7 @@ impl Status {
             }
         }
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&workers)?);
+            println!("{}", say::json(&serde_json::to_string_pretty(&workers)?));
         } else if self.worker.is_some() {
             let log = |worker| log_of(client.kind(), common, worker);
             workers

@@ -82,6 +82,10 @@ pub struct Settings {
     pub hold: Duration,
     /// Development: what one build may use.
     pub build: BuildLimits,
+    /// Production: how large one snapshot may become.
+    pub snapshots: SnapshotLimits,
+    /// Production: how long a removed worker's snapshots are kept; `None`: for ever.
+    pub keep_removed: Option<Duration>,
     /// Limits of all workers unless overridden.
     pub default: Limits,
     /// What overrides them on a route: only the keys that are set.
@@ -121,6 +125,33 @@ pub struct BuildLimits {
     pub timeout: Duration,
     /// Most memory; `None`: three quarters of the machine's.
     pub memory_max: Option<ByteSize>,
+}
+
+/// How large one snapshot may become: a deployer decides what is in it, and all are on one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotLimits {
+    /// Most bytes, by the lengths of its files: holes of sparse files count.
+    pub max_size: ByteSize,
+    /// Most files, links and directories.
+    pub max_files: u64,
+}
+
+impl SnapshotLimits {
+    /// No limits.
+    pub const NONE: Self = Self {
+        max_size: ByteSize(u64::MAX),
+        max_files: u64::MAX,
+    };
+}
+
+impl Default for SnapshotLimits {
+    /// A Python environment with a machine learning library and a large `node_modules` fit.
+    fn default() -> Self {
+        Self {
+            max_size: ByteSize(8 << 30),
+            max_files: 250_000,
+        }
+    }
 }
 
 /// Upper bounds for what a worker.yaml may ask for; `None`: any.

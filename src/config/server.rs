@@ -18,7 +18,7 @@ use super::patch::TIMEOUT;
 use super::problem::{Place, Problem, Problems};
 use super::section::Section;
 use super::source::{self, Owner};
-use super::{BuildLimits, Caps, Exposure, Limits, LimitsPatch, Settings};
+use super::{BuildLimits, Caps, Exposure, Limits, LimitsPatch, Settings, SnapshotLimits};
 use crate::limits::ByteSize;
 use crate::route::{Front, Listen, RoutePath};
 use directories::directories;
@@ -45,6 +45,14 @@ const LONGEST_HOLD: u64 = 600;
 const LONGEST_BUILD: u64 = 86_400;
 /// What a build can be limited to: with less no compiler begins.
 const BUILD_MEMORY: RangeInclusive<ByteSize> = ByteSize(16 << 20)..=ByteSize(1 << 44);
+/// What a snapshot can be limited to.
+const SNAPSHOT_SIZE: RangeInclusive<ByteSize> = ByteSize(1 << 20)..=ByteSize(1 << 50);
+const SNAPSHOT_FILES: RangeInclusive<u64> = 10..=1_000_000_000;
+/// How long a removed worker's snapshots are kept unless set, and the longest that can be set, in days.
+const KEEP_REMOVED: u64 = 30;
+const LONGEST_KEPT: u64 = 3650;
+/// Seconds of a day.
+const DAY: u64 = 86_400;
 
 impl Settings {
     /// Reads `file`.
@@ -83,6 +91,7 @@ impl Settings {
         settings.build.memory_max = dev.size("build_memory_max", BUILD_MEMORY);
         dev.finish(|_| None);
         settings.read_pages(root.section("pages"), directories, &project);
+        settings.read_snapshots(root.section("snapshots"));
         settings.read_security(root.section("security"));
         root.finish(|key| {
             let parts = [
@@ -99,6 +108,9 @@ impl Settings {
                 ("dev", "build_timeout_seconds"),
                 ("dev", "build_memory_max"),
                 ("security", "max_exposure"),
+                ("snapshots", "max_size"),
+                ("snapshots", "max_files"),
+                ("snapshots", "keep_removed_days"),
             ];
             let (section, _) = parts.into_iter().find(|(_, part)| *part == key)?;
             let message = format!("'{key}' is a key of '{section}', not of the whole file");
@@ -170,6 +182,8 @@ impl Settings {
                 timeout: Duration::from_secs(30 * 60),
                 memory_max: None,
             },
+            snapshots: SnapshotLimits::default(),
+            keep_removed: Some(Duration::from_secs(KEEP_REMOVED * DAY)),
             default: Limits::default(),
             paths: BTreeMap::new(),
             max: Caps::default(),
@@ -381,6 +395,23 @@ impl Settings {
             );
         }
         watcher.finish(|_| None);
+    }
+
+    fn read_snapshots(&mut self, mut snapshots: Section<'_>) {
+        let limits = &mut self.snapshots;
+        let size = snapshots.size("max_size", SNAPSHOT_SIZE);
+        limits.max_size = size.unwrap_or(limits.max_size);
+        let files = snapshots.number("max_files", SNAPSHOT_FILES, "");
+        limits.max_files = files.unwrap_or(limits.max_files);
+        let kept = snapshots.number(
+            "keep_removed_days",
+            0..=LONGEST_KEPT,
+            "; 0 keeps them until somebody removes them",
+        );
+        if let Some(days) = kept {
+            self.keep_removed = (days > 0).then(|| Duration::from_secs(days * DAY));
+        }
+        snapshots.finish(|_| None);
     }
 
     fn read_security(&mut self, mut security: Section<'_>) {

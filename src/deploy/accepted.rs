@@ -19,6 +19,17 @@ pub struct Accepted {
     pub assets: Option<PathBuf>,
 }
 
+impl Accepted {
+    /// What to go back to from `serving`: the newest of `history` that is of something else. Gone back once, it is what was gone back from.
+    pub fn previous(history: &[Self], serving: Generation) -> Option<&Self> {
+        let serves = history.iter().find(|one| one.generation == serving);
+        history.iter().find(|one| {
+            let same = |serves: &Self| serves.manifest.is_of_the_same(&one.manifest);
+            one.generation != serving && !serves.is_some_and(same)
+        })
+    }
+}
+
 impl Store {
     /// The newest accepted snapshot of each worker, and what was in the way of finding out: a worker whose newest manifest can not be
     /// read has the one before.
@@ -102,18 +113,21 @@ impl Store {
         Ok(kept.into_iter().map(|(generation, _)| generation).collect())
     }
 
-    /// What to go back to from `serving`: the newest accepted snapshot of something else. Gone back once, it is what was gone back from.
-    pub fn previous(&self, worker: &WorkerName, serving: Generation) -> Option<Generation> {
-        let shelf = Shelf::of(&self.layout, worker).ok()?;
-        let serves = self.readable(worker, serving);
-        shelf.with_manifest().find(|generation| {
-            let found = self.readable(worker, *generation);
-            *generation != serving
-                && found.is_some_and(|found| {
-                    let same = |serves: &Manifest| serves.is_of_the_same(&found);
-                    !serves.as_ref().is_some_and(same)
-                })
-        })
+    /// The accepted snapshots of a worker with all that is needed to go back to them, the newest first.
+    pub fn history(&self, worker: &WorkerName) -> Vec<Accepted> {
+        let Ok(shelf) = Shelf::of(&self.layout, worker) else {
+            return Vec::new();
+        };
+        let found = shelf.with_manifest().filter_map(|generation| {
+            let assets = shelf.latest_assets(generation);
+            let instance = Instance::new(worker.clone(), generation);
+            Some(Accepted {
+                generation,
+                manifest: self.readable(worker, generation)?,
+                assets: assets.map(|number| self.layout.assets(&instance, number)),
+            })
+        });
+        found.collect()
     }
 
     fn readable(&self, worker: &WorkerName, generation: Generation) -> Option<Manifest> {

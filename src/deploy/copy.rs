@@ -11,19 +11,29 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, copy_file_range, fchmod,
-    fstat, futimens, ioctl_ficlone, linkat, mkdirat, openat, readlinkat, symlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps,
+    copy_file_range, fchmod, fstat, ftruncate, futimens, ioctl_ficlone, linkat, mkdirat, openat,
+    readlinkat, seek, symlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, pread, pwrite};
 
+use super::allowance::{Exceeded, Spent};
 use super::layout::DIRECTORY_MODE;
 use super::room::Full;
+use crate::ansi::shown;
 
 /// How deep directories may nest; each level holds two file descriptors.
 const DEPTH_MAX: usize = 64;
 
 /// Most bytes copied in one system call, so that a copy can be given up between two.
-const PIECE: usize = 64 << 20;
+const PIECE: u64 = 16 << 20;
+
+/// Most bytes that are read at once where the kernel does not copy by itself.
+const BY_HAND: usize = 256 << 10;
+
+/// Longest path below the top, in bytes. A program could not open a longer one by its whole path (PATH_MAX is 4096, and the snapshot has
+/// a path of its own).
+const PATH_BYTES: usize = 3072;
 
 /// Modes of the copies. What they were copied from says nothing but whether a file is a program: who may read them is for the directory
 /// all copies are in to say. Nobody writes to a file again; in a directory its owner must be able to remove what is there.
@@ -39,7 +49,8 @@ pub enum CopyError {
     /// A link whose target is not in the tree.
     #[error(
         "{} is a link to {}, which is outside of the worker; copy the file in, or make the link relative",
-        path.display(), target.display()
+        shown(path),
+        shown(target)
     )]
     LinkLeaves {
         /// The link.
@@ -48,7 +59,10 @@ pub enum CopyError {
         target: PathBuf,
     },
     /// A socket, fifo or device.
-    #[error("{} is a {kind}, which can not be deployed; remove it, or create it in data/ at run time", path.display())]
+    #[error(
+        "{} is a {kind}, which can not be deployed; remove it, or create it in data/ at run time",
+        shown(path)
+    )]
     Special {
         /// What was found.
         path: PathBuf,
@@ -56,27 +70,48 @@ pub enum CopyError {
         kind: &'static str,
     },
     /// A hard link to the file of another user.
-    #[error("{} is a hard link to a file of another user; copy the file in", path.display())]
+    #[error(
+        "{} is a hard link to a file of another user; copy the file in",
+        shown(path)
+    )]
     Foreign {
         /// What was found.
         path: PathBuf,
     },
     /// What was listed is not what could be opened.
-    #[error("{} changed while it was copied; deploy again", path.display())]
+    #[error("{} changed while it was copied; deploy again", shown(path))]
     Changed {
         /// What changed.
         path: PathBuf,
     },
     /// Too many directories within each other.
-    #[error("{} is nested deeper than {DEPTH_MAX} directories", path.display())]
+    #[error("{} is nested deeper than {DEPTH_MAX} directories", shown(path))]
     Deep {
         /// The first that is too deep.
         path: PathBuf,
     },
+    /// A path that is too long.
+    #[error(
+        "a path of {length} bytes is in there, longer than {PATH_BYTES}: it starts with {}; remove it",
+        shown(start)
+    )]
+    Long {
+        /// Its length in bytes.
+        length: usize,
+        /// Its first directory.
+        start: PathBuf,
+    },
+    /// More than a snapshot may have.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// Whoever wanted it does not wait for it any more.
+    #[error("the copy took too long and was given up")]
+    GivenUp,
     /// We may not read it. The manager of a machine is root without root's privileges: another user's file has to be everybody's.
     #[error(
         "{} can not be read by {}; type `chmod o+{rights} {0}`, or for a secret `chown {1} {0}`",
-        path.display(), our_name()
+        shown(path),
+        our_name()
     )]
     Unreadable {
         /// What can not be read.
@@ -88,7 +123,7 @@ pub enum CopyError {
     #[error(transparent)]
     Full(#[from] Box<Full>),
     /// Another failure.
-    #[error("{what} {}", path.display())]
+    #[error("{what} {}", shown(path))]
     Io {
         /// What was being done.
         what: &'static str,
@@ -165,15 +200,17 @@ pub(super) fn tree(
     target: &Path,
     how: How,
     omit: Omit<'_>,
+    spent: &mut Spent,
 ) -> Result<(), CopyError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(CWD, target, flags, Mode::empty());
     let opened = opened.map_err(|errno| io_error("open", target, errno))?;
     let found = fstat(&source).map_err(|errno| io_error("examine", Path::new("."), errno))?;
-    let copy = Copy {
+    let mut copy = Copy {
         how,
         omit,
         owner: found.st_uid,
+        spent,
     };
     copy.directory(&source, &opened, Path::new(""), 0)?;
     take_over(&found, &opened).map_err(|errno| io_error("set the mode of", target, errno))
@@ -184,11 +221,13 @@ struct Copy<'a> {
     omit: Omit<'a>,
     /// To whom the tree belongs.
     owner: u32,
+    /// What the snapshot has by now.
+    spent: &'a mut Spent,
 }
 
 impl Copy<'_> {
     fn directory(
-        &self,
+        &mut self,
         source: &OwnedFd,
         target: &OwnedFd,
         path: &Path,
@@ -220,11 +259,22 @@ impl Copy<'_> {
             if self.omit.leaves_out(path, name, kind, depth) {
                 continue;
             }
+            self.spent.one_more()?;
+            let inner = path.join(name);
+            let length = inner.as_os_str().len();
+            if length > PATH_BYTES {
+                let start = inner.components().next();
+                let start = start.map(|start| PathBuf::from(start.as_os_str()));
+                return Err(CopyError::Long {
+                    length,
+                    start: start.unwrap_or_default(),
+                });
+            }
             let at = At {
                 source: source.as_fd(),
                 target: target.as_fd(),
                 name: entry.file_name(),
-                path: &path.join(name),
+                path: &inner,
             };
             match kind {
                 FileType::Directory => self.subdirectory(&at, depth)?,
@@ -241,7 +291,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn subdirectory(&self, at: &At<'_>, depth: usize) -> Result<(), CopyError> {
+    fn subdirectory(&mut self, at: &At<'_>, depth: usize) -> Result<(), CopyError> {
         let source = at.open(FileType::Directory)?;
         let found = at.examine(&source)?;
         mkdirat(at.target, at.name, Mode::RWXU).map_err(|errno| at.failed("create", errno))?;
@@ -253,7 +303,7 @@ impl Copy<'_> {
         take_over(&found, &target).map_err(|errno| at.failed("set the mode of", errno))
     }
 
-    fn file(&self, at: &At<'_>) -> Result<(), CopyError> {
+    fn file(&mut self, at: &At<'_>) -> Result<(), CopyError> {
         if self.how == How::Link {
             return linkat(at.source, at.name, at.target, at.name, AtFlags::empty())
                 .map_err(|errno| at.failed("link", errno));
@@ -274,8 +324,14 @@ impl Copy<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let target = openat(at.target, at.name, flags, Mode::RUSR | Mode::WUSR);
         let target = target.map_err(|errno| at.failed("create", errno))?;
+        // What a hole hides counts too: a program that reads it would find all of it.
         let size = u64::try_from(found.st_size).unwrap_or(0);
-        contents(&source, &target, size).map_err(|errno| at.failed("copy", errno))?;
+        self.spent.more(size, at.path)?;
+        match contents(&source, &target, size, self.spent) {
+            Ok(()) => {}
+            Err(_) if self.spent.is_given_up() => return Err(CopyError::GivenUp),
+            Err(errno) => return Err(at.failed("copy", errno)),
+        }
         take_over(&found, &target).map_err(|errno| at.failed("set the mode of", errno))
     }
 
@@ -335,39 +391,97 @@ impl At<'_> {
     }
 }
 
-/// Copies at most `size` bytes, the size the file had when it was opened: one that grows all the time has an end for us.
-fn contents(source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<(), Errno> {
+/// Copies `size` bytes, the size the file had when it was opened: one that grows all the time has an end for us. Holes stay holes.
+fn contents(source: &OwnedFd, target: &OwnedFd, size: u64, spent: &mut Spent) -> Result<(), Errno> {
     if ioctl_ficlone(target, source).is_ok() {
-        return Ok(());
+        // It may have grown since.
+        return ftruncate(target, size);
     }
-    let mut left = size;
-    while left > 0 {
-        let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let copied = match copy_file_range(source, None, target, None, piece) {
-            Err(Errno::INTR) => continue,
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if left == size => {
-                return by_hand(source, target, size);
-            }
-            copied => copied?,
+    ftruncate(target, size)?;
+    let mut at = 0;
+    while at < size {
+        let (start, end) = match next_data(source, at, size)? {
+            Some(data) => data,
+            None => return Ok(()),
         };
-        if copied == 0 {
-            break;
+        let copied = range(source, target, start, end, spent)?;
+        if copied < end {
+            // It has become shorter.
+            return ftruncate(target, copied);
         }
-        left = left.saturating_sub(copied as u64);
+        at = end;
     }
     Ok(())
 }
 
-/// For pairs of file systems the kernel does not copy between.
-fn by_hand(source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<(), Errno> {
-    let duplicate = |fd: &OwnedFd| fd.try_clone().map(std::fs::File::from);
-    let copy = || -> io::Result<u64> {
-        let mut source = io::Read::take(duplicate(source)?, size);
-        io::copy(&mut source, &mut duplicate(target)?)
+/// The next bytes from `at` on that are not in a hole, up to `size`. A file system that knows of no holes has none.
+fn next_data(source: &OwnedFd, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
+    let start = match seek(source, SeekFrom::Data(at)) {
+        Err(Errno::NXIO) => return Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, size))),
+        start => start?,
     };
-    copy()
-        .map(drop)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    if start >= size {
+        return Ok(None);
+    }
+    let end = seek(source, SeekFrom::Hole(start)).unwrap_or(size);
+    Ok(Some((start, end.clamp(start + 1, size))))
+}
+
+/// Copies the bytes from `start` to `end`; returns up to where there were any.
+fn range(
+    source: &OwnedFd,
+    target: &OwnedFd,
+    start: u64,
+    end: u64,
+    spent: &mut Spent,
+) -> Result<u64, Errno> {
+    let (mut from, mut to) = (start, start);
+    while from < end {
+        spent.go_on()?;
+        let piece = usize::try_from((end - from).min(PIECE)).unwrap_or(BY_HAND);
+        let copied = copy_file_range(source, Some(&mut from), target, Some(&mut to), piece);
+        match copied {
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                return by_hand(source, target, from, end, spent);
+            }
+            Ok(0) => break,
+            copied => spent.written(copied? as u64),
+        }
+    }
+    Ok(from)
+}
+
+/// For pairs of file systems the kernel does not copy between.
+fn by_hand(
+    source: &OwnedFd,
+    target: &OwnedFd,
+    start: u64,
+    end: u64,
+    spent: &mut Spent,
+) -> Result<u64, Errno> {
+    let mut at = start;
+    let mut buffer = vec![0; BY_HAND];
+    while at < end {
+        spent.go_on()?;
+        let piece = usize::try_from(end - at).unwrap_or(BY_HAND).min(BY_HAND);
+        let read = match pread(source, &mut buffer[..piece], at) {
+            Err(Errno::INTR) => continue,
+            Ok(0) => break,
+            read => read?,
+        };
+        let mut written = 0;
+        while written < read {
+            match pwrite(target, &buffer[written..read], at + written as u64) {
+                Err(Errno::INTR) => {}
+                more => written += more?,
+            }
+        }
+        at += read as u64;
+        spent.written(read as u64);
+    }
+    Ok(at)
 }
 
 /// Gives a copy its mode, and the time of change of what it was copied from. Other users, setuid and setgid, capabilities and other

@@ -4,6 +4,7 @@
 //! STATE/.snapshots/           0700
 //! STATE/.snapshots/NAME/GEN/       the files of the worker
 //! STATE/.snapshots/NAME/GEN.json   what they were made of: the manifest
+//! STATE/.snapshots/NAME/.gone      its time says since when the worker is gone
 //! STATE/.public/              0750, of the proxy's group; 0700 without one
 //! STATE/.public/NAME/GEN-K/        its public/, K growing as assets are deployed without a new program
 //! .../NAME/.new-*                  being made; removed by the next prune if nobody finished it
@@ -45,12 +46,15 @@ pub(super) struct Layout {
 impl Layout {
     /// Makes the directories, or gives them the modes they should have.
     pub(super) fn make(state: &Path, group: Option<u32>) -> Result<Self, SnapshotError> {
-        let made = fs::DirBuilder::new()
-            // It names the workers, and each of them comes through it to its own.
-            .mode(0o711)
-            .recursive(true)
-            .create(state);
-        made.map_err(|source| failed("create", state, source))?;
+        // A file system that is frozen does not even say that a directory is there already.
+        if !state.is_dir() {
+            let made = fs::DirBuilder::new()
+                // It names the workers, and each of them comes through it to its own.
+                .mode(0o711)
+                .recursive(true)
+                .create(state);
+            made.map_err(|source| failed("create", state, source))?;
+        }
         let layout = Self {
             programs: state.join(SNAPSHOTS),
             public: state.join(PUBLIC),
@@ -64,6 +68,11 @@ impl Layout {
     /// The directory of a worker's programs.
     pub(super) fn programs_of(&self, worker: &WorkerName) -> PathBuf {
         self.programs.join(worker.as_str())
+    }
+
+    /// The note that a worker is gone.
+    pub(super) fn gone(&self, worker: &WorkerName) -> PathBuf {
+        self.programs_of(worker).join(".gone")
     }
 
     /// The directory of a worker's assets.
@@ -136,11 +145,13 @@ pub(super) fn make_directory(
     mode: u32,
     group: Option<u32>,
 ) -> Result<(), SnapshotError> {
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(failed("create", path, error));
+    if path.symlink_metadata().is_err() {
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed("create", path, error));
+            }
+            _ => {}
         }
-        _ => {}
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(CWD, path, flags, Mode::empty());

@@ -90,6 +90,19 @@ impl Store {
         instance: &Instance,
         manifest: &Manifest,
     ) -> Result<(), SnapshotError> {
+        self.put_manifest(instance, manifest)?;
+        self.finished().inspect_err(|_| {
+            // What nobody waited for was not accepted.
+            let _ = self.withdraw_manifest(instance);
+        })
+    }
+
+    /// The same, but that it counts only once the work is finished.
+    pub(super) fn put_manifest(
+        &self,
+        instance: &Instance,
+        manifest: &Manifest,
+    ) -> Result<(), SnapshotError> {
         let directory = self.layout.programs_of(&instance.worker);
         let path = self.layout.manifest(instance);
         let new = layout::unfinished(&path);

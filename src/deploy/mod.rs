@@ -3,6 +3,7 @@
 //! - `layout`: where things lie in the store, what their names mean, who may look in
 //! - `shelf`: what lies there, of one worker from one look
 //! - `copy`: copies a tree that belongs to someone who is trusted less than we are
+//! - `allowance`: how large a snapshot may become
 //! - `snapshot`: makes snapshots
 //! - `removal`: removes them
 //! - `manifest`: what a snapshot was made of, and with that: accepted
@@ -10,6 +11,7 @@
 //! - `room`: a full disk, in words
 
 mod accepted;
+mod allowance;
 mod copy;
 mod layout;
 mod manifest;

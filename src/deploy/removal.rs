@@ -3,7 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use super::layout::{DIRECTORY_MODE, make_directory};
 use super::shelf::Shelf;
 use super::snapshot::{SnapshotError, Store};
 use crate::names::{Generation, Instance, WorkerName};
@@ -36,9 +38,62 @@ impl Store {
         let files = shelf.files.iter().filter(goes);
         paths.extend(files.map(|generation| self.layout.files(&of(generation))));
         paths.extend(shelf.unfinished);
-        let removed: Vec<_> = paths.iter().map(|path| remove(path)).collect();
+        let remove = |path: &PathBuf| {
+            self.step();
+            remove(path)
+        };
+        let removed: Vec<_> = paths.iter().map(remove).collect();
         self.tidy(worker);
         removed.into_iter().collect()
+    }
+
+    /// Notes that a worker is gone, since now if it was not noted before. Once it has been gone for longer than `keep` all of its generations
+    /// up to `last` are removed, their assets too; `true`: they were. The worker's own files are not ours to remove.
+    ///
+    /// # Errors
+    /// When it can not be noted, or something not be removed.
+    pub fn expire(
+        &self,
+        worker: &WorkerName,
+        last: Generation,
+        keep: Option<Duration>,
+        now: SystemTime,
+    ) -> Result<bool, SnapshotError> {
+        let mark = self.layout.gone(worker);
+        let failed = |error| self.io_failed("write", &mark, error);
+        let since = match fs::metadata(&mark).and_then(|found| found.modified()) {
+            Ok(since) => Some(since),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        // A clock that was ahead and is not any more would keep it for ever.
+        let Some(gone_for) = since.and_then(|since| now.duration_since(since).ok()) else {
+            make_directory(&self.layout.programs_of(worker), DIRECTORY_MODE, None)?;
+            let noted = fs::File::create(&mark).and_then(|file| file.set_modified(now));
+            return noted.map(|()| false).map_err(failed);
+        };
+        if keep.is_none_or(|keep| gone_for <= keep) {
+            return Ok(false);
+        }
+        self.prune(worker, &[], last)?;
+        remove(&mark)?;
+        self.tidy(worker);
+        Ok(true)
+    }
+
+    /// Whether it is noted that a worker is gone.
+    pub fn is_gone(&self, worker: &WorkerName) -> bool {
+        self.layout.gone(worker).symlink_metadata().is_ok()
+    }
+
+    /// A worker is back, and has all it had.
+    ///
+    /// # Errors
+    /// When the note can not be removed.
+    pub fn came_back(&self, worker: &WorkerName) -> Result<(), SnapshotError> {
+        remove(&self.layout.gone(worker))?;
+        self.tidy(worker);
+        Ok(())
     }
 
     /// Removes what there is of a snapshot that can not be finished.

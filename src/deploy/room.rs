@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::ansi::shown;
+
 /// Something that could not be written because there is no room for it.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} {}: {reason}; {room}", path.display())]
+#[error("{what} {}: {reason}{}; {room}", shown(path), after(*written))]
 pub struct Full {
     /// What was being done.
     pub what: &'static str,
@@ -17,8 +19,20 @@ pub struct Full {
     pub path: PathBuf,
     /// Why it failed: no space, or no more than a quota allows. Said by the message itself, for what to do comes last.
     pub reason: io::Error,
-    /// What there is.
+    /// Bytes of the snapshot that had been written by then, and are removed again.
+    pub written: u64,
+    /// What there was at that moment.
     pub room: Room,
+}
+
+fn after(written: u64) -> String {
+    match written {
+        0 => String::new(),
+        written => format!(
+            " after {} of the snapshot, which are removed again",
+            Size(written)
+        ),
+    }
 }
 
 /// How full the file system is that the store is on.
@@ -57,13 +71,13 @@ impl Room {
 
 impl fmt::Display for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mounted = self.mounted.display();
+        let mounted = shown(&self.mounted);
         write!(
             f,
             "the file system of the snapshots, mounted at {mounted}, "
         )?;
         match self.bytes {
-            Some((free, all)) => write!(f, "has {} of {} free", Size(free), Size(all))?,
+            Some((free, all)) => write!(f, "had {} of {} free", Size(free), Size(all))?,
             None => f.write_str("does not tell how much is free")?,
         }
         if !self.files {
@@ -74,7 +88,7 @@ impl fmt::Display for Room {
 }
 
 /// Bytes, rounded down to three digits or so, as `df -h` has them.
-struct Size(u64);
+pub(super) struct Size(pub(super) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,7 +123,7 @@ mod tests {
             bytes: Some((4 << 10, 200 << 30)),
             files: true,
         };
-        let all = "the file system of the snapshots, mounted at /var, has 4096 bytes of 200 GiB free; make room, then reload";
+        let all = "the file system of the snapshots, mounted at /var, had 4096 bytes of 200 GiB free; make room, then reload";
         assert_eq!(room.to_string(), all);
         let room = Room {
             files: false,

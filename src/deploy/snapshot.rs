@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 pub use super::accepted::Accepted;
+use super::allowance::Spent;
 pub use super::copy::CopyError;
 use super::copy::{self, How, Omit, io_error};
 use super::layout::{self, DIRECTORY_MODE, Layout, make_directory};
@@ -21,7 +22,9 @@ use super::removal::remove;
 use super::room::is_full;
 pub use super::room::{Full, Room};
 use super::shelf::Shelf;
-use crate::config::WorkerType;
+use crate::ansi::shown;
+use crate::config::{SnapshotLimits, WorkerType};
+use crate::effort::Effort;
 use crate::names::{Instance, WorkerName};
 
 /// Directories of the worker that no snapshot has: `data/` is written at run time, `public/` is kept apart, `target/` is Cargo's.
@@ -40,7 +43,7 @@ const NOWHERE: &[&str] = &[".git", ".hg", ".svn", "__pycache__"];
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The files could not be copied.
-    #[error("copy the files of {instance} from {}", from.display())]
+    #[error("copy the files of {instance} from {}", shown(from))]
     Copy {
         /// For which generation.
         instance: Instance,
@@ -57,7 +60,7 @@ pub enum SnapshotError {
     #[error("there is a snapshot of {0} already")]
     Exists(Instance),
     /// The manifest is not one of ours.
-    #[error("read the manifest {}", path.display())]
+    #[error("read the manifest {}", shown(path))]
     Manifest {
         /// Where it is.
         path: PathBuf,
@@ -68,8 +71,11 @@ pub enum SnapshotError {
     /// The file system is full.
     #[error(transparent)]
     Full(#[from] Box<Full>),
+    /// Whoever wanted it does not wait for it any more.
+    #[error("it took too long and was given up")]
+    GivenUp,
     /// Another failure.
-    #[error("{what} {}", path.display())]
+    #[error("{what} {}", shown(path))]
     Io {
         /// What was being done.
         what: &'static str,
@@ -95,6 +101,8 @@ impl SnapshotError {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) layout: Layout,
+    limits: SnapshotLimits,
+    effort: Effort,
 }
 
 impl Store {
@@ -104,7 +112,36 @@ impl Store {
     /// When a directory can not be made, or is another user's.
     pub fn open(state: &Path, group: Option<u32>) -> Result<Self, SnapshotError> {
         let layout = Layout::make(state, group)?;
-        Ok(Self { layout })
+        Ok(Self {
+            layout,
+            limits: SnapshotLimits::default(),
+            effort: Effort::default(),
+        })
+    }
+
+    /// The same store for one piece of work: snapshots have these limits, and what is made is taken back if `effort` is given up.
+    pub fn with(&self, limits: SnapshotLimits, effort: &Effort) -> Self {
+        Self {
+            limits,
+            effort: effort.clone(),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn step(&self) {
+        self.effort.step();
+    }
+
+    fn spent(&self) -> Spent {
+        Spent::new(self.limits, self.effort.clone())
+    }
+
+    /// What was made counts from now on, if it is still wanted.
+    pub(super) fn finished(&self) -> Result<(), SnapshotError> {
+        match self.effort.finish() {
+            true => Ok(()),
+            false => Err(SnapshotError::GivenUp),
+        }
     }
 
     /// The directory of all programs, which of all workers' users none may see more of than its own.
@@ -158,13 +195,15 @@ impl Store {
             let (base, below) = split_base(&instance.worker, source);
             let opened = copy::open_below(base, below);
             let from = Tree {
-                opened: opened.map_err(|reason| self.copy_failed(instance, source, reason))?,
+                opened: opened.map_err(|reason| self.copy_failed(instance, source, reason, 0))?,
                 path: source,
             };
-            self.add_assets_from(instance, source)?;
-            self.make(instance, from, self.files(instance), How::Copy, omit)
+            let mut spent = self.spent();
+            self.add_assets_from(instance, source, &mut spent)?;
+            let place = self.files(instance);
+            self.make(instance, from, place, How::Copy, omit, &mut spent)
         };
-        all().inspect_err(|_| self.discard(instance))
+        self.whole(instance, all())
     }
 
     /// Makes the snapshot of `to` of the very files of `from`, and of its latest assets: for a generation that is replaced though
@@ -178,19 +217,36 @@ impl Store {
         if !source.is_dir() {
             return Err(SnapshotError::NoSnapshot(from.clone()));
         }
-        let link = |path: &Path, place: PathBuf| {
+        let mut spent = Spent::new(SnapshotLimits::NONE, self.effort.clone());
+        let mut link = |path: &Path, place: PathBuf| {
             let opened = copy::open_below(path, Path::new(""));
-            let opened = opened.map_err(|reason| self.copy_failed(to, path, reason))?;
+            let opened = opened.map_err(|reason| self.copy_failed(to, path, reason, 0))?;
             let from = Tree { opened, path };
-            self.make(to, from, place, How::Link, Omit::default())
+            self.make(to, from, place, How::Link, Omit::default(), &mut spent)
         };
-        let all = || {
+        let mut all = || {
             if let Some(assets) = self.latest_assets(from) {
                 link(&assets, self.layout.assets(to, 1))?;
             }
             link(&source, self.files(to))
         };
-        all().inspect_err(|_| self.discard(to))
+        self.whole(to, all())
+    }
+
+    /// A snapshot counts once all of it is there; of one that does not, nothing stays.
+    fn whole(
+        &self,
+        instance: &Instance,
+        made: Result<PathBuf, SnapshotError>,
+    ) -> Result<PathBuf, SnapshotError> {
+        made.and_then(|files| {
+            self.finished().inspect_err(|_| {
+                // What can not be removed now is removed by the next prune.
+                let _ = remove(&files);
+            })?;
+            Ok(files)
+        })
+        .inspect_err(|_| self.discard(instance))
     }
 
     /// Adds the present `public/` of the worker's directory `source` to the snapshot of a generation, as its latest assets, and notes
@@ -207,7 +263,7 @@ impl Store {
         if !self.files(instance).is_dir() {
             return Err(SnapshotError::NoSnapshot(instance.clone()));
         }
-        let assets = match self.add_assets_from(instance, source)? {
+        let assets = match self.add_assets_from(instance, source, &mut self.spent())? {
             Some(assets) => assets,
             None => {
                 make_directory(
@@ -221,11 +277,16 @@ impl Store {
             }
         };
         let note = || match self.manifest(instance)? {
-            Some(manifest) => {
-                let assets = fingerprint.to_owned();
-                self.write_manifest(instance, &Manifest { assets, ..manifest })
+            Some(before) => {
+                let mut manifest = before.clone();
+                fingerprint.clone_into(&mut manifest.assets);
+                self.put_manifest(instance, &manifest)?;
+                self.finished().inspect_err(|_| {
+                    // Its disk is back, or this would not be reached.
+                    let _ = self.put_manifest(instance, &before);
+                })
             }
-            None => Ok(()),
+            None => self.finished(),
         };
         note().inspect_err(|_| {
             // Or they would be served after the next start, as the assets of the manifest that stayed.
@@ -250,6 +311,7 @@ impl Store {
         &self,
         instance: &Instance,
         source: &Path,
+        spent: &mut Spent,
     ) -> Result<Option<PathBuf>, SnapshotError> {
         let path = &source.join("public");
         let (base, below) = split_base(&instance.worker, source);
@@ -258,7 +320,7 @@ impl Store {
             Err(CopyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(None);
             }
-            Err(reason) => return Err(self.copy_failed(instance, path, reason)),
+            Err(reason) => return Err(self.copy_failed(instance, path, reason, 0)),
         };
         let omit = Omit {
             anywhere: NOWHERE,
@@ -266,7 +328,8 @@ impl Store {
         };
         let place = self.next_assets(instance)?;
         let from = Tree { opened, path };
-        self.make(instance, from, place, How::Copy, omit).map(Some)
+        self.make(instance, from, place, How::Copy, omit, spent)
+            .map(Some)
     }
 
     fn next_assets(&self, instance: &Instance) -> Result<PathBuf, SnapshotError> {
@@ -283,6 +346,7 @@ impl Store {
         place: PathBuf,
         how: How,
         omit: Omit,
+        spent: &mut Spent,
     ) -> Result<PathBuf, SnapshotError> {
         let Tree { opened, path } = from;
         if let Some(directory) = place.parent() {
@@ -294,21 +358,30 @@ impl Store {
         let fill = || {
             let made = fs::DirBuilder::new().mode(0o700).create(&new);
             made.map_err(|error| io_error("create", &new, errno(&error)))?;
-            copy::tree(opened, &new, how, omit)?;
+            copy::tree(opened, &new, how, omit, spent)?;
             fs::rename(&new, &place).map_err(|error| io_error("rename", &new, errno(&error)))
         };
-        fill().map(|()| place.clone()).map_err(|reason| {
+        let filled = fill();
+        filled.map(|()| place.clone()).map_err(|reason| {
+            // First, so that what it says of the disk is what was met.
+            let error = self.copy_failed(instance, path, reason, spent.bytes());
             // What is wrong has been found; what can not be removed now is removed by the next prune.
             let _ = remove(&new);
-            self.copy_failed(instance, path, reason)
+            error
         })
     }
 
     /// The error of a copy, in the words of the whole.
-    fn copy_failed(&self, instance: &Instance, from: &Path, reason: CopyError) -> SnapshotError {
+    fn copy_failed(
+        &self,
+        instance: &Instance,
+        from: &Path,
+        reason: CopyError,
+        written: u64,
+    ) -> SnapshotError {
         let reason = match reason {
             CopyError::Io { what, path, source } if is_full(&source) => {
-                CopyError::Full(self.full(what, path, source))
+                CopyError::Full(self.full(what, path, source, written))
             }
             // It is to be typed somewhere else.
             CopyError::Unreadable { path, rights } => CopyError::Unreadable {
@@ -337,18 +410,25 @@ impl Store {
     fn with_room(&self, error: SnapshotError) -> SnapshotError {
         match error {
             SnapshotError::Io { what, path, source } if is_full(&source) => {
-                self.full(what, path, source).into()
+                self.full(what, path, source, 0).into()
             }
             other => other,
         }
     }
 
-    fn full(&self, what: &'static str, path: PathBuf, reason: io::Error) -> Box<Full> {
+    fn full(
+        &self,
+        what: &'static str,
+        path: PathBuf,
+        reason: io::Error,
+        written: u64,
+    ) -> Box<Full> {
         let room = Room::of(&self.layout.programs);
         Box::new(Full {
             what,
             path,
             reason,
+            written,
             room,
         })
     }

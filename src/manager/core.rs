@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::halts::{Halts, Waiting};
+use super::disk::SMALL;
+use super::halts::{Halts, Waiting, Written};
 use super::link::{LinkEvent, Outbox, Questions};
 use super::perform::{Build, Early, Launch, Performer, Stop, Tasks};
 use super::report::answering;
@@ -19,6 +20,7 @@ use super::strays::{Sweeps, Swept};
 use super::wishes::{Caller, Looking, Wanted};
 use super::{BuildWatch, Progress};
 use crate::config::{Instead, Settings};
+use crate::effort::Effort;
 use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
 use crate::wire::{FrontState, ToManager, ToProxy};
@@ -29,6 +31,8 @@ pub const KEPT: &str = ".server.yaml";
 const TELL_AFTER: Duration = Duration::from_millis(200);
 /// How often files that stand in for a journal are looked after.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked for workers that are gone, when nothing else makes the manager look.
+const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// How long the proxy may take to say where it listens.
 pub(super) const PROXY_WORD: Duration = Duration::from_secs(10);
 
@@ -53,6 +57,8 @@ pub(super) struct Core {
     pub(super) halts: Halts,
     /// Who waits until what they put before a worker is in force.
     pub(super) halting: Vec<Waiting>,
+    /// What is being written for that.
+    pub(super) writing: JoinSet<Written>,
     /// What nobody waits for: reports, progress, clearing away.
     pub(super) aside: JoinSet<()>,
     /// Looks for what no record knows, and stops of it.
@@ -62,7 +68,11 @@ pub(super) struct Core {
     pub(super) questions: Questions,
     /// The look at the disk under way. One at a time, so that what is seen later is newer.
     pub(super) looking: Looking,
+    /// Of looks: one that hangs keeps it.
+    pub(super) look_turn: Arc<Mutex<()>>,
     pub(super) looks: VecDeque<Wanted>,
+    /// Of writing the copy of server.yaml.
+    keep_turn: Arc<Mutex<()>>,
     pub(super) callers: HashMap<u64, Caller>,
     /// Reloads that are over but for the proxy's word on where it listens.
     unconfirmed: Vec<Unconfirmed>,
@@ -73,6 +83,7 @@ pub(super) struct Core {
     pub(super) next_reload: u64,
     pub(super) progress: watch::Sender<Progress>,
     trim_at: Instant,
+    sweep_at: Instant,
     /// When the changes since the last time are told in a line.
     tell_at: Option<Instant>,
     /// When the first look is tried again, if it could not be taken.
@@ -100,11 +111,10 @@ impl Core {
         connection: zbus::Connection,
         settings: Settings,
         instead: Instead,
-        runtime_directory: PathBuf,
+        halts: Halts,
         progress: watch::Sender<Progress>,
     ) -> Self {
-        let state_directory = performer.state_directory.as_deref();
-        let halts = Halts::new(&runtime_directory, state_directory);
+        let runtime_directory = performer.runtime_directory.clone();
         Self {
             fleet,
             performer,
@@ -116,12 +126,15 @@ impl Core {
             tasks: Tasks::new(),
             halts,
             halting: Vec::new(),
+            writing: JoinSet::new(),
             aside: JoinSet::new(),
             swept: JoinSet::new(),
             sweeps: Sweeps::default(),
             proxy: None,
             questions: Questions::default(),
             looking: None,
+            look_turn: Arc::default(),
+            keep_turn: Arc::default(),
             looks: VecDeque::new(),
             callers: HashMap::new(),
             unconfirmed: Vec::new(),
@@ -130,6 +143,7 @@ impl Core {
             next_reload: 1,
             progress,
             trim_at: Instant::now() + TRIM_EVERY,
+            sweep_at: Instant::now() + SWEEP_EVERY,
             tell_at: None,
             start_at: None,
             first_look_done: false,
@@ -155,11 +169,25 @@ impl Core {
             return;
         };
         let settings = self.settings.clone();
+        let (disk, turn) = (self.performer.disk.clone(), Arc::clone(&self.keep_turn));
         self.aside.spawn(async move {
-            let kept = tokio::task::spawn_blocking(move || settings.keep(&state.join(KEPT))).await;
-            if let Ok(Err(error)) = kept {
-                tracing::warn!("no copy of server.yaml could be kept: {error}");
-            }
+            let copy = state.join(KEPT);
+            let path = copy.clone();
+            let what = || format!("write {}", path.display());
+            let kept = async {
+                let turn = disk.turn(SMALL, what, turn.lock_owned()).await?;
+                let keep = move |_: &Effort| {
+                    let _turn = turn;
+                    settings.keep(&copy)
+                };
+                disk.run(SMALL, what, keep).await
+            };
+            let problem = match kept.await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!("no copy of server.yaml could be kept: {problem}");
         });
     }
 
@@ -190,8 +218,14 @@ impl Core {
 
     pub(super) fn tick(&mut self) {
         if self.trim_at <= Instant::now() {
-            self.performer.journal.trim();
+            self.trim();
             self.trim_at = Instant::now() + TRIM_EVERY;
+        }
+        if self.sweep_at <= Instant::now() {
+            if self.performer.store.is_some() && self.has_room() {
+                self.looks.push_back(Wanted::Sweep);
+            }
+            self.sweep_at = Instant::now() + SWEEP_EVERY;
         }
         if self.tell_at.take_if(|at| *at <= Instant::now()).is_some() {
             self.tell_summary();
@@ -202,6 +236,21 @@ impl Core {
         self.confirm();
         self.expire_halts();
         self.step(Event::Tick);
+    }
+
+    /// Nobody waits for it.
+    fn trim(&mut self) {
+        let performer = Arc::clone(&self.performer);
+        if !performer.journal.is_trimmed() {
+            return;
+        }
+        self.aside.spawn(async move {
+            let (disk, journal) = (&performer.disk, performer.journal.clone());
+            let what = || "look after the output of workers".to_owned();
+            if let Err(error) = disk.run(SMALL, what, move |_| journal.trim()).await {
+                tracing::warn!("{error}");
+            }
+        });
     }
 
     pub(super) fn step(&mut self, event: Event) {
@@ -258,6 +307,7 @@ impl Core {
                     source,
                     addresses,
                     workers: self.settings.workers_directories.clone(),
+                    snapshot: self.settings.snapshots,
                     accepted,
                     stop_timeout: grace,
                 };
@@ -266,7 +316,9 @@ impl Core {
             Action::Accept(instance, spec) => {
                 performer.accept(tasks, &mut self.aside, instance, spec)
             }
-            Action::Assets(instance, spec) => performer.assets(tasks, instance, spec),
+            Action::Assets(instance, spec) => {
+                performer.assets(tasks, instance, spec, self.settings.snapshots);
+            }
             Action::Stop {
                 instance,
                 pairs,

@@ -6,18 +6,21 @@
 //! who shuts a worker does not want a reboot to open it.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::control::Refused;
 use super::core::{Core, PROXY_WORD};
+use super::disk::{Disk, SMALL};
+use crate::effort::Effort;
 use crate::names::WorkerName;
 use crate::plan::Event;
 use crate::route::{Halt, Maintenance, Pause};
@@ -38,6 +41,31 @@ pub(super) struct Halts {
 struct Shelf<T> {
     directory: PathBuf,
     held: BTreeMap<WorkerName, T>,
+    /// What is written for one worker is written one after the other; a write that hangs keeps the turn.
+    turns: BTreeMap<WorkerName, Arc<Mutex<()>>>,
+}
+
+/// What is to hold of a worker from now on.
+#[derive(Clone)]
+enum Change {
+    Pause(Option<Pause>),
+    Maintenance(Option<Maintenance>),
+}
+
+/// Who wants a change, and when they are to be answered.
+struct Asked {
+    wait: Duration,
+    quiet: bool,
+    reply: HaltReply,
+}
+
+/// A change that lies on the disk, or why it does not: then all is as before.
+pub(super) struct Written {
+    worker: WorkerName,
+    change: Change,
+    result: Result<(), String>,
+    /// `None`: what is written only follows what holds already.
+    asked: Option<Asked>,
 }
 
 /// What an operator wants.
@@ -68,14 +96,10 @@ pub(super) struct Waiting {
 }
 
 impl<T: Serialize + DeserializeOwned> Shelf<T> {
-    fn new(directory: PathBuf) -> Self {
-        let held = BTreeMap::new();
-        Self { directory, held }
-    }
-
-    /// Reads what lies there, if anything does. A file that can not be read is told of and does not count.
-    fn load(&mut self) {
-        let files = std::fs::read_dir(&self.directory).into_iter().flatten();
+    /// Reads what lies there, if anything does. A file that can not be read is told of and does not count. Blocks on the disk.
+    fn load(directory: PathBuf) -> Self {
+        let mut held = BTreeMap::new();
+        let files = std::fs::read_dir(&directory).into_iter().flatten();
         for file in files.flatten() {
             let name = file.file_name();
             let Ok(worker) = WorkerName::parse(&name.to_string_lossy()) else {
@@ -84,7 +108,7 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
             let text = std::fs::read(file.path());
             match text.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
                 Ok(halt) => {
-                    self.held.insert(worker, halt);
+                    held.insert(worker, halt);
                 }
                 Err(error) => tracing::warn!(
                     "{} can not be read ({error}), worker '{worker}' goes on without it",
@@ -92,31 +116,26 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
                 ),
             }
         }
-    }
-
-    /// Writes are a few bytes into a directory of the manager's own, so they are made where they are asked for.
-    fn put(&mut self, worker: &WorkerName, halt: T) -> io::Result<()> {
-        // Which workers there are is nobody else's business.
-        let mut private = std::fs::DirBuilder::new();
-        private
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)?;
-        // No worker's name begins with a dot.
-        let new = self.directory.join(format!(".{worker}"));
-        std::fs::write(&new, serde_json::to_vec(&halt)?)?;
-        std::fs::rename(&new, self.file(worker))?;
-        self.held.insert(worker.clone(), halt);
-        Ok(())
-    }
-
-    /// Whether there was something.
-    fn take(&mut self, worker: &WorkerName) -> io::Result<bool> {
-        match std::fs::remove_file(self.file(worker)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        Self {
+            directory,
+            held,
+            turns: BTreeMap::new(),
         }
-        Ok(self.held.remove(worker).is_some())
+    }
+
+    /// Whether that changes anything.
+    fn hold(&mut self, worker: &WorkerName, halt: Option<T>) -> bool {
+        match halt {
+            Some(halt) => {
+                self.held.insert(worker.clone(), halt);
+                true
+            }
+            None => self.held.remove(worker).is_some(),
+        }
+    }
+
+    fn turn(&mut self, worker: &WorkerName) -> Arc<Mutex<()>> {
+        Arc::clone(self.turns.entry(worker.clone()).or_default())
     }
 
     fn file(&self, worker: &WorkerName) -> PathBuf {
@@ -124,20 +143,65 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
     }
 }
 
-impl Halts {
-    /// Nothing; what is to hold is written below the runtime directory and, where there is one, the state directory.
-    pub(super) fn new(runtime: &Path, state: Option<&Path>) -> Self {
-        Self {
-            pauses: Shelf::new(runtime.join(PAUSED)),
-            maintenance: Shelf::new(state.unwrap_or(runtime).join(MAINTENANCE)),
-        }
+/// Writes `text` to `file`, or removes it if there is none: as a whole, and to last. Blocks on the disk. What is given up meanwhile is
+/// taken back.
+fn put(file: &Path, text: Option<&[u8]>, effort: &Effort) -> io::Result<()> {
+    let before = match std::fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        before => Some(before?),
+    };
+    replace(file, text)?;
+    if effort.finish() {
+        return Ok(());
     }
+    replace(file, before.as_deref())?;
+    Err(io::Error::other("it took too long, and was taken back"))
+}
 
-    /// Takes up what held when the last manager ended, and still does.
-    fn load(&mut self) {
-        self.pauses.load();
-        self.maintenance.load();
-        self.expire();
+fn replace(file: &Path, text: Option<&[u8]>) -> io::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let Some(text) = text else {
+        return match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(_) => Ok(()),
+            Ok(()) => std::fs::File::open(directory)?.sync_all(),
+        };
+    };
+    if !directory.is_dir() {
+        // Which workers there are is nobody else's business.
+        let mut private = std::fs::DirBuilder::new();
+        private.recursive(true).mode(0o700).create(directory)?;
+    }
+    // No worker's name begins with a dot.
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let new = directory.join(format!(".{name}"));
+    let fill = || {
+        let mut opened = std::fs::File::create(&new)?;
+        opened.write_all(text)?;
+        opened.sync_all()?;
+        std::fs::rename(&new, file)?;
+        std::fs::File::open(directory)?.sync_all()
+    };
+    fill().inspect_err(|_| {
+        // What is wrong has been found; the next one writes over it.
+        let _ = std::fs::remove_file(&new);
+    })
+}
+
+impl Halts {
+    /// What held when the last manager ended, and still does: below the runtime directory and, where there is one, the state directory.
+    /// Blocks on the disk.
+    pub(super) fn load(runtime: &Path, state: Option<&Path>) -> Self {
+        let mut halts = Self {
+            pauses: Shelf::load(runtime.join(PAUSED)),
+            maintenance: Shelf::load(state.unwrap_or(runtime).join(MAINTENANCE)),
+        };
+        for worker in halts.expire() {
+            if let Err(error) = replace(&halts.pauses.file(&worker), None) {
+                tracing::debug!("the file of a pause that is over stays: {error}");
+            }
+        }
+        halts
     }
 
     /// All of it, by worker.
@@ -157,26 +221,67 @@ impl Halts {
         self.pauses.held.values().map(Pause::left).min()
     }
 
-    /// Forgets pauses that are over, and says whose.
+    /// Forgets pauses that are over, and says whose. Their files are left.
     fn expire(&mut self) -> Vec<WorkerName> {
         let held = self.pauses.held.iter();
         let over = held.filter(|(_, pause)| pause.left().is_zero());
         let over: Vec<WorkerName> = over.map(|(worker, _)| worker.clone()).collect();
         for worker in &over {
-            if let Err(error) = self.pauses.take(worker) {
-                // Over it is, whatever lies there.
-                self.pauses.held.remove(worker);
-                tracing::debug!("the file of a pause that is over stays: {error}");
-            }
+            self.pauses.held.remove(worker);
         }
         over
+    }
+
+    /// From now on it holds. Whether that changes anything.
+    fn hold(&mut self, worker: &WorkerName, change: Change) -> bool {
+        match change {
+            Change::Pause(pause) => self.pauses.hold(worker, pause),
+            Change::Maintenance(maintenance) => self.maintenance.hold(worker, maintenance),
+        }
+    }
+
+    /// The file for a change, what is to be in it, and the turn to write it.
+    fn order(&mut self, worker: &WorkerName, change: &Change) -> serde_json::Result<Order> {
+        let (file, turn) = match change {
+            Change::Pause(_) => (self.pauses.file(worker), self.pauses.turn(worker)),
+            Change::Maintenance(_) => {
+                (self.maintenance.file(worker), self.maintenance.turn(worker))
+            }
+        };
+        let text = match change {
+            Change::Pause(pause) => pause.as_ref().map(serde_json::to_vec).transpose()?,
+            Change::Maintenance(what) => what.as_ref().map(serde_json::to_vec).transpose()?,
+        };
+        Ok(Order { file, text, turn })
+    }
+}
+
+/// Something to write.
+struct Order {
+    file: PathBuf,
+    text: Option<Vec<u8>>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Order {
+    async fn carry_out(self, disk: &Disk) -> Result<(), String> {
+        let Self { file, text, turn } = self;
+        let path = file.clone();
+        let what = || format!("write {}", path.display());
+        let turn = disk.turn(SMALL, what, turn.lock_owned()).await;
+        let turn = turn.map_err(|error| error.to_string())?;
+        let written = disk.run(SMALL, what, move |effort| {
+            let _turn = turn;
+            put(&file, text.as_deref(), effort)
+        });
+        let written = written.await.map_err(|error| error.to_string())?;
+        written.map_err(|error| format!("write {}: {error}", path.display()))
     }
 }
 
 impl Core {
     /// What the last manager has left.
     pub(super) fn begin_halts(&mut self) {
-        self.halts.load();
         self.step(Event::Halted(self.halts.all()));
     }
 
@@ -194,26 +299,53 @@ impl Core {
             let _ = reply.send(Err(Refused::Argument(sentence)));
             return;
         }
-        let (changed, wait, quiet) = match wish {
-            Wish::Pause { max, wait } => {
-                let begun = self.halts.pauses.put(&worker, Pause::begin(max));
-                (begun.map(|()| true), wait, true)
-            }
-            Wish::Resume => (self.halts.pauses.take(&worker), PROXY_WORD, false),
-            Wish::Maintenance(Some(maintenance)) => {
-                let begun = self.halts.maintenance.put(&worker, maintenance);
-                (begun.map(|()| true), PROXY_WORD, false)
-            }
-            Wish::Maintenance(None) => (self.halts.maintenance.take(&worker), PROXY_WORD, false),
+        let (change, wait, quiet) = match wish {
+            Wish::Pause { max, wait } => (Change::Pause(Some(Pause::begin(max))), wait, true),
+            Wish::Resume => (Change::Pause(None), PROXY_WORD, false),
+            Wish::Maintenance(what) => (Change::Maintenance(what), PROXY_WORD, false),
         };
-        let changed = match changed {
-            Ok(changed) => changed,
-            Err(error) => {
-                let sentence = format!("it could not be written down: {error}");
-                let _ = reply.send(Err(Refused::Failed(sentence)));
-                return;
+        let asked = Asked { wait, quiet, reply };
+        self.write(worker, change, Some(asked));
+    }
+
+    /// Has a change written, which comes back by [`Self::written`].
+    fn write(&mut self, worker: WorkerName, change: Change, asked: Option<Asked>) {
+        let order = self.halts.order(&worker, &change);
+        let disk = self.performer.disk.clone();
+        self.writing.spawn(async move {
+            let result = match order {
+                Ok(order) => order.carry_out(&disk).await,
+                Err(error) => Err(error.to_string()),
+            };
+            Written {
+                worker,
+                change,
+                result,
+                asked,
             }
+        });
+    }
+
+    /// What is written holds.
+    pub(super) fn written(&mut self, written: Written) {
+        let Written {
+            worker,
+            change,
+            result,
+            asked,
+        } = written;
+        let Some(Asked { wait, quiet, reply }) = asked else {
+            if let Err(error) = result {
+                tracing::debug!("the file of a pause that is over stays: {error}");
+            }
+            return;
         };
+        if let Err(error) = result {
+            let sentence = format!("it could not be written down, all goes on as before: {error}");
+            let _ = reply.send(Err(Refused::Failed(sentence)));
+            return;
+        }
+        let changed = self.halts.hold(&worker, change);
         if changed {
             self.tell_halt(&worker);
         }
@@ -265,7 +397,10 @@ impl Core {
     pub(super) fn expire_halts(&mut self) {
         let over = self.halts.expire();
         if !over.is_empty() {
-            over.iter().for_each(|worker| self.tell_halt(worker));
+            for worker in over {
+                self.tell_halt(&worker);
+                self.write(worker, Change::Pause(None), None);
+            }
             self.step(Event::Halted(self.halts.all()));
         }
         self.settle_halts();
@@ -337,48 +472,47 @@ mod tests {
         WorkerName::parse("api").unwrap()
     }
 
-    fn opened(runtime: &Path, state: Option<&Path>) -> Halts {
-        let mut halts = Halts::new(runtime, state);
-        halts.load();
-        halts
+    fn put(halts: &mut Halts, change: Change) {
+        let Order { file, text, .. } = halts.order(&worker(), &change).unwrap();
+        super::put(&file, text.as_deref(), &Effort::default()).unwrap();
+        halts.hold(&worker(), change);
     }
 
     #[test]
     fn the_next_manager_finds_what_held() {
         let (runtime, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let open = || opened(runtime.path(), Some(state.path()));
+        let open = || Halts::load(runtime.path(), Some(state.path()));
         let mut halts = open();
         let pause = Pause::begin(Duration::from_secs(60));
-        halts.pauses.put(&worker(), pause).unwrap();
+        put(&mut halts, Change::Pause(Some(pause)));
         let maintenance = Maintenance {
             message: Some("moving".to_owned()),
         };
-        halts
-            .maintenance
-            .put(&worker(), maintenance.clone())
-            .unwrap();
+        put(&mut halts, Change::Maintenance(Some(maintenance.clone())));
         let expected = Halt {
             pause: Some(pause),
             maintenance: Some(maintenance),
         };
         assert_eq!(open().all(), BTreeMap::from([(worker(), expected)]));
-        assert!(halts.pauses.take(&worker()).unwrap());
-        assert!(halts.maintenance.take(&worker()).unwrap());
-        assert!(!halts.maintenance.take(&worker()).unwrap());
+        put(&mut halts, Change::Pause(None));
+        put(&mut halts, Change::Maintenance(None));
+        assert!(!halts.hold(&worker(), Change::Maintenance(None)));
         assert_eq!(open().all(), BTreeMap::new());
     }
 
     #[test]
     fn a_pause_that_is_over_is_forgotten_and_so_is_its_file() {
         let runtime = tempfile::tempdir().unwrap();
-        let mut halts = opened(runtime.path(), None);
-        halts
-            .pauses
-            .put(&worker(), Pause::begin(Duration::ZERO))
-            .unwrap();
+        let mut halts = Halts::load(runtime.path(), None);
+        put(
+            &mut halts,
+            Change::Pause(Some(Pause::begin(Duration::ZERO))),
+        );
         assert_eq!(halts.next_end(), Some(Duration::ZERO));
         assert_eq!(halts.expire(), [worker()]);
-        assert_eq!(opened(runtime.path(), None).all(), BTreeMap::new());
+        assert_eq!(Halts::load(runtime.path(), None).all(), BTreeMap::new());
+        let files = std::fs::read_dir(runtime.path().join(PAUSED)).unwrap();
+        assert_eq!(files.count(), 0);
     }
 
     #[test]
@@ -388,6 +522,19 @@ mod tests {
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(directory.join("api"), "{").unwrap();
         std::fs::write(directory.join(".b"), "{}").unwrap();
-        assert_eq!(opened(runtime.path(), None).all(), BTreeMap::new());
+        assert_eq!(Halts::load(runtime.path(), None).all(), BTreeMap::new());
+    }
+
+    #[test]
+    fn what_is_written_after_nobody_waits_for_it_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("api");
+        super::put(&file, Some(b"old"), &Effort::default()).unwrap();
+        let given_up = Effort::default();
+        given_up.give_up();
+        assert!(super::put(&file, Some(b"new"), &given_up).is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"old");
+        assert!(super::put(&file, None, &given_up).is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"old");
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::disk::{Disk, SMALL};
 use crate::ansi;
 use crate::calendar::date;
 use crate::config::WorkerSettings;
@@ -53,9 +54,19 @@ impl Journal {
     }
 
     /// The last lines an instance wrote.
-    pub(super) async fn tail(&self, pair: &Pair, output: Option<PathBuf>) -> Vec<String> {
+    pub(super) async fn tail(
+        &self,
+        disk: &Disk,
+        pair: &Pair,
+        output: Option<PathBuf>,
+    ) -> Vec<String> {
         match output {
-            Some(file) => tail_of(&file).unwrap_or_default(),
+            Some(file) => {
+                let what = || format!("read {}", pair.service_unit());
+                let read = disk.run(SMALL, what, move |_| tail_of(&file));
+                // It explains a failure, and is not to be another.
+                read.await.ok().and_then(Result::ok).unwrap_or_default()
+            }
             None => self.ask(pair).await,
         }
     }
@@ -93,6 +104,11 @@ impl Journal {
         if let Self::Files(directory) = self {
             let _ = fs::remove_file(directory.join(pair.file_name("log")));
         }
+    }
+
+    /// Whether there are such files.
+    pub(super) fn is_trimmed(&self) -> bool {
+        matches!(self, Self::Files(_))
     }
 
     /// Empties files that have grown too long. Workers append, so their next line stands at the beginning.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::wire::{Count, Duplex, ToManager, ToProxy, VERSION};
+use crate::ansi;
+use crate::wire::{Count, Duplex, FrontState, ProbeOutcome, ToManager, ToProxy, VERSION};
 
 /// Messages that may wait for the proxy; one that reads so slowly is cut off and starts anew.
 const OUTBOX: usize = 1024;
@@ -123,6 +124,7 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
     match ear.next().await {
         Ok(Some(ToManager::Hello { version })) if version == VERSION => {}
         Ok(Some(ToManager::Hello { version })) => {
+            let version = words(&version);
             tracing::error!(
                 "the proxy is of version {version}, the manager of {VERSION}; restart tqserver-proxy.service"
             );
@@ -140,7 +142,7 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
         loop {
             match ear.next().await {
                 Ok(Some(message)) => {
-                    if events.send(LinkEvent::Said(message)).await.is_err() {
+                    if events.send(LinkEvent::Said(calm(message))).await.is_err() {
                         return;
                     }
                 }
@@ -169,6 +171,41 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
         () = say => {}
     }
     let _ = events.send(LinkEvent::Down).await;
+}
+
+/// Longest sentence of a proxy's that is told, in characters.
+const SENTENCE: usize = 2000;
+
+/// What a proxy says is told in its own words, to terminals among others; it faces the internet, and may not be itself any more.
+fn calm(message: ToManager) -> ToManager {
+    match message {
+        ToManager::Applied { serial, front } => ToManager::Applied {
+            serial,
+            front: calm_front(front),
+        },
+        ToManager::Front(front) => ToManager::Front(calm_front(front)),
+        ToManager::Probed {
+            id,
+            outcome: ProbeOutcome::Broken(why),
+        } => ToManager::Probed {
+            id,
+            outcome: ProbeOutcome::Broken(words(&why)),
+        },
+        message => message,
+    }
+}
+
+fn calm_front(mut front: FrontState) -> FrontState {
+    front.problem = front.problem.map(|problem| words(&problem));
+    for refused in &mut front.refused {
+        refused.reason = words(&refused.reason);
+    }
+    front
+}
+
+fn words(sentence: &str) -> String {
+    let shown: String = sentence.chars().take(SENTENCE).collect();
+    ansi::one_line(&shown)
 }
 
 fn source(error: &dyn std::error::Error) -> String {
@@ -205,5 +242,41 @@ impl Questions {
     /// There will be no answers any more.
     pub(super) fn forget(&mut self) {
         self.open.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_proxy_says_can_not_act_on_a_terminal() {
+        let evil = "\u{1b}]0;pwned\u{7}\u{1b}[2J\nFAKE: everything is fine".repeat(1000);
+        let outcome = ProbeOutcome::Broken(evil.clone());
+        let probed = calm(ToManager::Probed { id: 1, outcome });
+        let ToManager::Probed {
+            outcome: ProbeOutcome::Broken(why),
+            ..
+        } = probed
+        else {
+            panic!("another message");
+        };
+        let front = FrontState {
+            listening: Vec::new(),
+            refused: Vec::new(),
+            problem: Some(evil),
+        };
+        let applied = calm(ToManager::Front(front));
+        let ToManager::Front(FrontState {
+            problem: Some(problem),
+            ..
+        }) = applied
+        else {
+            panic!("another message");
+        };
+        for said in [why, problem] {
+            assert!(!said.chars().any(ansi::acts), "{said:?}");
+            assert!(said.len() < 6 * SENTENCE, "{}", said.len());
+        }
     }
 }

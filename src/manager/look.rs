@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::users::Users;
 use super::{certificates, pair};
 use crate::builder;
 use crate::config::{Instead, Mode, Problems, Settings, WorkerType};
-use crate::deploy::snapshot::{Manifest, Store};
+use crate::deploy::snapshot::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, Pair, WorkerName};
@@ -26,6 +27,9 @@ pub(super) struct Record {
     pub(super) spec: Spec,
     pub(super) address: Address,
     pub(super) public: Option<PathBuf>,
+    /// The user it runs as, if it gets one of its own.
+    #[serde(default)]
+    pub(super) user: Option<String>,
 }
 
 /// The server's settings and the workers as they lie on disk at one moment.
@@ -39,6 +43,35 @@ pub(super) struct Sight {
     developed: Vec<Developed>,
     /// Directories that could not be looked into, and why: what is known to be in them is not gone.
     out_of_reach: Vec<(PathBuf, String)>,
+    /// Workers that have snapshots and no directory any more, with their newest generation.
+    pub(super) gone: Vec<Instance>,
+    /// Workers that were noted as gone, and are there.
+    pub(super) back: Vec<WorkerName>,
+    /// Where each worker lies, the disabled ones too.
+    directories: BTreeMap<WorkerName, PathBuf>,
+    /// What was accepted, if it was asked for.
+    pub(super) recalled: Option<Box<Recalled>>,
+    /// What one worker can go back to, if it was asked for.
+    pub(super) history: Option<Vec<Accepted>>,
+}
+
+/// What is to be read of the snapshots, beside the workers' directories.
+pub(super) struct Recall {
+    /// What every worker starts with.
+    pub(super) all: bool,
+    /// What this one can go back to.
+    pub(super) of: Option<WorkerName>,
+}
+
+/// What the snapshots say.
+#[derive(Clone, Debug)]
+pub(super) struct Recalled {
+    /// The newest accepted ones.
+    pub(super) accepted: Snapshots,
+    /// Whether nothing at all was ever accepted.
+    pub(super) is_fresh: bool,
+    /// All, by worker.
+    pub(super) generations: BTreeMap<WorkerName, Vec<Generation>>,
 }
 
 impl Sight {
@@ -61,6 +94,51 @@ impl Sight {
 }
 
 impl Sight {
+    /// Adds what the snapshots say. Blocks on the disk.
+    pub(super) fn recall(&mut self, store: &Store, what: &Recall) {
+        for worker in store.workers() {
+            if self.directories.contains_key(&worker) {
+                if store.is_gone(&worker) {
+                    self.back.push(worker);
+                }
+            } else if !self.may_be_out_of_reach(&worker) {
+                let newest = store.generations(&worker).into_iter().max();
+                let newest = newest.unwrap_or(Generation(0));
+                self.gone.push(Instance::new(worker, newest));
+            }
+        }
+        if what.all {
+            let (accepted, is_fresh) = snapshots(store, self);
+            let generations = store.workers().into_iter().map(|worker| {
+                let generations = store.generations(&worker);
+                (worker, generations)
+            });
+            self.recalled = Some(Box::new(Recalled {
+                accepted,
+                is_fresh,
+                generations: generations.collect(),
+            }));
+        }
+        if let Some(worker) = &what.of {
+            self.history = Some(store.history(worker));
+        }
+    }
+
+    /// Whether this worker may well be where it could not be looked: then it is not gone.
+    fn may_be_out_of_reach(&self, worker: &WorkerName) -> bool {
+        let roots = self.settings.workers_directories.iter();
+        roots.map(|root| root.join(worker.directory())).any(|its| {
+            let mut places = self.out_of_reach.iter();
+            places.any(|(place, _)| its.starts_with(place))
+        })
+    }
+
+    /// Whether the directory of this worker is below `directory`.
+    pub(super) fn lies_below(&self, worker: &WorkerName, directory: &Path) -> bool {
+        let its = self.directories.get(worker);
+        its.is_some_and(|its| its.starts_with(directory))
+    }
+
     /// The files whose events are worth another look.
     pub(super) fn watched(&self) -> Watched {
         let settings = &self.settings;
@@ -142,6 +220,9 @@ pub(super) fn look(
         );
     }
     let developed = inventory.developed();
+    let directories = inventory.workers.iter();
+    let directories = directories.map(|(name, found)| (name.clone(), found.directory.clone()));
+    let directories = directories.collect();
     let workers = inventory.workers.into_iter().filter_map(|(name, found)| {
         let spec = match found.status {
             Status::Disabled => return None,
@@ -186,11 +267,16 @@ pub(super) fn look(
         wrong,
         developed,
         out_of_reach,
+        gone: Vec::new(),
+        back: Vec::new(),
+        directories,
+        recalled: None,
+        history: None,
     })
 }
 
 /// Accepted snapshots, the newest of each worker, with what they were made of; and whether nothing at all was ever accepted.
-pub(super) fn snapshots(store: &Store, sight: &Sight) -> (Snapshots, bool) {
+fn snapshots(store: &Store, sight: &Sight) -> (Snapshots, bool) {
     let (newest, problems) = store.newest_accepted();
     let is_fresh = newest.is_empty() && problems.is_empty();
     for problem in problems {
@@ -208,7 +294,7 @@ pub(super) fn snapshots(store: &Store, sight: &Sight) -> (Snapshots, bool) {
 
 /// The accepted generation to go back to: `wanted`, or else the newest before the one that serves, with what it was made of.
 pub(super) fn to_roll_back_to(
-    store: &Store,
+    accepted: &[Accepted],
     sight: &Sight,
     worker: &WorkerName,
     serving: Option<Generation>,
@@ -217,29 +303,31 @@ pub(super) fn to_roll_back_to(
     let Some(on_disk) = sight.workers.get(worker) else {
         return Err(format!("there is no worker '{worker}'"));
     };
-    let accepted = store.accepted(worker);
     let kept = || {
-        let others = accepted.iter().filter(|other| Some(**other) != serving);
-        let numbers: Vec<String> = others.map(ToString::to_string).collect();
+        let others = accepted.iter().map(|kept| kept.generation);
+        let others = others.filter(|other| Some(*other) != serving);
+        let numbers: Vec<String> = others.map(|number| number.to_string()).collect();
         match numbers.is_empty() {
             true => "no other that was accepted is kept".to_owned(),
             false => format!("accepted and kept: {}", numbers.join(", ")),
         }
     };
     let previous = || match serving {
-        Some(serving) => store.previous(worker, serving),
-        None => accepted.first().copied(),
+        Some(serving) => Accepted::previous(accepted, serving),
+        None => accepted.first(),
     };
-    let generation = match wanted {
+    let numbered = |wanted| accepted.iter().find(|kept| kept.generation == wanted);
+    let found = match wanted {
         Some(wanted) if Some(wanted) == serving => Err(format!(
             "generation {wanted} of '{worker}' serves already; {}",
             kept()
         )),
-        Some(wanted) if accepted.contains(&wanted) => Ok(wanted),
-        Some(wanted) => Err(format!(
-            "there is no generation {wanted} of '{worker}' to go back to; {}",
-            kept()
-        )),
+        Some(wanted) => numbered(wanted).ok_or_else(|| {
+            format!(
+                "there is no generation {wanted} of '{worker}' to go back to; {}",
+                kept()
+            )
+        }),
         None => previous().ok_or_else(|| {
             format!(
                 "there is nothing different to go back to of '{worker}'; {}",
@@ -247,13 +335,13 @@ pub(super) fn to_roll_back_to(
             )
         }),
     }?;
-    let instance = Instance::new(worker.clone(), generation);
-    let manifest = store.manifest(&instance);
-    let manifest = manifest.map_err(|error| super::explain(&error))?;
-    let manifest =
-        manifest.ok_or_else(|| format!("generation {generation} of '{worker}' is gone"))?;
-    let assets = store.latest_assets(&instance).is_some();
-    let mut spec = spec_of(manifest, assets, sight, worker);
+    let generation = found.generation;
+    let mut spec = spec_of(
+        found.manifest.clone(),
+        found.assets.is_some(),
+        sight,
+        worker,
+    );
     // Whoever rolls back does not want the next reload to bring back what lies there now.
     spec.passed_over = match on_disk {
         Ok(disk) if !disk.fingerprint.is_of_the_same_files(&spec.fingerprint) => {
@@ -284,12 +372,17 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
 
 /// Generations found in systemd, in the plan's words, and those of which a record can not be read: of another version of this program,
 /// whose workers serve until ours do.
-pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> (Vec<Found>, Vec<Pair>) {
+pub(super) fn adopted(
+    loaded: Vec<Loaded>,
+    store: Option<&Store>,
+) -> (Vec<Found>, Vec<Pair>, Users) {
+    let mut users = Users::default();
     let mut ours: BTreeMap<Instance, BTreeMap<u8, (Loaded, Record)>> = BTreeMap::new();
     let mut strangers = Vec::new();
     for unit in loaded {
-        match serde_json::from_str(&unit.record) {
+        match serde_json::from_str::<Record>(&unit.record) {
             Ok(record) => {
+                users.found(&unit.pair.instance, record.user.clone());
                 let pairs = ours.entry(unit.pair.instance.clone()).or_default();
                 pairs.insert(unit.pair.number, (unit, record));
             }
@@ -298,6 +391,7 @@ pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> (Vec<Found>
                     "{} was made by another version of TQServer ({error}); it is stopped when the worker serves again",
                     unit.pair.service_unit()
                 );
+                users.found(&unit.pair.instance, None);
                 strangers.push(unit.pair);
             }
         }
@@ -305,7 +399,7 @@ pub(super) fn adopted(loaded: Vec<Loaded>, store: Option<&Store>) -> (Vec<Found>
     let ours = ours
         .into_iter()
         .filter_map(|(instance, pairs)| found(instance, pairs, store));
-    (ours.collect(), strangers)
+    (ours.collect(), strangers, users)
 }
 
 /// A generation of which these pairs are there.

@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod control;
 mod core;
+mod disk;
 mod halts;
 mod journal;
 mod link;
@@ -14,6 +15,7 @@ pub mod pair;
 mod perform;
 mod report;
 mod strays;
+mod users;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,8 @@ use crate::watcher::Watched;
 use crate::wire::FrontState;
 
 use self::core::Core;
+use self::disk::{Disk, DiskError, STALLED};
+use self::halts::Halts;
 use self::wishes::finished;
 pub use core::KEPT;
 pub use journal::Journal;
@@ -93,6 +97,9 @@ pub enum ManagerError {
     /// The proxy can not be listened for.
     #[error("listen for the proxy in {}", .0.display())]
     Door(PathBuf, #[source] std::io::Error),
+    /// What the start needs can not be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The store of snapshots can not be used.
     #[error(transparent)]
     Store(#[from] SnapshotError),
@@ -211,9 +218,28 @@ pub async fn run(
         Door::Path { group, .. } => *group,
         Door::Stream(_) => None,
     };
-    let open = |state: &PathBuf| Store::open(state, group);
-    let store = state_directory.as_ref().map(open).transpose()?;
-    let (found, strangers) = look::adopted(systemd.loaded().await?, store.as_ref());
+    let disk = Disk::default();
+    let loaded = systemd.loaded().await?;
+    let (state, runtime) = (state_directory.clone(), options.runtime_directory.clone());
+    let mut settings = options.settings.clone();
+    let reading = disk.run(
+        STALLED,
+        || "read the state of the server".to_owned(),
+        move |_| {
+            let open = |state: &PathBuf| Store::open(state, group);
+            let store = state.as_ref().map(open).transpose()?;
+            let adopted = look::adopted(loaded, store.as_ref());
+            let halts = Halts::load(&runtime, state.as_deref());
+            // The first table has them already: with one that has none, a proxy that serves would have nothing to meet clients with.
+            let certificates = certificates::load(&mut settings);
+            Ok::<_, ManagerError>((store, adopted, halts, certificates.map(|()| settings)))
+        },
+    );
+    let (store, (found, strangers, users), halts, with_certificates) = tokio::select! {
+        read = reading => read??,
+        // Nothing was changed yet.
+        Ok(()) = ending.changed() => return Ok(()),
+    };
     // With both planes in one process everything in our slice is stopped at the end, whatever the mode.
     let is_developers =
         options.mode == Mode::Development || matches!(options.door, Door::Stream(_));
@@ -239,11 +265,11 @@ pub async fn run(
     let server = uuid::Uuid::now_v7().to_string();
     let runtime_directory = &options.runtime_directory;
     let snapshots = store.as_ref().map(Store::programs);
-    // The first table has them already: with one that has none, a proxy that serves would have nothing to meet clients with.
-    if let Err(problems) = certificates::load(&mut options.settings) {
-        tracing::error!(
+    match with_certificates {
+        Ok(settings) => options.settings = settings,
+        Err(problems) => tracing::error!(
             "the certificates can not be used, going on with those that the proxy has:\n{problems}"
-        );
+        ),
     }
     let policy = look::policy(
         &options.settings,
@@ -257,6 +283,7 @@ pub async fn run(
         store,
         state_directory,
         journal: options.journal,
+        disk: disk.clone(),
         mode: options.mode,
         runtime_directory: options.runtime_directory.clone(),
         own_units,
@@ -268,6 +295,7 @@ pub async fn run(
         group: options.group,
         starter: std::env::current_exe().map_err(ManagerError::Program)?,
         turns: Mutex::default(),
+        users: Mutex::new(users),
     });
     let (link_sender, mut link_events) = mpsc::channel(LINK_EVENTS);
     let stop_link = CancellationToken::new();
@@ -284,7 +312,7 @@ pub async fn run(
         connection,
         options.settings,
         options.instead,
-        options.runtime_directory,
+        halts,
         progress,
     );
     if options.mode == Mode::Development {
@@ -304,6 +332,9 @@ pub async fn run(
             Some(done) = core.tasks.join_next() => core.step(done.map_err(ManagerError::Panicked)?),
             Some(_) = core.aside.join_next() => {}
             Some(swept) = core.swept.join_next() => core.swept(swept.map_err(ManagerError::Panicked)?),
+            Some(written) = core.writing.join_next() => {
+                core.written(written.map_err(ManagerError::Panicked)?);
+            }
             seen = finished(&mut core.looking) => {
                 core.seen(seen.map_err(ManagerError::Panicked)?);
             }
@@ -314,6 +345,7 @@ pub async fn run(
                 match end {
                     Some(Ending::StopWorkers) => {
                         core.ending = true;
+                        disk.end();
                         core.early.clear();
                         core.step(Event::StopAll);
                     }

@@ -10,7 +10,7 @@ use super::journal::Journal;
 use crate::builder::php;
 use crate::config::{Listen, Mode, Network, WorkerSettings};
 use crate::deploy::{PUBLIC, SNAPSHOTS};
-use crate::names::{Pair, WorkerName};
+use crate::names::{Pair, WorkerName, worker_user};
 use crate::plan::{Reason, Spec};
 use crate::route::Address;
 use crate::systemd::{Credential, Kind, Sandbox, StopSignal, UnitPair, Written, filters_addresses};
@@ -60,6 +60,8 @@ pub struct Run {
     pub accepted: bool,
     /// How long it may take to exit on SIGTERM.
     pub stop_timeout: Duration,
+    /// The user it runs as, if it gets one of its own and that is not the one for its name.
+    pub user: Option<String>,
     /// What the next manager needs to know of it.
     pub record: String,
 }
@@ -242,7 +244,9 @@ impl Ground<'_> {
                     .to_owned(),
             ));
         }
+        let user = run.user.clone();
         Ok(Some(Sandbox {
+            user: user.unwrap_or_else(|| worker_user(&settings.name)),
             network: settings.network,
             jit: settings.jit,
             kernel: settings.kernel.clone(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::task::JoinSet;
@@ -11,14 +11,17 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::BuildWatch;
+use super::disk::{Disk, DiskError, SMALL, STALLED};
 use super::journal::Journal;
 use super::look::{self, Record};
 use super::pair;
 use super::strays::Backoff;
+use super::users::Users;
 use crate::ansi;
 use crate::builder::{self, BuildFailure, Purpose, Runner, UnitRunner};
-use crate::config::{BuildLimits, Mode, WorkerType};
+use crate::config::{BuildLimits, Mode, SnapshotLimits, WorkerType};
 use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
+use crate::effort::Effort;
 use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
@@ -35,6 +38,8 @@ pub(super) struct Performer {
     /// Production: where snapshots and workers' own files are.
     pub(super) state_directory: Option<PathBuf>,
     pub(super) journal: Journal,
+    /// Where its work on files goes.
+    pub(super) disk: Disk,
     pub(super) mode: Mode,
     /// Where sockets are, and what is there for a moment.
     pub(super) runtime_directory: PathBuf,
@@ -56,6 +61,8 @@ pub(super) struct Performer {
     pub(super) starter: PathBuf,
     /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
     pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who runs as which user.
+    pub(super) users: Mutex<Users>,
 }
 
 /// A generation that is to be built.
@@ -96,6 +103,8 @@ pub(super) struct Launch {
     pub(super) addresses: Vec<Address>,
     /// The directories of workers.
     pub(super) workers: Vec<PathBuf>,
+    /// How large its snapshot may become.
+    pub(super) snapshot: SnapshotLimits,
     /// Whether it was accepted before.
     pub(super) accepted: bool,
     /// How long it may take to exit on SIGTERM.
@@ -210,54 +219,80 @@ impl Performer {
         });
     }
 
-    async fn start(&self, launch: Launch) -> Result<Option<PathBuf>, Reason> {
+    async fn start(self: &Arc<Self>, launch: Launch) -> Result<Option<PathBuf>, Reason> {
         let Launch {
             instance,
             spec,
             source,
             addresses,
             workers,
+            snapshot,
             accepted,
             stop_timeout,
         } = launch;
-        let (files, public) = self.files(&instance, &spec, source).await?;
+        let (files, public) = self.files(&instance, &spec, source, snapshot).await?;
         if spec.settings.kind == WorkerType::Static {
             return Ok(public);
         }
-        let (mode, of) = (self.mode, (spec.clone(), files.clone()));
-        let command = blocking(move || look::command(&of.0, &of.1, mode)).await?;
-        let ground = self.ground();
-        ground.enforce_network(&spec.settings)?;
-        let mut record = Record {
-            spec,
-            address: addresses[0].clone(),
-            public,
-        };
-        let mut pairs = Vec::new();
-        for (number, address) in (1..).zip(addresses) {
-            record.address = address.clone();
-            let record_text = serde_json::to_string(&record)
-                .map_err(|error| Reason::Refused(error.to_string()))?;
-            let run = pair::Run {
-                pair: instance.pair(number),
-                address,
-                files: files.clone(),
-                command: command.clone(),
-                workers: workers.clone(),
-                accepted,
-                stop_timeout,
-                record: record_text,
+        let user = self.user(&instance)?;
+        let (this, name) = (Arc::clone(self), spec.settings.name.clone());
+        let what = || format!("look at the files of worker '{name}'");
+        let made = self.disk.run(SMALL, what, move |_| {
+            let command = look::command(&spec, &files, this.mode)?;
+            let ground = this.ground();
+            ground.enforce_network(&spec.settings)?;
+            let mut record = Record {
+                spec,
+                address: addresses[0].clone(),
+                public,
+                user: user.clone(),
             };
-            let pair = ground.pair(&record.spec, run)?;
-            ground.make_directories(&pair)?;
-            pairs.push(pair);
-        }
+            let mut pairs = Vec::new();
+            for (number, address) in (1..).zip(addresses) {
+                record.address = address.clone();
+                let record_text = serde_json::to_string(&record)
+                    .map_err(|error| Reason::Refused(error.to_string()))?;
+                let run = pair::Run {
+                    pair: instance.pair(number),
+                    address,
+                    files: files.clone(),
+                    command: command.clone(),
+                    workers: workers.clone(),
+                    accepted,
+                    stop_timeout,
+                    user: user.clone(),
+                    record: record_text,
+                };
+                let pair = ground.pair(&record.spec, run)?;
+                ground.make_directories(&pair)?;
+                pairs.push(pair);
+            }
+            Ok((pairs, record.public))
+        });
+        let (pairs, public) = made.await.map_err(|error| refused(&error))??;
         // Each call is waited for, also when another fails: what is stopped then must be there.
         let started = pairs.iter().map(|pair| self.systemd.start_pair(pair));
         let started = futures_util::future::join_all(started).await;
         let started = started.into_iter().collect::<Result<Vec<()>, _>>();
         started.map_err(|error| Reason::Refused(chain(&error)))?;
-        Ok(record.public)
+        Ok(public)
+    }
+
+    /// The user for a generation, where workers get users of their own.
+    fn user(&self, instance: &Instance) -> Result<Option<String>, Reason> {
+        if !self.ground().has_sandbox() {
+            return Ok(None);
+        }
+        let user = self.users().take(instance);
+        user.map(Some).map_err(|other| {
+            Reason::Unusable(format!(
+                "it would run as the same user as worker '{other}'; give its directory another name"
+            ))
+        })
+    }
+
+    fn users(&self) -> std::sync::MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is the same for all pairs.
@@ -280,24 +315,25 @@ impl Performer {
         instance: &Instance,
         spec: &Spec,
         source: Source,
+        limits: SnapshotLimits,
     ) -> Result<(PathBuf, Option<PathBuf>), Reason> {
         let Some(store) = self.store.clone() else {
             return Ok((spec.directory.clone(), spec.public.clone()));
         };
         let (instance, spec) = (instance.clone(), spec.clone());
-        let _turn = self.turn(&instance.worker).await;
-        blocking(move || {
+        let worker = instance.worker.clone();
+        self.in_turn(&worker, "make a snapshot", move |effort| {
+            let store = store.with(limits, effort);
             let files = match source {
                 Source::Directory => {
-                    store.create(&instance, &spec.directory, spec.settings.kind, &spec.nested)
+                    store.create(&instance, &spec.directory, spec.settings.kind, &spec.nested)?
                 }
-                Source::Own(_) if store.files(&instance).is_dir() => Ok(store.files(&instance)),
-                Source::Own(_) => Err(SnapshotError::NoSnapshot(instance.clone())),
+                Source::Own(_) if store.files(&instance).is_dir() => store.files(&instance),
+                Source::Own(_) => return Err(SnapshotError::NoSnapshot(instance.clone())),
                 Source::SameAs(earlier) => {
-                    store.clone_of(&Instance::new(instance.worker.clone(), earlier), &instance)
+                    store.clone_of(&Instance::new(instance.worker.clone(), earlier), &instance)?
                 }
             };
-            let files = files.map_err(|error| Reason::Refused(chain(&error)))?;
             Ok((files, store.latest_assets(&instance)))
         })
         .await
@@ -333,7 +369,7 @@ impl Performer {
         let pairs = spec.settings.instances();
         if let Some(store) = self.store.clone() {
             let instance = instance.clone();
-            let _turn = self.turn(&instance.worker).await;
+            let worker = instance.worker.clone();
             let manifest = Manifest {
                 program: spec.fingerprint.program,
                 assets: spec.fingerprint.assets,
@@ -342,10 +378,9 @@ impl Performer {
                 settings: spec.settings,
                 passed_over: spec.passed_over,
             };
-            blocking(move || {
-                store
-                    .write_manifest(&instance, &manifest)
-                    .map_err(|error| Reason::Refused(chain(&error)))
+            self.in_turn(&worker, "accept a snapshot", move |effort| {
+                let store = store.with(SnapshotLimits::NONE, effort);
+                store.write_manifest(&instance, &manifest)
             })
             .await?;
         }
@@ -360,25 +395,36 @@ impl Performer {
         Ok(())
     }
 
-    pub(super) fn assets(self: &Arc<Self>, tasks: &mut Tasks, instance: Instance, spec: Spec) {
+    pub(super) fn assets(
+        self: &Arc<Self>,
+        tasks: &mut Tasks,
+        instance: Instance,
+        spec: Spec,
+        limits: SnapshotLimits,
+    ) {
         let this = Arc::clone(self);
         tasks.spawn(async move {
-            let result = this.copy_assets(&instance, &spec).await;
+            let result = this.copy_assets(&instance, &spec, limits).await;
             Event::AssetsReady(instance, result)
         });
     }
 
-    async fn copy_assets(&self, instance: &Instance, spec: &Spec) -> Result<PathBuf, Reason> {
+    async fn copy_assets(
+        &self,
+        instance: &Instance,
+        spec: &Spec,
+        limits: SnapshotLimits,
+    ) -> Result<PathBuf, Reason> {
         let public = spec.public.clone();
         let Some(store) = self.store.clone() else {
             return public.ok_or_else(|| Reason::Unusable("public/ is gone".to_owned()));
         };
         let (instance, directory) = (instance.clone(), spec.directory.clone());
         let fingerprint = spec.fingerprint.assets.clone();
-        let _turn = self.turn(&instance.worker).await;
-        blocking(move || {
-            let copied = store.add_assets(&instance, &directory, &fingerprint);
-            copied.map_err(|error| Reason::Refused(chain(&error)))
+        let worker = instance.worker.clone();
+        self.in_turn(&worker, "copy the assets", move |effort| {
+            let store = store.with(limits, effort);
+            store.add_assets(&instance, &directory, &fingerprint)
         })
         .await
     }
@@ -414,12 +460,19 @@ impl Performer {
             if let Some((number, spec)) = failed {
                 let pair = instance.pair(number);
                 let output = this.journal.output(&pair, &spec.settings, &this.project);
-                log = this.journal.tail(&pair, output).await;
+                log = this.journal.tail(&this.disk, &pair, output).await;
             }
-            for pair in &pairs {
-                this.journal.forget(pair);
-                this.ground().forget(pair);
+            let at = Arc::clone(&this);
+            let forgotten = this.disk.run(SMALL, || "remove what is left".to_owned(), move |_| {
+                for pair in &pairs {
+                    at.journal.forget(pair);
+                    at.ground().forget(pair);
+                }
+            });
+            if let Err(error) = forgotten.await {
+                went_on(chain(&error));
             }
+            this.users().gone(&instance);
             Event::Stopped(instance, log)
         });
     }
@@ -429,12 +482,9 @@ impl Performer {
         let Some(store) = self.store.clone() else {
             return Ok(());
         };
-        let instance = instance.clone();
-        let _turn = self.turn(&instance.worker).await;
-        blocking(move || {
-            store
-                .withdraw_manifest(&instance)
-                .map_err(|error| Reason::Refused(chain(&error)))
+        let (instance, worker) = (instance.clone(), instance.worker.clone());
+        self.in_turn(&worker, "take back a snapshot", move |_| {
+            store.withdraw_manifest(&instance)
         })
         .await
     }
@@ -444,17 +494,72 @@ impl Performer {
         let Some(store) = self.store.clone() else {
             return;
         };
-        let _turn = self.turn(&worker).await;
         let name = worker.clone();
-        let pruned = blocking(move || {
-            let refused = |error| Reason::Refused(chain(&error));
-            let newest = store.worth_keeping(&name, KEEP).map_err(refused)?;
+        let pruned = self.in_turn(&worker, "remove old snapshots", move |effort| {
+            let store = store.with(SnapshotLimits::NONE, effort);
+            let newest = store.worth_keeping(&name, KEEP)?;
             let keep: Vec<Generation> = newest.into_iter().chain(live).collect();
-            store.prune(&name, &keep, last).map_err(refused)
+            store.prune(&name, &keep, last)
         });
         if let Err(reason) = pruned.await {
             tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");
         }
+    }
+
+    /// Notes that a worker is gone; what is kept of it goes when it has been gone for longer than `keep`.
+    pub(super) async fn expire(&self, newest: Instance, keep: Option<Duration>) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let Instance { worker, generation } = newest;
+        let name = worker.clone();
+        let expired = self.in_turn(&worker, "look after the snapshots", move |effort| {
+            let store = store.with(SnapshotLimits::NONE, effort);
+            store.expire(&name, generation, keep, SystemTime::now())
+        });
+        match expired.await {
+            Ok(true) => tracing::info!(
+                tq.worker = %worker,
+                "worker '{worker}' has been gone for longer than 'snapshots.keep_removed_days': its snapshots are removed"
+            ),
+            Ok(false) => {}
+            Err(reason) => {
+                tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");
+            }
+        }
+    }
+
+    /// A worker that was noted as gone is there again.
+    pub(super) async fn came_back(&self, worker: WorkerName) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let name = worker.clone();
+        let noted = self.in_turn(&worker, "look after the snapshots", move |_| {
+            store.came_back(&name)
+        });
+        if let Err(reason) = noted.await {
+            tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");
+        }
+    }
+
+    /// Works on a worker's snapshots when it is its turn, which work that hangs keeps.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        worker: &WorkerName,
+        what: &'static str,
+        work: impl FnOnce(&Effort) -> Result<T, SnapshotError> + Send + 'static,
+    ) -> Result<T, Reason> {
+        let state = self.state_directory.clone().unwrap_or_default();
+        let what = || format!("{what} of worker '{worker}' in {}", state.display());
+        let turn = self.disk.turn(STALLED, what, self.turn(worker)).await;
+        let turn = turn.map_err(|error| refused(&error))?;
+        let done = self.disk.run(STALLED, what, move |effort| {
+            let _turn = turn;
+            work(effort)
+        });
+        let done = done.await.map_err(|error| refused(&error))?;
+        done.map_err(|error| Reason::Refused(chain(&error)))
     }
 
     async fn turn(&self, worker: &WorkerName) -> OwnedMutexGuard<()> {
@@ -466,13 +571,8 @@ impl Performer {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    what: impl FnOnce() -> Result<T, Reason> + Send + 'static,
-) -> Result<T, Reason> {
-    match tokio::task::spawn_blocking(what).await {
-        Ok(result) => result,
-        Err(error) => Err(Reason::Refused(error.to_string())),
-    }
+fn refused(error: &DiskError) -> Reason {
+    Reason::Refused(chain(error))
 }
 
 /// An error and its causes, each said once.

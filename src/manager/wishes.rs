@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Nudge;
 use super::control::{Refused, Reply, Request, Which, WorkerOutcome};
 use super::core::Core;
+use super::disk::DiskError;
 use super::look::{self, LookError, Sight, Snapshots};
 use super::report::told;
 use crate::config::Mode;
@@ -34,14 +35,7 @@ pub(super) async fn finished(
     looking: &mut Looking,
 ) -> Result<Result<Sight, LookError>, tokio::task::JoinError> {
     match looking {
-        Some((_, task)) => match tokio::time::timeout(LOOK, task).await {
-            Ok(seen) => seen,
-            // It is left to itself, with the thread it is on.
-            Err(_) => Ok(Err(LookError::Workers(format!(
-                "the directories of workers could not be read within {} s; is a file system hanging?",
-                LOOK.as_secs()
-            )))),
-        },
+        Some((_, task)) => task.await,
         None => std::future::pending().await,
     }
 }
@@ -50,6 +44,8 @@ pub(super) async fn finished(
 pub(super) enum Wanted {
     Start,
     Retry(WorkerName),
+    /// Workers may be gone for long enough for their snapshots to go.
+    Sweep,
     /// Files were saved, and more may come.
     Saving,
     /// Files were saved, the first of them then.
@@ -112,12 +108,34 @@ impl Core {
             let (settings, mode) = (self.settings.clone(), self.performer.mode);
             let instead = self.instead;
             let strict = matches!(wanted, Wanted::Reload { .. } | Wanted::Rollback { .. });
-            self.looking = Some((
-                wanted,
-                tokio::task::spawn_blocking(move || {
-                    look::look(&settings, mode, instead, &held, strict)
-                }),
-            ));
+            let store = self.performer.store.clone();
+            let recall = look::Recall {
+                all: !self.first_look_done,
+                of: match &wanted {
+                    Wanted::Rollback { worker, .. } => Some(worker.clone()),
+                    _ => None,
+                },
+            };
+            let (disk, turn) = (self.performer.disk.clone(), Arc::clone(&self.look_turn));
+            let look = async move {
+                let what = || "read the directories of workers".to_owned();
+                // One that hangs keeps its turn, so that it has one thread and no more.
+                let turn = disk.turn(LOOK, what, turn.lock_owned()).await?;
+                let seen = disk.run(LOOK, what, move |_| {
+                    let _turn = turn;
+                    let mut sight = look::look(&settings, mode, instead, &held, strict)?;
+                    if let Some(store) = store {
+                        sight.recall(&store, &recall);
+                    }
+                    Ok(sight)
+                });
+                seen.await
+            };
+            let look = async {
+                let seen: Result<_, DiskError> = look.await;
+                seen.unwrap_or_else(|error| Err(LookError::Workers(error.to_string())))
+            };
+            self.looking = Some((wanted, tokio::spawn(look)));
         }
     }
 
@@ -131,6 +149,7 @@ impl Core {
                 let known = known.map(|(instance, spec)| (&instance.worker, &*spec.directory));
                 sight.add_out_of_reach(known);
                 self.tell_watched(&sight);
+                self.follow_removed(&mut sight);
                 sight
             }
             Err(error) => return self.blind(wanted, error),
@@ -138,6 +157,7 @@ impl Core {
         match wanted {
             Wanted::Start => self.start(sight),
             Wanted::Retry(name) => self.looked(Look::Retry(name), sight.workers),
+            Wanted::Sweep => {}
             Wanted::Saving => self.begin_builds(&sight),
             Wanted::Saved(at) => self.saved(sight, at),
             Wanted::Reload {
@@ -180,7 +200,7 @@ impl Core {
                 );
                 caller.answer(Err(Refused::Look(error)));
             }
-            Wanted::Saving => {}
+            Wanted::Saving | Wanted::Sweep => {}
             Wanted::Saved(_) => self.tell_wrong(Some(error.to_string())),
             Wanted::Start => {
                 tracing::error!(
@@ -197,6 +217,31 @@ impl Core {
         }
     }
 
+    /// Notes which workers are gone and which are back, and lets go of what is kept of those gone for long. Nobody waits for it; it is
+    /// before anything that this look leads to.
+    fn follow_removed(&mut self, sight: &mut Sight) {
+        let keep = sight.settings.keep_removed;
+        for worker in std::mem::take(&mut sight.back) {
+            let performer = Arc::clone(&self.performer);
+            self.aside
+                .spawn(async move { performer.came_back(worker).await });
+        }
+        let gone = std::mem::take(&mut sight.gone);
+        if gone.is_empty() {
+            return;
+        }
+        let view = self.fleet.view();
+        let live = view.iter().filter(|worker| !worker.generations.is_empty());
+        let live: BTreeSet<&WorkerName> = live.map(|worker| &worker.name).collect();
+        for newest in gone {
+            if !live.contains(&newest.worker) {
+                let performer = Arc::clone(&self.performer);
+                self.aside
+                    .spawn(async move { performer.expire(newest, keep).await });
+            }
+        }
+    }
+
     fn looked(&mut self, look: Look, workers: BTreeMap<WorkerName, Result<Spec, Reason>>) {
         self.step(Event::Looked {
             look,
@@ -206,14 +251,17 @@ impl Core {
     }
 
     fn start(&mut self, mut sight: Sight) {
-        let store = self.performer.store.clone();
         // Where nothing was ever accepted there is nothing to protect, and who installs a server wants to see it work.
-        let (snapshots, untried) = match &store {
-            Some(store) => {
-                let (snapshots, is_fresh) = look::snapshots(store, &sight);
+        let (snapshots, untried) = match sight.recalled.take() {
+            Some(recalled) => {
+                let look::Recalled {
+                    accepted: snapshots,
+                    is_fresh,
+                    generations,
+                } = *recalled;
                 let known = snapshots.iter();
                 sight.add_out_of_reach(known.map(|(name, (_, spec))| (name, &*spec.directory)));
-                self.clear_away_unaccepted(store, &snapshots);
+                self.clear_away_unaccepted(generations, &snapshots);
                 (snapshots, is_fresh)
             }
             None => (BTreeMap::new(), true),
@@ -228,14 +276,18 @@ impl Core {
 
     /// A manager that was killed may have left snapshots that were not accepted. They are of no use to anybody; until they are gone
     /// their numbers are taken.
-    fn clear_away_unaccepted(&mut self, store: &Store, accepted: &Snapshots) {
+    fn clear_away_unaccepted(
+        &mut self,
+        generations: BTreeMap<WorkerName, Vec<Generation>>,
+        accepted: &Snapshots,
+    ) {
         let view = self.fleet.view();
         let mut unaccepted = Vec::new();
-        for worker in store.workers() {
+        for (worker, generations) in generations {
             let runs = view.iter().filter(|view| view.name == worker);
             let runs = runs.flat_map(|view| &view.generations);
             let live: Vec<_> = runs.map(|run| run.instance.generation).collect();
-            let newest = store.generations(&worker).into_iter().max();
+            let newest = generations.into_iter().max();
             let accepted = accepted.get(&worker).map(|(generation, _)| *generation);
             if let Some(newest) = newest.filter(|newest| Some(*newest) > accepted) {
                 unaccepted.push(Instance::new(worker.clone(), newest));
@@ -406,7 +458,7 @@ impl Core {
                     let lies = |spec: &Spec| spec.directory.starts_with(&directory);
                     let there = sight.workers.iter().filter(|(name, found)| match found {
                         Ok(spec) => lies(spec),
-                        Err(_) => directory.join(name.directory()).is_dir(),
+                        Err(_) => sight.lies_below(name, &directory),
                     });
                     names.extend(there.map(|(name, _)| name.clone()));
                     names.extend(self.fleet.made_of(lies));
@@ -447,8 +499,8 @@ impl Core {
         caller: Caller,
     ) {
         let serving = self.fleet.serving(&worker);
-        let found = match &self.performer.store {
-            Some(store) => look::to_roll_back_to(store, &sight, &worker, serving, generation),
+        let found = match &sight.history {
+            Some(history) => look::to_roll_back_to(history, &sight, &worker, serving, generation),
             None => Err("in development nothing is kept to go back to".to_owned()),
         };
         let (generation, spec) = match found {

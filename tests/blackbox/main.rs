@@ -11,6 +11,7 @@ mod house;
 
 mod command_line;
 mod contract;
+mod disk;
 mod halt;
 mod illness;
 mod instances;

@@ -53,6 +53,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
             ..Limits::default()
         },
         sandbox: Some(Sandbox {
+            user: "tqw-api_a-b".to_owned(),
             network,
             jit,
             kernel: Vec::new(),

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::house::{House, index, manifest, name};
 use crate::config::WorkerType;
-use crate::deploy::snapshot::Manifest;
+use crate::deploy::snapshot::{Accepted, Manifest};
 use crate::names::Generation;
 
 fn house() -> House {
@@ -37,7 +37,11 @@ fn a_snapshot_is_accepted_with_its_manifest_and_not_before() {
 #[test]
 fn what_to_go_back_to_is_the_newest_of_something_else() {
     let house = house();
-    let previous = |serving| house.store.previous(&name(), Generation(serving));
+    let previous = |serving| {
+        let history = house.store.history(&name());
+        let found = Accepted::previous(&history, Generation(serving));
+        found.map(|found| found.generation)
+    };
     house.accept(1, "one");
     assert_eq!(previous(1), None);
     house.accept(2, "two");

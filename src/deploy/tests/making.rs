@@ -4,11 +4,15 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use super::house::{House, below, index, manifest};
-use crate::config::WorkerType;
+use super::house::{House, below, chain, index, manifest};
+use crate::config::{SnapshotLimits, WorkerType};
+use crate::deploy::allowance::Spent;
 use crate::deploy::copy::{self, How, Omit};
 use crate::deploy::layout;
+use crate::effort::Effort;
+use crate::limits::ByteSize;
 use crate::names::Generation;
 
 #[test]
@@ -178,7 +182,8 @@ fn copied(house: &House, generation: u64) -> Option<PathBuf> {
     let to = house.directory.path().join(format!("copy-{generation}"));
     fs::create_dir(&to).unwrap();
     let source = copy::open_below(&house.worker(), Path::new("")).unwrap();
-    copy::tree(source, &to, How::Copy, Omit::default())
+    let mut spent = Spent::new(SnapshotLimits::NONE, Effort::default());
+    copy::tree(source, &to, How::Copy, Omit::default(), &mut spent)
         .ok()
         .map(|()| to)
 }
@@ -311,4 +316,123 @@ fn a_manifest_that_is_not_ours_is_an_error_and_none_is_none() {
     house.create(1, WorkerType::Rust).unwrap();
     fs::write(house.store.layout.manifest(&index(1)), "{}").unwrap();
     assert!(house.store.manifest(&index(1)).is_err());
+}
+
+#[test]
+fn holes_stay_holes() {
+    let house = House::with(&[("lib/x", "x")]);
+    let sparse = fs::File::create(house.worker().join("sparse")).unwrap();
+    sparse.set_len(1 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_at(&sparse, b"in the middle", 512 << 20).unwrap();
+    let made = house.create(1, WorkerType::Exec).unwrap().join("sparse");
+    let found = made.metadata().unwrap();
+    assert_eq!(found.len(), 1 << 30);
+    assert!(found.blocks() * 512 < 1 << 20, "{} blocks", found.blocks());
+    let mut content = [0; 13];
+    let copy = fs::File::open(&made).unwrap();
+    std::os::unix::fs::FileExt::read_at(&copy, &mut content, 512 << 20).unwrap();
+    assert_eq!(&content, b"in the middle");
+}
+
+/// What is said of a snapshot with these limits; nothing of it may be left.
+fn refused(house: &House, max_size: u64, max_files: u64) -> String {
+    let limits = SnapshotLimits {
+        max_size: ByteSize(max_size),
+        max_files,
+    };
+    let store = house.store.with(limits, &Effort::default());
+    let made = store.create(&index(1), &house.worker(), WorkerType::Exec, &[]);
+    let error = chain(&made.unwrap_err());
+    assert_eq!(below(house.store.programs()), [""; 0], "{error}");
+    assert_eq!(below(house.store.public()), [""; 0], "{error}");
+    error
+}
+
+#[test]
+fn a_snapshot_that_is_too_large_is_given_up_while_it_is_copied_and_leaves_nothing() {
+    let house = House::with(&[("a/1", "x"), ("a/2", "x"), ("public/3", "x")]);
+    let error = refused(&house, 1 << 20, 3);
+    assert!(
+        error.contains("more than 3 files and directories"),
+        "{error}"
+    );
+    assert!(error.contains("'snapshots.max_files'"), "{error}");
+    let sparse = fs::File::create(house.worker().join("sparse")).unwrap();
+    sparse.set_len(8 << 40).unwrap();
+    let error = refused(&house, 1 << 20, 100);
+    assert!(error.contains("with sparse (8192 GiB)"), "{error}");
+    assert!(error.contains("more than 1024 KiB"), "{error}");
+    assert!(error.contains("'snapshots.max_size'"), "{error}");
+    // Both trees are one snapshot.
+    fs::remove_file(house.worker().join("sparse")).unwrap();
+    let limits = SnapshotLimits {
+        max_size: ByteSize(3),
+        max_files: 4,
+    };
+    let store = house.store.with(limits, &Effort::default());
+    let made = store.create(&index(1), &house.worker(), WorkerType::Exec, &[]);
+    made.unwrap();
+}
+
+#[test]
+fn a_path_that_no_program_could_open_is_refused() {
+    let house = House::with(&[]);
+    let mut path = house.worker();
+    for _ in 0..13 {
+        path.push("d".repeat(250));
+        fs::create_dir(&path).unwrap();
+    }
+    let error = house.create(1, WorkerType::Exec).unwrap_err();
+    assert!(error.contains("a path of 3"), "{error}");
+}
+
+#[test]
+fn what_is_finished_after_nobody_waits_for_it_is_taken_back() {
+    let house = House::with(&[("bin/index", "x"), ("public/a", "a")]);
+    let effort = Effort::default();
+    let store = house.store.with(SnapshotLimits::NONE, &effort);
+    house.create(1, WorkerType::Rust).unwrap();
+    effort.give_up();
+    let created = store.create(&index(2), &house.worker(), WorkerType::Rust, &[]);
+    assert!(created.is_err());
+    assert!(store.clone_of(&index(1), &index(2)).is_err());
+    assert!(store.write_manifest(&index(1), &manifest("a")).is_err());
+    assert_eq!(house.names(), ["1", "1-1"]);
+    house
+        .store
+        .write_manifest(&index(1), &manifest("a"))
+        .unwrap();
+    house.write("public/a", "b");
+    assert!(store.add_assets(&index(1), &house.worker(), "b").is_err());
+    assert_eq!(house.names(), ["1", "1.json", "1-1"]);
+    let stayed = house.store.manifest(&index(1)).unwrap().unwrap();
+    assert_eq!(stayed.assets, "a");
+}
+
+#[test]
+fn what_a_removed_worker_has_is_kept_for_its_time_and_then_goes_with_its_assets() {
+    let house = House::with(&[("bin/index", "x"), ("public/a", "a")]);
+    house.accept(1, "one");
+    house.accept(2, "two");
+    let (start, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let expire = |days| {
+        let (name, keep) = (super::house::name(), Some(30 * day));
+        let now = start + days * day;
+        house.store.expire(&name, Generation(2), keep, now).unwrap()
+    };
+    assert!(!expire(0));
+    assert!(!expire(30));
+    assert!(house.store.is_gone(&super::house::name()));
+    assert_eq!(house.store.accepted(&super::house::name()).len(), 2);
+    // One that comes back has its history, and its time begins anew.
+    house.store.came_back(&super::house::name()).unwrap();
+    assert!(!house.store.is_gone(&super::house::name()));
+    assert_eq!(house.store.accepted(&super::house::name()).len(), 2);
+    assert!(!expire(31));
+    let (name, now) = (super::house::name(), start + 9999 * day);
+    let kept = house.store.expire(&name, Generation(2), None, now);
+    assert!(!kept.unwrap());
+    assert!(expire(62));
+    assert_eq!(below(house.store.programs()), [""; 0]);
+    assert_eq!(below(house.store.public()), [""; 0]);
 }

@@ -71,6 +71,7 @@ impl House {
             workers: vec![self.root.join("workers")],
             accepted: false,
             stop_timeout: Duration::from_secs(1),
+            user: None,
             record: String::new(),
             pair: instance.pair(1),
         };
@@ -139,6 +140,7 @@ fn a_server_yaml_among_other_files_hides_itself_alone() {
         workers: vec!["/srv".into(), "/usr/lib/workers".into()],
         accepted: false,
         stop_timeout: Duration::from_secs(1),
+        user: None,
         record: String::new(),
     };
     let hidden = ground.hidden(Path::new("/var/lib/tqserver"), &run);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::directive::{Directive, directive, quote, switch, words};
 use crate::config::{KernelPart, Network};
-use crate::names::{WorkerName, worker_user};
+use crate::names::WorkerName;
 use crate::systemd::start;
 
 /// Sockets of the machine that no worker needs. What is there of the bus would answer a worker too; the journal takes its output
@@ -56,6 +56,8 @@ const AF_INET6: i32 = 10;
 /// What the machine's systemd can put around a worker: a user of its own, and a view of the machine that ends at what it needs.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
+    /// Whom it runs as: a user that no other worker has.
+    pub user: String,
     /// What of the network it can reach.
     pub network: Network,
     /// Whether its memory may be writable and executable.
@@ -107,7 +109,7 @@ impl Sandbox {
 
     /// A user that exists while one of its processes does, with directories that are its own whenever it comes back.
     fn identity(&self, worker: &WorkerName) -> Vec<Directive> {
-        let (user, own) = (worker_user(worker), format!("tqserver/{worker}"));
+        let (user, own) = (self.user.clone(), format!("tqserver/{worker}"));
         let private = |key| directive("Service", key, "0700", 0o700_u32);
         let mut lines = vec![
             switch("DynamicUser", true),

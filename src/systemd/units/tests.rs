@@ -129,6 +129,7 @@ fn sandboxed(network: Network, jit: bool) -> UnitPair {
         },
     ];
     pair.sandbox = Some(Sandbox {
+        user: "tqw-api_a-b".to_owned(),
         network,
         jit,
         kernel: Vec::new(),
@@ -156,7 +157,7 @@ fn a_worker_of_the_machine_has_a_user_and_directories_of_its_own() {
         &pair,
         &[
             "DynamicUser=yes",
-            "User=tqw-api_a-b-fbf219f1",
+            "User=tqw-api_a-b",
             "StateDirectory=tqserver/api.a-b",
             "StateDirectoryMode=0700",
             "CacheDirectory=tqserver/api.a-b",
