@@ -3,6 +3,7 @@
 //! Reads only. It follows no symbolic link between workers, knows no unit, and does not ask whether a program is there to be run.
 //! What is wrong with one worker stays with that worker. A file that vanishes while it is looked at was not there.
 
+mod author;
 mod fingerprint;
 mod kind;
 mod roots;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub use fingerprint::{Fingerprint, is_same};
 pub use roots::{ScanError, directory_of};
@@ -21,7 +23,7 @@ pub use unserved::unserved;
 
 use crate::config::problem::printable;
 use crate::config::{
-    Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerSettings, WorkerType,
+    Files, Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerSettings, WorkerType,
 };
 use crate::ignored::{Developed, GitFiles};
 use crate::names::WorkerName;
@@ -58,6 +60,10 @@ pub struct Found {
     pub developed: Developed,
     /// By which a change of it is known.
     pub fingerprint: Fingerprint,
+    /// Whether nobody but the administrator can have written it.
+    pub is_administrators: bool,
+    /// Where its file says where it wants to be.
+    places: BTreeMap<&'static str, Place>,
 }
 
 /// Whether and how a worker is to run.
@@ -103,11 +109,11 @@ impl Found {
 /// # Errors
 /// When a directory of workers itself can not be read. One that is not there is no error as long as another is.
 pub fn scan(settings: &Settings, mode: Mode) -> Result<Inventory, ScanError> {
-    scan_beside(settings, mode, &BTreeMap::new())
+    scan_beside(settings, mode, &BTreeMap::new(), &Files::default())
 }
 
 /// Looks at all workers as [`scan`] does, while workers serve on the routes in `held`: a newcomer does not get one of these as long as
-/// who serves there wants it.
+/// who serves there wants it. `files` knows what their files said at the last look.
 ///
 /// # Errors
 /// As [`scan`].
@@ -115,18 +121,28 @@ pub fn scan_beside(
     settings: &Settings,
     mode: Mode,
     held: &BTreeMap<Claim, WorkerName>,
+    files: &Files,
 ) -> Result<Inventory, ScanError> {
     let mut inventory = Inventory::default();
     let mut taken = BTreeSet::new();
+    let roots = roots(settings)?;
+    let searches = roots.iter();
+    let searches = searches.map(|(root, listing)| Search::below(root, listing));
+    let searches: Vec<Search<'_>> = searches.collect();
+    let all = searches.iter().flat_map(|search| {
+        let workers = search.candidates.keys();
+        workers.map(|relative| file_of(&search.root.join(relative)))
+    });
     let eyes = Eyes {
         settings,
         mode,
         git: Rc::default(),
+        files: files.read(all),
     };
-    for (root, listing) in roots(settings)? {
-        let search = Search::below(root, &listing);
+    for search in searches {
         inventory.take(search, &mut taken, &eyes);
     }
+    refuse_what_is_not_left_to_deployers(&mut inventory, settings);
     inventory.hidden.sort();
     inventory
         .strays
@@ -141,6 +157,12 @@ struct Eyes<'a> {
     mode: Mode,
     /// What was read of `.gitignore` files on the way.
     git: Rc<GitFiles>,
+    /// What their files say.
+    files: BTreeMap<PathBuf, Arc<Result<WorkerFile, Problems>>>,
+}
+
+fn file_of(directory: &Path) -> PathBuf {
+    directory.join("config").join("worker.yaml")
 }
 
 impl Inventory {
@@ -208,20 +230,29 @@ fn look(
         Ok(public) => (public, None),
         Err(problem) => (None, Some(problem)),
     };
-    let file = WorkerFile::load(&directory.join("config").join("worker.yaml"));
-    let developed = match &file {
+    let path = file_of(&directory);
+    let file = match eyes.files.get(&path) {
+        Some(said) => said.clone(),
+        None => Arc::new(WorkerFile::load(&path)),
+    };
+    let file = file.as_ref();
+    let developed = match file {
         Ok(file) => developed(&name, &directory, listing, file),
         Err(_) => developed(&name, &directory, listing, &WorkerFile::default()),
     };
     let status = match file {
         Ok(file) if !file.enabled.in_mode(eyes.mode) => Status::Disabled,
-        Ok(file) => judge(eyes.settings, &name, &directory, listing, &file, link),
-        Err(mut problems) => {
+        Ok(file) => judge(eyes.settings, &name, &directory, listing, file, link),
+        Err(problems) => {
+            let mut problems = problems.clone();
             problems.0.extend(link);
             Status::Refused(problems)
         }
     };
+    let places = file.as_ref().map(|file| file.places.clone());
     let mut found = Found {
+        is_administrators: author::is_administrators(&directory, eyes.mode),
+        places: places.unwrap_or_default(),
         name,
         directory,
         public,
@@ -338,6 +369,27 @@ fn public(directory: &Path, listing: &Listing) -> Result<Option<PathBuf>, Proble
             let message = "'public' is a symbolic link to somewhere outside the worker";
             let help = "make it a real directory, or let it lead to a directory of this worker";
             Err(Problem::new(Place::file(public), message).help(help))
+        }
+    }
+}
+
+/// A worker that a deployer wrote has what its directory gives it, and what server.yaml leaves to it.
+fn refuse_what_is_not_left_to_deployers(inventory: &mut Inventory, settings: &Settings) {
+    let names: Vec<WorkerName> = inventory.workers.keys().cloned().collect();
+    let deployed = inventory.workers.values_mut();
+    for found in deployed.filter(|found| !found.is_administrators) {
+        let Some(worker) = found.settings() else {
+            continue;
+        };
+        let refused = settings.refused(&found.name, &worker.route, &worker.hosts, &names);
+        if let Some(refused) = refused {
+            let place = found.places.get(refused.key).cloned();
+            let place = place.unwrap_or_else(|| Place::file(&found.directory));
+            let server = settings.file.display();
+            let help = format!("if it is to have that, add to {server}: {}", refused.cure);
+            let problem = Problem::new(place, refused.message).help(help);
+            found.status = Status::Refused(problem.into());
+            found.fingerprint.config.clear();
         }
     }
 }

@@ -23,6 +23,8 @@ use raw::Raw;
 
 /// Deepest nesting; the deepest key there is has four levels.
 const MAX_DEPTH: usize = 32;
+/// Most values, lists and mappings: a file that has more is no configuration, and each of them costs time and memory.
+const MAX_NODES: usize = 16_384;
 /// Most problems that are kept of one file; the others are counted. Nobody reads more, and a file of nothing but problems must not
 /// cost more than its size, nor push everything else off the terminal.
 const MAX_PROBLEMS: usize = 40;
@@ -246,6 +248,11 @@ impl Document {
                 Event::DocumentStart => documents += 1,
                 Event::StreamEnd => return Ok(marks),
                 _ => {}
+            }
+            if marks.len() > MAX_NODES {
+                let message = format!("has more than {MAX_NODES} values");
+                self.problem(mark, message, "leave out what is not configuration");
+                return Ok(marks);
             }
             if depth > MAX_DEPTH {
                 self.problem(mark, "is nested too deeply", "no key needs that");

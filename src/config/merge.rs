@@ -42,7 +42,7 @@ impl Settings {
             let help = "give the worker another 'path', or change 'server.health_path'";
             problems.0.push(Problem::new(place, message).help(help));
         }
-        problems.0.extend(self.foreign_hosts(file));
+        problems.0.extend(self.foreign_hosts(name, file));
         problems.0.extend(useless_redirects(file, &route));
         let mut limits = self.default.with(&file.limits);
         let last = longest_match(&self.paths, route.as_str());
@@ -147,11 +147,13 @@ impl Settings {
     }
 
     /// Hosts that the administrator does not leave to workers.
-    fn foreign_hosts(&self, file: &WorkerFile) -> Vec<Problem> {
+    fn foreign_hosts(&self, name: &WorkerName, file: &WorkerFile) -> Vec<Problem> {
         let Some(allowed) = &self.hosts else {
             return Vec::new();
         };
-        let is_foreign = |host: &&HostPattern| !allowed.iter().any(|one| one.covers(host));
+        let own = self.own_hosts.get(name).into_iter().flatten();
+        let own: Vec<_> = allowed.iter().chain(own).collect();
+        let is_foreign = |host: &&HostPattern| !own.iter().any(|one| one.covers(host));
         let problem = |host: &HostPattern| {
             let place = file.places.get("hosts").cloned().unwrap_or_default();
             let names: Vec<&str> = allowed.iter().map(HostPattern::as_str).collect();

@@ -1,11 +1,14 @@
 //! Configuration in three stages, three types: what a file says, merged over the defaults, checked.
 //!
 //! This module holds the last stage, which the rest of the program sees. The rooms below it:
-//! `source` opens files, `document` parses them, `section` reads keys, `patch` limits; `server` and `worker` are the two files, `hosts` what both
+//! `source` opens files, `files` knows what those of workers said, `document` parses them, `section` reads keys, `patch` limits; `server` and `worker` are the two files, `hosts` what both
 //! name, `merge` lays one over the other, and `problem` is how all of them say what is wrong.
 
 mod document;
+mod files;
+mod grants;
 mod hosts;
+mod lowered;
 mod merge;
 mod mode;
 mod patch;
@@ -29,6 +32,8 @@ use crate::limits::{ByteSize, CpuQuota};
 use crate::names::WorkerName;
 use crate::route::{ErrorPages, Flow, Front, HostPattern, Redirect, RoutePath, Timeouts};
 
+pub use files::Files;
+pub use grants::{Grant, Refused};
 pub use mode::ModeError;
 pub use problem::{Place, Problem, Problems, printable};
 pub use server::{Instead, project_directory};
@@ -92,8 +97,12 @@ pub struct Settings {
     pub paths: BTreeMap<RoutePath, LimitsPatch>,
     /// What no worker.yaml may pass.
     pub max: Caps,
-    /// The hosts that a worker.yaml may name; `None`: any.
+    /// The hosts that a worker.yaml may name; `None`: any if the administrator wrote it, none if a deployer did.
     pub hosts: Option<Vec<HostPattern>>,
+    /// Hosts that are left to one worker, besides, with all their paths.
+    pub own_hosts: BTreeMap<WorkerName, Vec<HostPattern>>,
+    /// Paths that are left to a deployer's worker beside those below its directory's.
+    pub routes: BTreeMap<WorkerName, Vec<Grant>>,
     /// Above which exposure `check` fails.
     pub max_exposure: Exposure,
 }

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Content, Document, Node};
-use super::hosts::hosts;
 use super::patch::TIMEOUT;
 use super::problem::{Place, Problem, Problems};
 use super::section::Section;
@@ -102,6 +101,7 @@ impl Settings {
                 ("workers", "paths"),
                 ("workers", "max"),
                 ("workers", "hosts"),
+                ("workers", "routes"),
                 ("file_watcher", "debounce_ms"),
                 ("file_watcher", "poll_ms"),
                 ("dev", "hold_seconds"),
@@ -188,6 +188,8 @@ impl Settings {
             paths: BTreeMap::new(),
             max: Caps::default(),
             hosts: None,
+            own_hosts: BTreeMap::new(),
+            routes: BTreeMap::new(),
             max_exposure: Exposure(20),
         }
     }
@@ -277,8 +279,7 @@ impl Settings {
         self.max = Caps::read(&mut max);
         max.finish(|_| None);
 
-        let allowed = workers.item("hosts");
-        self.hosts = allowed.map(|item| hosts(&item, "workers.hosts"));
+        self.read_grants(&mut workers);
 
         for (item, mut section) in workers.sections("paths") {
             let patch = LimitsPatch::read_as_root(&mut section, project);

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode as Permissions, OFlags, openat};
 use rustix::io::Errno;
@@ -11,6 +13,10 @@ use super::problem::{Place, Problem};
 
 /// Largest configuration file in bytes.
 const MAX_BYTES: u64 = 1 << 20;
+/// Largest file of a deployer: it is read beside everybody else's.
+const DEPLOYERS_MAX_BYTES: u64 = 256 << 10;
+/// A file that was changed so recently may change again without showing it: clocks of file systems are coarse.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Whose file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +27,46 @@ pub(super) enum Owner {
     Deployer,
 }
 
+impl Owner {
+    fn most(self) -> (u64, &'static str) {
+        match self {
+            Self::Root => (MAX_BYTES, "1MiB"),
+            Self::Deployer => (DEPLOYERS_MAX_BYTES, "256KiB"),
+        }
+    }
+}
+
+/// What a file is known by: the same means that nothing of it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    file: (u64, u64),
+    pub(super) size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// Of a deployer's file, if it is there and did not change just now.
+    pub(super) fn settled(file: &Path) -> Option<Self> {
+        let metadata = File::from(open_without_links(file).ok()?).metadata().ok()?;
+        let identity = Self {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        let age = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let changed = u64::try_from(metadata.ctime()).ok()?;
+        let is_settled = changed
+            .checked_add(SETTLED.as_secs())
+            .is_some_and(|at| at < age);
+        (is_settled && metadata.is_file()).then_some(identity)
+    }
+}
+
 /// Reads `file`; `None` if there is none.
 pub(super) fn read(file: &Path, owner: Owner) -> Result<Option<String>, Problem> {
+    let (most, shown) = owner.most();
     let refused = |message: String| Problem::new(Place::file(file), message);
     let opened = match owner {
         Owner::Root => open(rustix::fs::CWD, file, OFlags::empty()),
@@ -49,14 +93,15 @@ pub(super) fn read(file: &Path, owner: Owner) -> Result<Option<String>, Problem>
         if !metadata.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
-        opened.take(MAX_BYTES + 1).read_to_end(&mut bytes)
+        opened.take(most + 1).read_to_end(&mut bytes)
     });
     if let Err(error) = read {
         return Err(refused(format!("can not be read: {error}")));
     }
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(refused("is larger than 1MiB".into())
-            .help("a configuration file is at most 1MiB; this is probably another file"));
+    if bytes.len() as u64 > most {
+        let help =
+            format!("a configuration file is at most {shown}; this is probably another file");
+        return Err(refused(format!("is larger than {shown}")).help(help));
     }
     text(file, bytes).map(Some)
 }
@@ -164,6 +209,10 @@ mod tests {
                 .message
                 .contains("1MiB")
         );
+        std::fs::write(&file, vec![b' '; (256 << 10) + 1]).unwrap();
+        assert!(read(&file, Owner::Root).is_ok());
+        let refused = read(&file, Owner::Deployer).unwrap_err();
+        assert!(refused.message.contains("256KiB"), "{refused}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ const RESERVED: [&str; 23] = [
     "WATCHDOG_USEC",
 ];
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 14] = [
+const JUDGED_LATER: [&str; 15] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
@@ -79,6 +79,7 @@ const JUDGED_LATER: [&str; 14] = [
     "build",
     "listen",
     "hosts",
+    "path",
 ];
 /// Longest route and longest path of a health request in bytes: they stand in each request's log, a header and the environment.
 const LONGEST_PATH: usize = 1024;

@@ -19,7 +19,7 @@ use super::report::answering;
 use super::strays::{Sweeps, Swept};
 use super::wishes::{Caller, Looking, Wanted};
 use super::{BuildWatch, Progress};
-use crate::config::{Instead, Settings};
+use crate::config::{Files, Instead, Settings};
 use crate::effort::Effort;
 use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
@@ -73,6 +73,8 @@ pub(super) struct Core {
     pub(super) looks: VecDeque<Wanted>,
     /// Of writing the copy of server.yaml.
     keep_turn: Arc<Mutex<()>>,
+    /// What the files of workers said when they were read last.
+    pub(super) files: Arc<Files>,
     pub(super) callers: HashMap<u64, Caller>,
     /// Reloads that are over but for the proxy's word on where it listens.
     unconfirmed: Vec<Unconfirmed>,
@@ -136,6 +138,7 @@ impl Core {
             look_turn: Arc::default(),
             keep_turn: Arc::default(),
             looks: VecDeque::new(),
+            files: Arc::default(),
             callers: HashMap::new(),
             unconfirmed: Vec::new(),
             strangers: Vec::new(),
@@ -351,6 +354,12 @@ impl Core {
                 path,
                 timeout,
             }),
+            Action::Limit(instance, spec) => {
+                self.specs.insert(instance.clone(), spec.clone());
+                let performer = Arc::clone(performer);
+                self.aside
+                    .spawn(async move { performer.limit(instance, spec).await });
+            }
             Action::Publish(table) => {
                 self.published = table.serial;
                 self.say(ToProxy::Publish(table));

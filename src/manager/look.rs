@@ -1,6 +1,6 @@
 //! What lies on disk and what runs, in the plan's words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::users::Users;
 use super::{certificates, pair};
 use crate::builder;
-use crate::config::{Instead, Mode, Problems, Settings, WorkerType};
+use crate::config::{Files, Instead, Mode, Problems, Settings, WorkerType};
 use crate::deploy::snapshot::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, Pair, WorkerName};
-use crate::plan::{Found, FoundPair, Policy, Reason, Spec};
+use crate::plan::{Forbidden, Found, FoundPair, Policy, Reason, Ruling, Spec};
 use crate::route::{Address, Claim, Development};
 use crate::systemd::Loaded;
 use crate::watcher::Watched;
@@ -39,6 +39,8 @@ pub(super) struct Sight {
     pub(super) workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
     /// What is wrong with server.yaml, if it was passed over.
     pub(super) wrong: Option<Problems>,
+    /// The workers that nobody but the administrator can have written.
+    administrators: BTreeSet<WorkerName>,
     /// By what it is known which files count in development.
     developed: Vec<Developed>,
     /// Directories that could not be looked into, and why: what is known to be in them is not gone.
@@ -161,6 +163,57 @@ impl Sight {
     }
 }
 
+impl Sight {
+    /// What server.yaml does not allow of what runs, and of what is about to.
+    pub(super) fn ruling<'a>(
+        &self,
+        runs: impl Iterator<Item = (&'a Instance, &'a Spec)>,
+        others: impl Iterator<Item = &'a Spec>,
+        reloads: Vec<u64>,
+    ) -> Ruling {
+        let mut ruling = Ruling {
+            reloads,
+            ..Ruling::default()
+        };
+        let mut specs: Vec<&Spec> = others.collect();
+        for (instance, spec) in runs {
+            let of = &spec.settings;
+            let (limits, words) = self.settings.lowered(&of.route, &of.limits);
+            if !words.is_empty() {
+                ruling.limits.push((instance.clone(), limits, words));
+            }
+            specs.push(spec);
+        }
+        for spec in specs {
+            if let Some(forbidden) = self.forbidden(spec) {
+                let places = ruling.forbidden.entry(spec.settings.name.clone());
+                places.or_default().push(forbidden);
+            }
+        }
+        ruling
+    }
+
+    /// Why its worker may not be where it wants to be.
+    pub(super) fn forbidden(&self, spec: &Spec) -> Option<Forbidden> {
+        let of = &spec.settings;
+        let refused = match self.administrators.contains(&of.name) {
+            true => self
+                .settings
+                .refused_to_administrators(&of.name, &of.hosts)?,
+            false => {
+                let all = self.workers.keys();
+                self.settings.refused(&of.name, &of.route, &of.hosts, all)?
+            }
+        };
+        let server = self.settings.file.display();
+        let why = format!(
+            "{refused}; if it is to have that, add to {server}: {}",
+            refused.cure
+        );
+        Some((of.route.clone(), of.hosts.clone(), why))
+    }
+}
+
 /// Why nothing could be seen.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LookError {
@@ -180,6 +233,7 @@ pub(super) fn look(
     mode: Mode,
     instead: Instead,
     held: &BTreeMap<Claim, WorkerName>,
+    files: &Files,
     strict: bool,
 ) -> Result<Sight, LookError> {
     let mut wrong = None;
@@ -211,7 +265,7 @@ pub(super) fn look(
                 .extend(problems.0);
         }
     }
-    let inventory = inventory::scan_beside(&settings, mode, held)
+    let inventory = inventory::scan_beside(&settings, mode, held, files)
         .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;
     for hidden in &inventory.hidden {
         tracing::debug!(
@@ -223,6 +277,9 @@ pub(super) fn look(
     let directories = inventory.workers.iter();
     let directories = directories.map(|(name, found)| (name.clone(), found.directory.clone()));
     let directories = directories.collect();
+    let written = inventory.workers.values();
+    let written = written.filter(|found| found.is_administrators);
+    let administrators = written.map(|found| found.name.clone()).collect();
     let workers = inventory.workers.into_iter().filter_map(|(name, found)| {
         let spec = match found.status {
             Status::Disabled => return None,
@@ -265,6 +322,7 @@ pub(super) fn look(
         settings,
         workers,
         wrong,
+        administrators,
         developed,
         out_of_reach,
         gone: Vec::new(),

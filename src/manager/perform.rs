@@ -395,6 +395,40 @@ impl Performer {
         Ok(())
     }
 
+    /// Bounds what a generation uses as `spec` says, while it runs and after the next boot.
+    pub(super) async fn limit(&self, instance: Instance, spec: Spec) {
+        let went_on = |what: String| {
+            tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{what}; the next reload tries it again");
+        };
+        let limits = spec.settings.limits.clone();
+        if spec.settings.kind != WorkerType::Static {
+            for number in 1..=spec.settings.instances() {
+                if let Err(error) = self.systemd.limit(&instance.pair(number), &limits).await {
+                    went_on(chain(&error));
+                }
+            }
+        }
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let its = instance.clone();
+        let written = self.in_turn(
+            &instance.worker,
+            "lower the limits of a snapshot",
+            move |effort| {
+                let store = store.with(SnapshotLimits::NONE, effort);
+                if let Some(mut manifest) = store.manifest(&its)? {
+                    manifest.settings.limits = limits;
+                    store.write_manifest(&its, &manifest)?;
+                }
+                Ok(())
+            },
+        );
+        if let Err(reason) = written.await {
+            went_on(reason.to_string());
+        }
+    }
+
     pub(super) fn assets(
         self: &Arc<Self>,
         tasks: &mut Tasks,

@@ -107,6 +107,7 @@ impl Core {
             let held = self.held();
             let (settings, mode) = (self.settings.clone(), self.performer.mode);
             let instead = self.instead;
+            let files = Arc::clone(&self.files);
             let strict = matches!(wanted, Wanted::Reload { .. } | Wanted::Rollback { .. });
             let store = self.performer.store.clone();
             let recall = look::Recall {
@@ -123,7 +124,7 @@ impl Core {
                 let turn = disk.turn(LOOK, what, turn.lock_owned()).await?;
                 let seen = disk.run(LOOK, what, move |_| {
                     let _turn = turn;
-                    let mut sight = look::look(&settings, mode, instead, &held, strict)?;
+                    let mut sight = look::look(&settings, mode, instead, &held, &files, strict)?;
                     if let Some(store) = store {
                         sight.recall(&store, &recall);
                     }
@@ -255,10 +256,14 @@ impl Core {
         let (snapshots, untried) = match sight.recalled.take() {
             Some(recalled) => {
                 let look::Recalled {
-                    accepted: snapshots,
+                    accepted: mut snapshots,
                     is_fresh,
                     generations,
                 } = *recalled;
+                for (_, spec) in snapshots.values_mut() {
+                    let of = &mut spec.settings;
+                    of.limits = sight.settings.lowered(&of.route, &of.limits).0;
+                }
                 let known = snapshots.iter();
                 sight.add_out_of_reach(known.map(|(name, (_, spec))| (name, &*spec.directory)));
                 self.clear_away_unaccepted(generations, &snapshots);
@@ -267,11 +272,14 @@ impl Core {
             None => (BTreeMap::new(), true),
         };
         self.first_look_done = true;
+        let comes_back: Vec<Spec> = snapshots.values().map(|(_, spec)| spec.clone()).collect();
+        let ruling = sight.ruling(self.specs.iter(), comes_back.iter(), Vec::new());
         self.step(Event::Looked {
             look: Look::Start { untried },
             workers: sight.workers,
             snapshots,
         });
+        self.step(Event::Ruled(Box::new(ruling)));
     }
 
     /// A manager that was killed may have left snapshots that were not accepted. They are of no use to anybody; until they are gone
@@ -488,6 +496,8 @@ impl Core {
         };
         let id = self.take_over(&sight, caller);
         self.follow(&sight);
+        let ruling = sight.ruling(self.specs.iter(), std::iter::empty(), vec![id]);
+        self.step(Event::Ruled(Box::new(ruling)));
         self.looked(Look::Reload { id, only, force }, sight.workers);
     }
 
@@ -503,10 +513,16 @@ impl Core {
             Some(history) => look::to_roll_back_to(history, &sight, &worker, serving, generation),
             None => Err("in development nothing is kept to go back to".to_owned()),
         };
-        let (generation, spec) = match found {
+        let found = found.and_then(|(generation, spec)| match sight.forbidden(&spec) {
+            Some((.., why)) => Err(why),
+            None => Ok((generation, spec)),
+        });
+        let (generation, mut spec) = match found {
             Ok(found) => found,
             Err(sentence) => return caller.answer(Err(Refused::Argument(sentence))),
         };
+        let of = &mut spec.settings;
+        of.limits = sight.settings.lowered(&of.route, &of.limits).0;
         let id = self.take_over(&sight, caller);
         self.step(Event::Rollback {
             id,

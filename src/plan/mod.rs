@@ -30,10 +30,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::WorkerSettings;
+use crate::config::{Limits, WorkerSettings};
 use crate::inventory::Fingerprint;
 use crate::names::{Generation, Instance, Pair, WorkerName};
-use crate::route::{Address, Claim, Development, Front, Halt, Protocol, RouteTable};
+use crate::route::{
+    Address, Claim, Development, Front, Halt, HostPattern, Protocol, RoutePath, RouteTable,
+};
 use crate::systemd::{Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -253,6 +255,20 @@ pub enum Look {
     Retry(WorkerName),
 }
 
+/// A place in the URL space that a worker may not have any more, and why.
+pub type Forbidden = (RoutePath, Vec<HostPattern>, String);
+
+/// What server.yaml does not allow any more of what was accepted before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ruling {
+    /// Who waits for it.
+    pub reloads: Vec<u64>,
+    /// Generations whose limits are lowered: to these, and what is lower in words.
+    pub limits: Vec<(Instance, Limits, Vec<String>)>,
+    /// All places that are forbidden, by worker.
+    pub forbidden: BTreeMap<WorkerName, Vec<Forbidden>>,
+}
+
 /// A generation found in systemd.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
@@ -306,6 +322,8 @@ pub enum Event {
     },
     /// An operator wants these workers' requests to wait, or to be refused, and those of no other.
     Halted(BTreeMap<WorkerName, Halt>),
+    /// What server.yaml does not allow any more of what runs.
+    Ruled(Box<Ruling>),
     /// The server's configuration was read anew.
     Configured(Box<Policy>),
     /// [`Action::Build`] ended.
@@ -379,6 +397,8 @@ pub enum Action {
     Accept(Instance, Spec),
     /// Make its changed assets ready.
     Assets(Instance, Spec),
+    /// Bound its units as its settings say now, and write that down for the next boot.
+    Limit(Instance, Spec),
     /// Hand the proxy this table.
     Publish(RouteTable),
     /// Stop its pairs of units.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::budget;
 use super::run::{Run, Stage};
-use super::{Cause, Failure, Moment, Reason, Source, Spec};
+use super::{Cause, Failure, Forbidden, Moment, Reason, Source, Spec};
 use crate::config::{WorkerSettings, WorkerType};
 use crate::names::{Generation, WorkerName};
 use crate::route::{
@@ -66,6 +66,8 @@ pub(super) struct Worker {
     /// Its directory is gone: what is left of it drains.
     pub(super) removed: bool,
     pub(super) restless: Restless,
+    /// Where it may not be any more, whichever of its generations wants it.
+    pub(super) forbidden: Vec<Forbidden>,
 }
 
 /// Development: whether the worker's own build command changes files that are watched, so that each build would begin the next one.
@@ -104,6 +106,7 @@ impl Worker {
             retry_after: None,
             removed: false,
             restless: Restless::default(),
+            forbidden: Vec::new(),
         }
     }
 
@@ -220,6 +223,9 @@ impl Worker {
             let spec = self.runs.values().next_back().map(|run| &run.spec);
             let settings = spec.or(self.tried.as_ref()).map(|spec| &spec.settings);
             let settings = settings.filter(|settings| is_short(settings));
+            if settings.is_some_and(|settings| self.is_forbidden(settings)) {
+                return None;
+            }
             let patience = Duration::from_secs(30);
             return Some(Route {
                 path: settings.map_or_else(
@@ -256,7 +262,15 @@ impl Worker {
                 work: None,
             });
         };
+        if self.is_forbidden(&run.spec.settings) {
+            return None;
+        }
         Some(self.route_of(generation, run))
+    }
+
+    fn is_forbidden(&self, settings: &WorkerSettings) -> bool {
+        let mut places = self.forbidden.iter();
+        places.any(|(path, hosts, _)| *path == settings.route && *hosts == settings.hosts)
     }
 
     /// Its entry in the route table while this generation gets the requests.

@@ -20,7 +20,8 @@ use zbus::{
 use super::gate::Gate;
 use super::signals::{Jobs, UnitChange, follow, lock, number, text, update};
 use super::state::{Ending, RawService, ServiceState};
-use super::units::{Properties, RECORD, UNPROVEN, UnitPair};
+use super::units::{Properties, RECORD, UNPROVEN, UnitPair, limit_properties};
+use crate::config::Limits;
 use crate::names::{Pair, UnitKind};
 
 /// Longest wait for the answer to one method call.
@@ -302,6 +303,22 @@ impl Systemd {
         let marked = self.gate.pass(mark).await;
         marked.map_err(|source| BusError::Call {
             call: "mark as accepted",
+            unit: unit.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Bounds what a service may use from now on, whether it runs or not.
+    ///
+    /// # Errors
+    /// When systemd can not be reached or the unit is gone.
+    pub async fn limit(&self, pair: &Pair, limits: &Limits) -> Result<(), BusError> {
+        let unit = pair.service_unit();
+        let properties = limit_properties(limits);
+        let set = || self.manager.set_unit_properties(&unit, true, &properties);
+        let limited = self.gate.pass(set).await;
+        limited.map_err(|source| BusError::Call {
+            call: "limit",
             unit: unit.clone(),
             source: Box::new(source),
         })

@@ -2,6 +2,7 @@
 //!
 //! - `adopt`: what was there when the manager started
 //! - `look`: what lies on disk, and what a reload makes of it
+//! - `ruling`: what the administrator does not allow any more
 //! - `save`: what a file that was saved makes of it
 //! - `candidate`: a generation's way from the queue to its acceptance, or to its end
 //! - `serving`: what happens to a generation that serves
@@ -14,6 +15,7 @@ mod adopt;
 mod assets;
 mod candidate;
 mod look;
+mod ruling;
 mod save;
 mod serving;
 mod table;
@@ -152,6 +154,7 @@ impl Fleet {
             } => self.looked(look, workers, snapshots),
             Event::Strangers(strangers) => self.make_room_for(&strangers),
             Event::Rollback { id, instance, spec } => self.roll_back(id, &instance, *spec),
+            Event::Ruled(ruling) => self.ruled(*ruling),
             Event::Configured(policy) => self.policy = *policy,
             Event::Halted(halts) => self.halts = halts,
             Event::Built(instance, result) => self.built(&instance, result),

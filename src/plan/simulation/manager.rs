@@ -159,6 +159,7 @@ impl World {
             Action::Finish { id, outcomes } => self.check_finish(id, &outcomes),
             Action::End => self.ended = true,
             Action::Abandon(instance) => self.abandon(instance),
+            Action::Limit(..) => {}
             Action::Progress { .. } => {}
         }
     }

@@ -305,25 +305,7 @@ impl UnitPair {
     }
 
     fn limits(&self) -> Vec<Directive> {
-        let number =
-            |key, value: Option<u64>| Some(directive("Service", key, value?.to_string(), value?));
-        let limits = &self.limits;
-        let quota = limits.gomaxprocs.map(|quota| Directive {
-            section: "Service",
-            key: "CPUQuota",
-            text: quota.to_string(),
-            property: "CPUQuotaPerSecUSec",
-            value: quota.per_second_usec().into(),
-        });
-        let lines = [
-            quota,
-            number("MemoryMax", limits.gomemlimit.map(|memory| memory.0)),
-            number("MemoryHigh", limits.memory_high.map(|memory| memory.0)),
-            number("TasksMax", limits.tasks_max),
-            number("CPUWeight", limits.cpu_weight),
-            number("IOWeight", limits.io_weight),
-        ];
-        lines.into_iter().flatten().collect()
+        limits(&self.limits)
     }
 
     fn identifier(&self) -> String {
@@ -380,6 +362,33 @@ const UNSET: [&str; 6] = [
     "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE",
     "SYSTEMD_PROC_CMDLINE",
 ];
+
+/// The lines that bound what a service uses.
+fn limits(limits: &Limits) -> Vec<Directive> {
+    let number =
+        |key, value: Option<u64>| Some(directive("Service", key, value?.to_string(), value?));
+    let quota = limits.gomaxprocs.map(|quota| Directive {
+        section: "Service",
+        key: "CPUQuota",
+        text: quota.to_string(),
+        property: "CPUQuotaPerSecUSec",
+        value: quota.per_second_usec().into(),
+    });
+    let lines = [
+        quota,
+        number("MemoryMax", limits.gomemlimit.map(|memory| memory.0)),
+        number("MemoryHigh", limits.memory_high.map(|memory| memory.0)),
+        number("TasksMax", limits.tasks_max),
+        number("CPUWeight", limits.cpu_weight),
+        number("IOWeight", limits.io_weight),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// The properties that bound what a service uses, to be set while it runs.
+pub(super) fn limit_properties(of: &Limits) -> Properties {
+    properties(limits(of))
+}
 
 #[cfg(test)]
 mod tests;

@@ -173,6 +173,7 @@ impl House {
                 }]
             }
             Action::Abandon(_)
+            | Action::Limit(..)
             | Action::Prune { .. }
             | Action::Progress { .. }
             | Action::Finish { .. }
@@ -254,6 +255,11 @@ fn told(action: &Action) -> (&'static str, Option<String>) {
                 "finish",
                 Some(format!("finish {id}:{}", outcomes.collect::<String>())),
             )
+        }
+        Action::Limit(instance, spec) => {
+            let tasks = spec.settings.limits.tasks_max.unwrap_or(0);
+            let line = of("limit", instance).map(|line| format!("{line} {tasks}"));
+            ("limit", line)
         }
         Action::Look(worker) => ("look", Some(format!("look {worker}"))),
         Action::End => ("end", Some("end".to_owned())),

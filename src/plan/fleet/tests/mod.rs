@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::instance;
-use crate::config::{DocumentRoot, Listen, WorkerSettings, WorkerType};
+use crate::config::{DocumentRoot, Limits, Listen, WorkerSettings, WorkerType};
 use crate::names::{Generation, Instance};
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
-use crate::plan::{Action, Event, Look, Reason, Spec};
+use crate::plan::{Action, Event, Look, Reason, Ruling, Spec};
 use crate::route::{Protocol, Redirect, RoutePath, Scripts, Target};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
@@ -906,4 +906,24 @@ fn a_first_generation_is_waited_for_until_it_has_failed() {
     house.put("index", "two");
     house.reload(&[]);
     assert!(is_awaited(&house));
+}
+
+#[test]
+fn what_runs_is_limited_anew_and_loses_a_route_that_is_not_allowed_any_more() {
+    let mut house = House::serving_one();
+    let spec = house.disk[&name("index")].clone();
+    let limits = Limits {
+        tasks_max: Some(50),
+        ..spec.settings.limits.clone()
+    };
+    let place = (spec.settings.route, spec.settings.hosts, "why".to_owned());
+    let ruling = Ruling {
+        reloads: Vec::new(),
+        limits: vec![(index(1), limits, Vec::new())],
+        forbidden: BTreeMap::from([(name("index"), vec![place])]),
+    };
+    house.happen(Event::Ruled(Box::new(ruling)));
+    house.was(&["limit index@1 50", "publish"]);
+    house.happen(Event::Ruled(Box::default()));
+    house.was(&["publish index@1"]);
 }
