@@ -541,13 +541,21 @@ pub enum Address {
     Unix(PathBuf),
     /// A TCP port, for workers that can not take a socket.
     Tcp(SocketAddr),
+    /// The same, of a worker with a user of its own: whatever is sent goes to that user's process, or nowhere. Anybody on the machine
+    /// can listen on a port.
+    Held {
+        /// Where.
+        at: SocketAddr,
+        /// Whose it has to be; [`u32::MAX`]: nobody's yet.
+        by: u32,
+    },
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "{}", path.display()),
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Held { at: address, .. } => address.fmt(f),
         }
     }
 }

@@ -86,6 +86,11 @@ pub enum ToManager {
         /// What came back.
         outcome: ProbeOutcome,
     },
+    /// What the health request `id`, whose outcome comes next, has reached listens on all addresses of the machine.
+    Exposed {
+        /// As asked.
+        id: u64,
+    },
     /// The worker is paused by the table in force, and no request is in flight in any of its generations. Said after each such table.
     Quiet(WorkerName),
     /// This generation has answered its `max_requests`.
@@ -180,6 +185,8 @@ pub enum ProbeOutcome {
     Broken(String),
     /// The proxy could not ask for want of descriptors, memory or the like: that says nothing of the worker.
     NotAsked(String),
+    /// Somebody else listens on its port, of whom the sentence tells.
+    Taken(String),
 }
 
 impl ProbeOutcome {

@@ -236,6 +236,7 @@ fn units(
         files: files.clone(),
         command: command.clone(),
         workers: settings.workers_directories.clone(),
+        ports: settings.ports.clone(),
         accepted: false,
         stop_timeout: settings.shutdown_grace,
         user: None,

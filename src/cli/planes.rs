@@ -22,7 +22,7 @@ use crate::proxy;
 use crate::route::Place;
 use crate::systemd::fd_store::FdStore;
 use crate::systemd::notify::Watchdog;
-use crate::systemd::{Kind, is_going_down, notify, own_job, stop_unit};
+use crate::systemd::{Kind, is_going_down, netlink, notify, own_job, stop_unit};
 use crate::wire::FrontState;
 
 /// The socket between the planes, in the runtime directory.
@@ -333,6 +333,10 @@ impl EndProxy {
 
 impl Proxy {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
+        // Netlink tells whose a worker's port is. Whoever takes this process over is to have no more of it than that.
+        if let Err(error) = netlink::keep_only(netlink::Protocol::Sockets) {
+            tracing::warn!("netlink's other protocols stay open to the proxy: {error}");
+        }
         let (store, inherited) = FdStore::open();
         let link = match self.link {
             Some(link) => link,

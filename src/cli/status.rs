@@ -10,6 +10,7 @@ use crate::config::printable;
 use crate::holders;
 use crate::limits::ByteSize;
 use crate::manager::control::{GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus};
+use crate::plan::EXPOSED;
 use crate::systemd::Kind;
 
 /// Longest wait for the manager's report.
@@ -111,6 +112,9 @@ fn table(workers: &[WorkerStatus]) {
     {
         println!("{}", failure(worker));
     }
+    for worker in workers.iter().filter(|worker| worker.exposed) {
+        println!("{}: {EXPOSED}", worker.name);
+    }
 }
 
 fn row(worker: &WorkerStatus) -> [String; HEAD.len()] {
@@ -201,6 +205,9 @@ fn detail(worker: &WorkerStatus, log: &str) {
     }
     if !worker.last_failure.is_empty() {
         println!("  {}", failure(worker));
+    }
+    if worker.exposed {
+        println!("  {EXPOSED}");
     }
     println!("  log: {log}");
 }

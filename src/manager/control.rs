@@ -68,6 +68,8 @@ pub struct WorkerStatus {
     pub in_maintenance: bool,
     /// What clients are told of that; empty: a sentence of the server's own.
     pub maintenance: String,
+    /// Whether its port can be reached from outside the machine.
+    pub exposed: bool,
 }
 
 /// A generation as it is now.

@@ -311,6 +311,7 @@ impl Core {
                     addresses,
                     workers: self.settings.workers_directories.clone(),
                     snapshot: self.settings.snapshots,
+                    ports: self.settings.ports.clone(),
                     accepted,
                     stop_timeout: grace,
                 };
@@ -437,6 +438,7 @@ impl Core {
                 ToManager::Front(front) => self.met(front),
                 ToManager::Drained(instance) => self.step(Event::Drained(instance)),
                 ToManager::Probed { id, outcome } => self.step(Event::Probed(id, outcome)),
+                ToManager::Exposed { id } => self.step(Event::Exposed(id)),
                 ToManager::Quiet(worker) => self.quiet(&worker),
                 ToManager::Spent(instance) => self.step(Event::Spent(instance)),
                 ToManager::Counted { id, counts } => self.questions.answer(id, counts),

@@ -15,7 +15,7 @@ use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::plan::{Forbidden, Found, FoundPair, Policy, Reason, Ruling, Spec};
 use crate::route::{Address, Claim, Development};
-use crate::systemd::Loaded;
+use crate::systemd::{Kind, Loaded};
 use crate::watcher::Watched;
 
 /// Accepted generations and what they were made of.
@@ -480,7 +480,9 @@ fn found(
     let pairs = pairs.into_iter().map(|(number, (unit, record))| {
         let listening = match record.address {
             Address::Unix(_) => unit.listening == Some(true),
-            Address::Tcp(_) => unit.service.activity != crate::systemd::Activity::Failed,
+            Address::Tcp(_) | Address::Held { .. } => {
+                unit.service.activity != crate::systemd::Activity::Failed
+            }
         };
         let pair = FoundPair {
             address: record.address,
@@ -513,7 +515,7 @@ pub(super) fn foreign(found: &[Found], settings: &Settings) -> Option<PathBuf> {
 /// What the fleet goes by, from the settings; `server` names this run.
 pub(super) fn policy(
     settings: &Settings,
-    mode: Mode,
+    (kind, mode): (Kind, Mode),
     runtime_directory: &Path,
     snapshots: Option<&Path>,
     server: &str,
@@ -528,6 +530,7 @@ pub(super) fn policy(
         startup_delay: settings.startup_delay,
         restart_delay: settings.restart_delay,
         ports: settings.ports.clone(),
+        own_users: pair::has_sandbox(kind, mode),
         build: mode == Mode::Development,
         development: (mode == Mode::Development).then_some(development),
         sockets: runtime_directory.to_owned(),

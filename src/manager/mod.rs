@@ -273,7 +273,7 @@ pub async fn run(
     }
     let policy = look::policy(
         &options.settings,
-        options.mode,
+        (options.kind, options.mode),
         runtime_directory,
         snapshots,
         &server,

@@ -1,6 +1,7 @@
 //! A worker's specification becomes the pairs of units of a generation: what it is handed, and what stands around it.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -56,6 +57,8 @@ pub struct Run {
     pub command: Vec<String>,
     /// The directories of workers.
     pub workers: Vec<PathBuf>,
+    /// The ports of workers.
+    pub ports: RangeInclusive<u16>,
     /// Whether it was accepted before.
     pub accepted: bool,
     /// How long it may take to exit on SIGTERM.
@@ -69,7 +72,7 @@ pub struct Run {
 impl Ground<'_> {
     /// Whether workers get a user and walls of their own. In development they work on the developer's files.
     pub fn has_sandbox(&self) -> bool {
-        self.kind == Kind::System && self.mode == Mode::Production
+        has_sandbox(self.kind, self.mode)
     }
 
     /// The units of one instance of a generation of the worker `spec`.
@@ -251,6 +254,7 @@ impl Ground<'_> {
             jit: settings.jit,
             kernel: settings.kernel.clone(),
             cache: settings.cache,
+            ports: run.ports.clone(),
             snapshots: state.join(SNAPSHOTS),
             hidden: self.hidden(state, run),
         }))
@@ -308,6 +312,11 @@ impl Ground<'_> {
             .map(|name| credential(&directory, name, self.kind))
             .collect()
     }
+}
+
+/// See [`Ground::has_sandbox`].
+pub(super) fn has_sandbox(kind: Kind, mode: Mode) -> bool {
+    kind == Kind::System && mode == Mode::Production
 }
 
 /// The files that may hold the worker's secrets: when one of them changes, so does the worker.

@@ -1,6 +1,7 @@
 //! The one place that acts. Each action runs as a task of its own and comes back as an event.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -105,6 +106,8 @@ pub(super) struct Launch {
     pub(super) workers: Vec<PathBuf>,
     /// How large its snapshot may become.
     pub(super) snapshot: SnapshotLimits,
+    /// The ports of workers.
+    pub(super) ports: RangeInclusive<u16>,
     /// Whether it was accepted before.
     pub(super) accepted: bool,
     /// How long it may take to exit on SIGTERM.
@@ -227,6 +230,7 @@ impl Performer {
             addresses,
             workers,
             snapshot,
+            ports,
             accepted,
             stop_timeout,
         } = launch;
@@ -258,6 +262,7 @@ impl Performer {
                     files: files.clone(),
                     command: command.clone(),
                     workers: workers.clone(),
+                    ports: ports.clone(),
                     accepted,
                     stop_timeout,
                     user: user.clone(),

@@ -63,6 +63,7 @@ impl Core {
                         .retry_at
                         .map_or(0, |at| at.saturating_sub(now).as_secs().max(1)),
                     paused_for: worker.halt.pause.map_or(0, |pause| seconds(pause.left())),
+                    exposed: worker.exposed,
                     in_maintenance: worker.halt.maintenance.is_some(),
                     maintenance: worker
                         .halt

@@ -442,7 +442,7 @@ impl Core {
         let performer = &self.performer;
         let (directory, server) = (&self.runtime_directory, &performer.server);
         let snapshots = performer.store.as_ref().map(Store::programs);
-        let mode = performer.mode;
+        let mode = (performer.kind, performer.mode);
         let policy = look::policy(&self.settings, mode, directory, snapshots, server);
         if self.progress.borrow().front.problem.is_some() {
             // What could not be had may be free by now.

@@ -27,6 +27,10 @@ pub(super) struct Member {
     pub(super) unhealthy: u32,
     /// How the last one failed.
     pub(super) last_answer: Option<Reason>,
+    /// The user that holds its port, as of its last process.
+    user: Option<u32>,
+    /// Its port is open to whoever reaches the machine.
+    pub(super) exposed: bool,
 }
 
 impl Member {
@@ -40,6 +44,26 @@ impl Member {
             probe_at: None,
             unhealthy: 0,
             last_answer: None,
+            user: None,
+            exposed: false,
+        }
+    }
+
+    /// Takes a new state of its service.
+    pub(super) fn observe(&mut self, state: ServiceState) {
+        // systemd forgets the user with the process; who takes the port meanwhile is another.
+        self.user = state.user.or(self.user);
+        self.service = state;
+    }
+
+    /// Where the proxy finds it. A port is its own user's alone, where workers have one (`own_users`).
+    pub(super) fn target(&self, own_users: bool) -> Address {
+        match &self.address {
+            Address::Tcp(at) if own_users => Address::Held {
+                at: *at,
+                by: self.user.unwrap_or(u32::MAX),
+            },
+            address => address.clone(),
         }
     }
 
@@ -56,11 +80,16 @@ impl Member {
 
     /// How its last process ended.
     pub(super) fn end(&self) -> Reason {
-        Reason::Ended(match (&self.service.failure, self.service.activity) {
+        let ending = match (&self.service.failure, self.service.activity) {
             (Some(failure), _) => failure.clone(),
             (None, Activity::Inactive) => Ending::ExitCode(self.service.exit_code.unwrap_or(0)),
             (None, _) => Ending::Other("it ended".to_owned()),
-        })
+        };
+        match &self.last_answer {
+            // It ended because of that, as likely as not.
+            Some(Reason::Taken(how)) => Reason::Taken(format!("{how}; its own process: {ending}")),
+            _ => Reason::Ended(ending),
+        }
     }
 
     /// Takes the answer to a first health request, which tells whether it is ready; `Err` when it has failed its check.
@@ -87,6 +116,9 @@ impl Member {
             }
             ProbeOutcome::Status(status) => Err(Reason::HttpStatus(*status)),
             ProbeOutcome::TimedOut => again(self, Duration::ZERO, Reason::NotReady(now - since)),
+            ProbeOutcome::Taken(how) => {
+                again(self, Duration::from_millis(50), Reason::Taken(how.clone()))
+            }
             // A worker on a port refuses connections until it listens; one on a socket breaks them only when it dies, of which
             // systemd tells in a moment and with a better reason.
             // Until `start_timeout` is over the proxy may have what it lacks.

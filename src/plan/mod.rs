@@ -104,6 +104,10 @@ impl fmt::Display for Cause {
     }
 }
 
+/// What is wrong with a worker whose port can be reached from outside the machine, and what helps.
+pub const EXPOSED: &str = "listens on all addresses of the machine: whoever reaches its port gets past the proxy; let it listen on \
+    127.0.0.1, which it finds in HOST, or on the socket it is handed (`listen: socket`)";
+
 /// What the fleet goes by and a reload may change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -117,6 +121,8 @@ pub struct Policy {
     pub restart_delay: Duration,
     /// Ports for workers that can not take a socket.
     pub ports: RangeInclusive<u16>,
+    /// Each worker is a user of its own: nobody else is to answer on its port.
+    pub own_users: bool,
     /// Development: workers are built before they are started, and clients are told why one is not available.
     pub build: bool,
     /// What developers are shown besides.
@@ -139,6 +145,8 @@ pub enum Reason {
     HttpStatus(u16),
     /// It did not speak HTTP on its socket.
     Broken(String),
+    /// Somebody else listens on its port: a sentence.
+    Taken(String),
     /// It could not be built: a sentence, and the compiler's last words.
     Build(String, Vec<String>),
     /// It is not in a state to be started: wrong configuration, missing program.
@@ -166,6 +174,15 @@ impl Reason {
         )
     }
 
+    /// Whether somebody else holds its port.
+    pub(crate) fn is_taken(&self) -> bool {
+        match self {
+            Self::Taken(_) => true,
+            Self::Instance(_, reason) => reason.is_taken(),
+            _ => false,
+        }
+    }
+
     /// Whether nothing went wrong: it was not wanted any more.
     pub fn is_unwanted(&self) -> bool {
         matches!(self, Self::Removed | Self::Superseded)
@@ -183,7 +200,10 @@ impl fmt::Display for Reason {
             ),
             Self::HttpStatus(status) => write!(f, "HTTP status {status} to its health request"),
             Self::Broken(how) => write!(f, "no HTTP on its socket: {how}"),
-            Self::Build(sentence, _) | Self::Unusable(sentence) | Self::Refused(sentence) => {
+            Self::Build(sentence, _)
+            | Self::Unusable(sentence)
+            | Self::Refused(sentence)
+            | Self::Taken(sentence) => {
                 write!(f, "{sentence}")
             }
             Self::NoProxy => write!(f, "the proxy is not connected"),
@@ -336,6 +356,8 @@ pub enum Event {
     SocketFailed(Pair),
     /// [`Action::Probe`] ended.
     Probed(u64, ProbeOutcome),
+    /// What [`Action::Probe`] of this number has reached, and is about to tell of, can be reached from outside the machine.
+    Exposed(u64),
     /// [`Action::Accept`] ended.
     Accepted(Instance, Result<(), Reason>),
     /// [`Action::Assets`] ended.
@@ -526,6 +548,8 @@ pub struct WorkerView {
     pub retry_at: Option<Moment>,
     /// What an operator has put before it.
     pub halt: Halt,
+    /// Whether a port of what serves can be reached from outside the machine.
+    pub exposed: bool,
 }
 
 /// A generation, as `tqserver status` shows it.

@@ -210,7 +210,7 @@ impl Run {
         let stage = self.stage;
         let member = self.members.get_mut(&number)?;
         let ran = member.service.activity != Activity::Inactive;
-        member.service = state;
+        member.observe(state);
         let ended = match (stage, member.service.activity) {
             (
                 Stage::Activating | Stage::Switching | Stage::Accepting,
@@ -268,6 +268,14 @@ impl Run {
         let stands = self.members.iter().filter(|(_, member)| !member.broken);
         stands
             .map(|(number, member)| (*number, member.address.clone()))
+            .collect()
+    }
+
+    /// The same, as the proxy is told of them.
+    pub(super) fn targets(&self, own_users: bool) -> BTreeMap<u8, Address> {
+        let stands = self.members.iter().filter(|(_, member)| !member.broken);
+        stands
+            .map(|(number, member)| (*number, member.target(own_users)))
             .collect()
     }
 

@@ -202,8 +202,8 @@ impl Worker {
         }
     }
 
-    /// Its entry in the route table; `None` when it has none (any more).
-    pub(super) fn route(&self) -> Option<Route> {
+    /// Its entry in the route table; `None` when it has none (any more). `own_users`: each worker is a user of its own.
+    pub(super) fn route(&self, own_users: bool) -> Option<Route> {
         // What was never tried has no claim to a place yet.
         if self.removed || self.is_new() {
             return None;
@@ -281,7 +281,7 @@ impl Worker {
             awaited: None,
         };
         let settings = &run.spec.settings;
-        let mut instances = run.addresses();
+        let mut instances = run.targets(own_users);
         let first = instances.values().next().cloned();
         if run.pairs() == 1 {
             instances.clear();

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::fastcgi::{self, Gateway};
 use super::generation::Generation;
 use super::headers::Origin;
+use super::holder;
 use super::patience::Patience;
 use crate::route::{Address, Protocol};
 
@@ -31,6 +33,12 @@ enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
     FastCgi(Gateway),
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 impl Line {
@@ -54,9 +62,11 @@ impl Line {
                 Stream::Unix(UnixStream::connect(path).await?)
             }
             // php-fpm is handed its socket.
-            (Address::Tcp(address), _) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
+            (Address::Tcp(address), _) => Stream::Tcp(tcp(*address).await?),
+            (Address::Held { at, by }, _) => {
+                let stream = tcp(*at).await?;
+                // Before the first byte. The port may have been somebody's for a moment, as while the worker was restarted.
+                holder::check(*at, stream.local_addr()?, *by)?;
                 Stream::Tcp(stream)
             }
         };

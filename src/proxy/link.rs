@@ -14,13 +14,12 @@ use tracing::{debug, info, warn};
 use super::flow::{Gate, Rules};
 use super::generation::Generation;
 use super::listener::{Followed, Listeners};
+use super::probe::{self, Asked};
 use super::table::{Board, Published};
-use super::{Link, Serving, Store, memory, probe};
+use super::{Link, Serving, Store, memory};
 use crate::names::{Instance, WorkerName};
 use crate::route::{Route, RouteTable, Target};
-use crate::wire::{
-    Duplex, FrontState, Mouth, ProbeOutcome, ToManager, ToProxy, VERSION, WireError,
-};
+use crate::wire::{Duplex, FrontState, Mouth, ToManager, ToProxy, VERSION, WireError};
 
 /// Pauses between attempts to reach the manager; the last is repeated.
 const RECONNECT_PAUSES: [Duration; 6] = [
@@ -168,7 +167,7 @@ impl Steward {
         self.unquiet.clear();
         let mut recall = std::pin::pin!(tokio::time::sleep(RECALL_WAIT));
         // Probes belong to the connection they were asked on and end with it.
-        let mut probes: JoinSet<(u64, ProbeOutcome)> = JoinSet::new();
+        let mut probes: JoinSet<(u64, Asked)> = JoinSet::new();
         let news = self.news.clone();
         loop {
             let due = self.due();
@@ -189,7 +188,10 @@ impl Steward {
                         mouth.send(&ToManager::Counted { id, counts }).await?;
                     }
                 },
-                Some(Ok((id, outcome))) = probes.join_next() => {
+                Some(Ok((id, Asked { outcome, is_exposed }))) = probes.join_next() => {
+                    if is_exposed {
+                        mouth.send(&ToManager::Exposed { id }).await?;
+                    }
                     mouth.send(&ToManager::Probed { id, outcome }).await?;
                 }
                 () = &mut recall, if self.remembered.is_some() => self.recall(),

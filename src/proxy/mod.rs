@@ -53,6 +53,7 @@ mod forward;
 pub mod fuzzed;
 mod generation;
 mod headers;
+mod holder;
 mod hosts;
 mod http1;
 mod http2;

@@ -19,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::body::source;
 use super::fastcgi;
+use super::holder::{self, Reach};
 use crate::route::{Address, Protocol};
 use crate::wire::ProbeOutcome;
 
@@ -34,26 +35,26 @@ pub(super) async fn run(
     protocol: Protocol,
     path: String,
     timeout: Duration,
-) -> ProbeOutcome {
-    match tokio::time::timeout(timeout, ask(&address, &protocol, &path)).await {
+) -> Asked {
+    let mut is_exposed = false;
+    let asked = ask(&address, &protocol, &path, &mut is_exposed);
+    let outcome = match tokio::time::timeout(timeout, asked).await {
         Ok(Ok(status)) => ProbeOutcome::Status(status),
-        Ok(Err(Failed::Worker(sentence))) => ProbeOutcome::Broken(sentence),
-        Ok(Err(Failed::Ours(sentence))) => ProbeOutcome::NotAsked(sentence),
+        Ok(Err(outcome)) => outcome,
         Err(_) => ProbeOutcome::TimedOut,
+    };
+    Asked {
+        outcome,
+        is_exposed,
     }
 }
 
-/// Whose fault it is, in a sentence.
+/// What came of a health request.
 #[derive(Debug)]
-enum Failed {
-    Worker(String),
-    Ours(String),
-}
-
-impl From<String> for Failed {
-    fn from(sentence: String) -> Self {
-        Self::Worker(sentence)
-    }
+pub(super) struct Asked {
+    pub(super) outcome: ProbeOutcome,
+    /// What has answered, or not, listens on all addresses of the machine.
+    pub(super) is_exposed: bool,
 }
 
 /// Whether we had nothing to connect with. (A worker that does not accept gives EAGAIN on a unix socket.)
@@ -65,23 +66,43 @@ fn is_ours(error: &io::Error) -> bool {
     )
 }
 
-async fn ask(address: &Address, protocol: &Protocol, path: &str) -> Result<u16, Failed> {
+async fn ask(
+    address: &Address,
+    protocol: &Protocol,
+    path: &str,
+    is_exposed: &mut bool,
+) -> Result<u16, ProbeOutcome> {
     let refused = |error: io::Error| match is_ours(&error) {
-        true => Failed::Ours(format!("the proxy cannot connect to {address}: {error}")),
-        false => Failed::Worker(format!("can not connect to {address}: {error}")),
+        true => ProbeOutcome::NotAsked(format!("the proxy cannot connect to {address}: {error}")),
+        false => ProbeOutcome::Broken(format!("can not connect to {address}: {error}")),
     };
     match (address, protocol) {
         (Address::Unix(socket), Protocol::FastCgi(scripts)) => {
             let gateway = fastcgi::connect(socket, scripts, None);
-            Ok(exchange(gateway.await.map_err(refused)?, path).await?)
+            let gateway = gateway.await.map_err(refused)?;
+            exchange(gateway, path).await.map_err(ProbeOutcome::Broken)
         }
         (Address::Unix(socket), protocol) => {
             let stream = UnixStream::connect(socket).await.map_err(refused)?;
-            Ok(speak(stream, protocol, path).await?)
+            let answer = speak(stream, protocol, path).await;
+            answer.map_err(ProbeOutcome::Broken)
         }
-        (Address::Tcp(socket), protocol) => {
-            let stream = TcpStream::connect(socket).await.map_err(refused)?;
-            Ok(speak(stream, protocol, path).await?)
+        (Address::Tcp(at) | Address::Held { at, .. }, protocol) => {
+            let stream = TcpStream::connect(at).await.map_err(refused)?;
+            let reach = match address {
+                Address::Held { by, .. } => {
+                    let here = stream.local_addr().map_err(refused)?;
+                    holder::check(*at, here, *by).map_err(|error| match error.kind() {
+                        io::ErrorKind::PermissionDenied => ProbeOutcome::Taken(error.to_string()),
+                        _ => refused(error),
+                    })?
+                }
+                // Where the kernel does not tell, nothing is said.
+                _ => holder::reach(*at).unwrap_or(Reach::Loopback),
+            };
+            *is_exposed = reach == Reach::Everywhere;
+            let answer = speak(stream, protocol, path).await;
+            answer.map_err(ProbeOutcome::Broken)
         }
     }
 }

@@ -9,6 +9,7 @@ mod cleaner;
 pub mod fd_store;
 mod gate;
 pub mod keeper;
+pub mod netlink;
 pub mod notify;
 mod private;
 pub mod security;

@@ -140,6 +140,10 @@ pub(super) fn update(raw: &mut RawService, properties: &HashMap<String, OwnedVar
     raw.restarts = count("NRestarts").unwrap_or(raw.restarts);
     raw.main_code = int("ExecMainCode").unwrap_or(raw.main_code);
     raw.main_status = int("ExecMainStatus").unwrap_or(raw.main_status);
+    if let Some(user) = count("UID") {
+        // (uid_t) -1 is none.
+        raw.user = Some(user).filter(|user| *user != u32::MAX);
+    }
     raw.remember();
 }
 

@@ -13,10 +13,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
+
+use super::netlink::{self, Protocol};
 
 /// The hidden verb of the command line.
 pub const VERB: &str = "start-worker";
@@ -35,19 +33,6 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_SECCOMP: u8 = 228;
 /// As much of a script is read to say what its first line asks for.
 const FIRST_LINE: u64 = 256;
-
-/// Of socket(2) and netlink(7).
-const AF_NETLINK: u64 = 16;
-const NETLINK_ROUTE: u64 = 0;
-
-/// Whether the filter can be built for the processor this program was built for.
-pub(super) const fn filters_netlink() -> bool {
-    cfg!(any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64"
-    ))
-}
 
 /// The command line of a unit that starts `command` by way of `program`, which is this program.
 pub(super) fn command_line(program: &Path, close_netlink: bool, command: &[String]) -> Vec<String> {
@@ -139,39 +124,16 @@ impl Start {
 
     /// Becomes the program; returns when that failed.
     fn run(self) -> StartError {
-        if self.close_netlink {
-            let filter = netlink_filter().and_then(|filter| {
-                seccompiler::apply_filter(&filter).map_err(|error| error.to_string())
-            });
-            if let Err(error) = filter {
-                return StartError::Filter(error);
-            }
+        if self.close_netlink
+            && let Err(error) = netlink::keep_only(Protocol::Route)
+        {
+            return StartError::Filter(error);
         }
         // Not by std::process::Command, which gives a program the default disposition of SIGPIPE; systemd ignores it for services.
         let Err(error) = nix::unistd::execv(&self.command[0], &self.command);
         let program = OsStr::from_bytes(self.command[0].to_bytes());
         StartError::Execute(PathBuf::from(program), error)
     }
-}
-
-/// Lets a netlink socket be made for NETLINK_ROUTE alone. The kernel's other protocols are for administration (audit, netfilter, crypto,
-/// device events), and most of them have been a way in.
-fn netlink_filter() -> Result<BpfProgram, String> {
-    let word = SeccompCmpArgLen::Dword;
-    let rule = SeccompCondition::new(0, word.clone(), SeccompCmpOp::Eq, AF_NETLINK)
-        .and_then(|family| {
-            let protocol = SeccompCondition::new(2, word, SeccompCmpOp::Ne, NETLINK_ROUTE)?;
-            SeccompRule::new(vec![family, protocol])
-        })
-        .map_err(|error| error.to_string())?;
-    let refuse = SeccompAction::Errno(Errno::EPROTONOSUPPORT as u32);
-    let calls = [(nix::libc::SYS_socket, vec![rule])].into();
-    let architecture = std::env::consts::ARCH
-        .try_into()
-        .map_err(|error: seccompiler::BackendError| error.to_string())?;
-    SeccompFilter::new(calls, SeccompAction::Allow, refuse, architecture)
-        .and_then(TryInto::try_into)
-        .map_err(|error| error.to_string())
 }
 
 impl StartError {

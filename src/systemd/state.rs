@@ -118,6 +118,8 @@ pub struct ServiceState {
     pub pid: u32,
     /// How often systemd has restarted it.
     pub restarts: u32,
+    /// The user its process is, if that is one of its own.
+    pub user: Option<u32>,
 }
 
 /// The properties a [`ServiceState`] is read from, as they came last.
@@ -131,6 +133,8 @@ pub(super) struct RawService {
     /// `si_code` of the last child (waitid(2)): 1 exited, 2 killed, 3 dumped.
     pub(super) main_code: i32,
     pub(super) main_status: i32,
+    /// `UID=`, if there is one.
+    pub(super) user: Option<u32>,
     /// How the last process ended that did not end well.
     pub(super) ended: Option<Ending>,
 }
@@ -173,6 +177,7 @@ impl RawService {
             exit_code: (self.main_code == 1).then_some(self.main_status),
             pid: self.main_pid,
             restarts: self.restarts,
+            user: self.user,
         }
     }
 }

@@ -57,6 +57,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
             network,
             jit,
             kernel: Vec::new(),
+            ports: 9000..=9999,
             cache: true,
             snapshots: house.path().join("snapshots"),
             hidden: vec![house.path().join("config")],

@@ -404,6 +404,81 @@ fn a_worker_on_a_port_is_reached() {
     assert_eq!(client.content(&head), b"tcp");
 }
 
+/// A house whose worker listens on a port that is to be held by this user.
+fn held_by(user: u32) -> (House, TcpListener) {
+    let mut house = House::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    house.publish(|table| {
+        if let Target::Serving(upstream) = &mut table.routes[0].target {
+            upstream.address = Address::Held { at, by: user };
+        }
+    });
+    (house, listener)
+}
+
+#[test]
+fn a_worker_on_a_port_of_its_own_user_is_reached() {
+    let (house, listener) = held_by(rustix::process::geteuid().as_raw());
+    let mut client = house.ask(GET);
+    let mut upstream = Talk::new(listener.accept().unwrap().0);
+    upstream.head();
+    upstream.answer("ours");
+    let head = client.head();
+    assert_eq!(client.content(&head), b"ours");
+}
+
+#[test]
+fn what_another_user_listens_for_gets_no_byte_of_a_request() {
+    let (house, listener) = held_by(rustix::process::geteuid().as_raw() + 1);
+    let mut client = house.ask("GET / HTTP/1.1\r\nhost: h\r\ncookie: secret\r\n\r\n");
+    assert_eq!(status(&client.head()), 503);
+    let mut stolen = listener.accept().unwrap().0;
+    let mut bytes = Vec::new();
+    // A reset is as good.
+    let _ = std::io::Read::read_to_end(&mut stolen, &mut bytes);
+    assert_eq!(bytes, b"");
+}
+
+#[test]
+fn a_health_request_tells_that_a_port_is_somebody_elses_or_open_to_all() {
+    let mut house = House::new();
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    let user = rustix::process::geteuid().as_raw();
+    let probe = |id, by| ToProxy::Probe {
+        id,
+        address: Address::Held { at, by },
+        protocol: Protocol::Http,
+        path: "/".to_owned(),
+        timeout: DEADLINE,
+    };
+    house.say(probe(1, user + 1));
+    match house.hear() {
+        ToManager::Probed {
+            id: 1,
+            outcome: ProbeOutcome::Taken(how),
+        } => {
+            let said = format!("port {port} is held by another user: {user}, and not");
+            assert!(how.starts_with(&said), "{how}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let answers = thread::spawn(move || {
+        // The first is the one that was given up.
+        drop(listener.accept());
+        let mut upstream = Talk::new(listener.accept().unwrap().0);
+        upstream.head();
+        upstream.answer("well");
+    });
+    house.say(probe(2, user));
+    assert_eq!(house.hear(), ToManager::Exposed { id: 2 });
+    let outcome = ProbeOutcome::Status(200);
+    assert_eq!(house.hear(), ToManager::Probed { id: 2, outcome });
+    answers.join().unwrap();
+}
+
 #[test]
 fn a_socket_left_by_an_earlier_proxy_is_used_and_new_ones_are_left_for_the_next() {
     let (ours, theirs) = UnixStream::pair().unwrap();

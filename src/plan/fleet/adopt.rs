@@ -71,7 +71,7 @@ impl Fleet {
         let members = found.pairs.into_iter().map(|(number, pair)| {
             let mut member = Member::new(pair.address.clone());
             member.broken = !is_reachable(&pair);
-            member.service = pair.service;
+            member.observe(pair.service);
             (number, member)
         });
         let mut run = Run::new(

@@ -172,12 +172,15 @@ impl Fleet {
             .flat_map(|worker| worker.runs.values())
             .flat_map(|run| run.members.values())
             .filter_map(|member| match member.address {
-                Address::Tcp(address) => Some(address.port()),
+                Address::Tcp(address) | Address::Held { at: address, .. } => Some(address.port()),
                 Address::Unix(_) => None,
             })
             .collect();
         let free = self.policy.ports.clone();
-        let free = free.filter(|port| !taken.contains(port)).map(loopback);
+        let free = free.filter(|port| !taken.contains(port));
+        // Whoever holds a port may hold it still. When all are held the next try is to say so.
+        let (held, free): (Vec<u16>, Vec<u16>) = free.partition(|port| self.shunned.contains(port));
+        let free = free.into_iter().chain(held).map(loopback);
         let ports: Vec<Address> = free.take(usize::from(wanted)).collect();
         (ports.len() == usize::from(wanted)).then_some(ports)
     }
@@ -318,6 +321,18 @@ impl Fleet {
     pub(super) fn fail(&mut self, instance: &Instance, reason: Reason) {
         let now = self.now;
         let Some(run) = self.run(instance).filter(|run| run.is_candidate()) else {
+            return;
+        };
+        if reason.is_taken() {
+            let addresses = run.members.values().map(|member| &member.address);
+            let ports = addresses.filter_map(|address| match address {
+                Address::Tcp(at) => Some(at.port()),
+                _ => None,
+            });
+            let ports: Vec<u16> = ports.collect();
+            self.shunned.extend(ports);
+        }
+        let Some(run) = self.run(instance) else {
             return;
         };
         match run.stage {

@@ -64,6 +64,8 @@ pub struct Fleet {
     end_by: Option<Moment>,
     ended: bool,
     /// While what was saved is taken: when that was.
+    /// Ports that somebody else was found to hold.
+    shunned: BTreeSet<u16>,
     saving: Option<Moment>,
     now: Moment,
     actions: Vec<Action>,
@@ -113,6 +115,7 @@ impl Fleet {
             ending: false,
             end_by: None,
             ended: false,
+            shunned: BTreeSet::new(),
             saving: None,
             now: Moment::ZERO,
             actions: Vec::new(),
@@ -162,6 +165,7 @@ impl Fleet {
             Event::Unit(pair, state) => self.unit_changed(&pair, state),
             Event::SocketFailed(pair) => self.socket_failed(&pair),
             Event::Probed(id, outcome) => self.probed(id, &outcome),
+            Event::Exposed(id) => self.exposed(id),
             Event::Accepted(instance, result) => self.accepted(&instance, result),
             Event::AssetsReady(instance, result) => self.assets_ready(&instance, result),
             Event::Stopped(instance, log) => self.stopped(&instance, log),

@@ -1,9 +1,10 @@
 //! What happens to a generation that serves.
 
 use super::Fleet;
+use crate::config::Network;
 use crate::names::{Instance, Pair};
 use crate::plan::run::{Run, Stage};
-use crate::plan::{Failure, Kind, Reason, Severity};
+use crate::plan::{EXPOSED, Failure, Kind, Reason, Severity};
 use crate::systemd::{Activity, Ending, ServiceState};
 use crate::wire::ProbeOutcome;
 
@@ -182,6 +183,34 @@ impl Fleet {
         }
     }
 
+    /// A worker's port can be reached by whoever reaches the machine. That is said once for each generation.
+    pub(super) fn exposed(&mut self, id: u64) {
+        let own_users = self.policy.own_users;
+        let Some(pair) = self.probes.get(&id).cloned() else {
+            return;
+        };
+        let instance = &pair.instance;
+        let Some(run) = self.run(instance) else {
+            return;
+        };
+        // Then systemd lets nobody from outside in.
+        if own_users && run.spec.settings.network == Network::Loopback {
+            return;
+        }
+        let known = run.members.values().any(|member| member.exposed);
+        let reloads = run.reloads.clone();
+        if let Some(member) = run.members.get_mut(&pair.number) {
+            member.exposed = true;
+            let text = format!(
+                "generation {} of '{}' {EXPOSED}",
+                instance.generation, instance.worker
+            );
+            if !known {
+                self.note(instance, Severity::Warning, Kind::Progress, reloads, text);
+            }
+        }
+    }
+
     /// A periodic health request was answered, or not.
     fn checked(&mut self, pair: &Pair, outcome: &ProbeOutcome) {
         let (now, instance) = (self.now, &pair.instance);
@@ -205,6 +234,7 @@ impl Fleet {
             ProbeOutcome::Status(status) => Reason::HttpStatus(*status),
             ProbeOutcome::TimedOut => Reason::NotReady(timeout),
             ProbeOutcome::Broken(how) => Reason::Broken(how.clone()),
+            ProbeOutcome::Taken(how) => Reason::Taken(how.clone()),
         };
         member.unhealthy += 1;
         let times = member.unhealthy;

@@ -112,7 +112,7 @@ impl Fleet {
             let work = development.as_ref().map(|_| worker.work());
             let hold = development.as_ref().map(|development| development.hold);
             let halt = self.halts.get(&worker.name).cloned().unwrap_or_default();
-            worker.route().map(|route| Route {
+            worker.route(self.policy.own_users).map(|route| Route {
                 work,
                 halt,
                 target: held_for(route.target, hold),

@@ -169,7 +169,7 @@ impl Fleet {
 
 fn view(worker: &Worker) -> WorkerView {
     let claims = worker
-        .route()
+        .route(false)
         .map_or_else(Vec::new, |route| Claim::all(&route.hosts, &route.path));
     let generations = worker.runs.iter().rev().map(|(number, run)| {
         let instance = Instance::new(worker.name.clone(), *number);
@@ -192,5 +192,8 @@ fn view(worker: &Worker) -> WorkerView {
         last_failure: worker.last_failure.clone(),
         retry_at: worker.retry_at,
         halt: Halt::default(),
+        exposed: worker
+            .serving()
+            .is_some_and(|(_, run)| run.members.values().any(|member| member.exposed)),
     }
 }

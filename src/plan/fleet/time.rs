@@ -76,7 +76,9 @@ impl Fleet {
         });
         let reason = match answer {
             _ if !linked => Reason::NoProxy,
-            Some(answer @ (Reason::HttpStatus(_) | Reason::Broken(_))) => run.of(number, answer),
+            Some(answer @ (Reason::HttpStatus(_) | Reason::Broken(_) | Reason::Taken(_))) => {
+                run.of(number, answer)
+            }
             _ => run.of(
                 number,
                 Reason::NotReady(run.spec.settings.health.start_timeout),
@@ -86,7 +88,7 @@ impl Fleet {
     }
 
     fn ask(&mut self, pair: Pair) {
-        let (now, id) = (self.now, self.next_probe);
+        let (now, id, own_users) = (self.now, self.next_probe, self.policy.own_users);
         let Some(run) = self.run(&pair.instance) else {
             return;
         };
@@ -106,7 +108,7 @@ impl Fleet {
             return;
         }
         (member.probe, member.probe_at) = (Some(id), None);
-        let address = member.address.clone();
+        let address = member.target(own_users);
         self.next_probe += 1;
         self.probes.insert(id, pair.clone());
         self.actions.push(Action::Probe {

@@ -242,6 +242,7 @@ pub(in crate::plan) fn policy(build: bool) -> Policy {
         startup_delay: Duration::ZERO,
         restart_delay: Duration::ZERO,
         ports: 9000..=9019,
+        own_users: false,
         snapshots: None,
         build,
         development: None,

@@ -87,8 +87,3 @@ fn a_program_that_cannot_be_executed_is_named_with_what_helps() {
         }
     }
 }
-
-#[test]
-fn the_filter_can_be_built_for_this_processor() {
-    assert_eq!(netlink_filter().is_ok(), filters_netlink());
-}

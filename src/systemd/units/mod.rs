@@ -289,7 +289,8 @@ impl UnitPair {
         lines.extend(self.stop_signal.map(StopSignal::directive));
         if let Some(sandbox) = &self.sandbox {
             let files = (self.directory.as_path(), self.starter.as_path());
-            lines.extend(sandbox.directives(&self.instance.worker, files));
+            let own = sandbox.directives(&self.instance.worker, files, &self.address);
+            lines.extend(own);
         }
         lines
     }
@@ -345,6 +346,9 @@ impl UnitPair {
         if let Address::Tcp(address) = &self.address {
             set("PORT", address.port().to_string());
             set("WORKER_PORT", address.port().to_string());
+            // Many a program listens on all addresses unless it is told one.
+            let host = environment.entry("HOST".to_owned());
+            host.or_insert_with(|| address.ip().to_string());
         }
         environment
             .into_iter()

@@ -1,12 +1,14 @@
 //! What stands around a worker of the machine's systemd: a user of its own, its own files, and nothing it does not need
 //! (systemd.exec(5), "Sandboxing").
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::directive::{Directive, directive, quote, switch, words};
 use crate::config::{KernelPart, Network};
 use crate::names::WorkerName;
-use crate::systemd::start;
+use crate::route::Address;
+use crate::systemd::netlink;
 
 /// Sockets of the machine that no worker needs. What is there of the bus would answer a worker too; the journal takes its output
 /// without, and from its socket lines that look like another's.
@@ -30,7 +32,7 @@ const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/nscd", "/run/avahi-d
 /// Calls that services usually need. What asks for privileges or changes the share of the machine is taken out again.
 const CALLS: &str = "@system-service";
 const NO_CALLS: [&str; 2] = ["@privileged", "@resources"];
-/// For the filter that is laid over systemd's, which can only close more (see [`start`]). Newer versions have it among the usual ones.
+/// For the filter that is laid over systemd's, which can only close more (see [`netlink`]). Newer versions have it among the usual ones.
 const OWN_FILTER: &str = "seccomp";
 /// What is closed unless a worker names it: for most a way into the kernel and nothing else.
 const PARTS: [(KernelPart, &[&str]); 2] = [
@@ -66,6 +68,8 @@ pub struct Sandbox {
     pub kernel: Vec<KernelPart>,
     /// Whether it has a cache directory.
     pub cache: bool,
+    /// The ports of workers, of which it has its own alone.
+    pub ports: RangeInclusive<u16>,
     /// The directory of all workers' snapshots: of all that is below it the worker sees [`UnitPair::directory`] alone.
     pub snapshots: PathBuf,
     /// What else is ours and no business of a worker: configuration, sockets, other workers.
@@ -85,12 +89,18 @@ pub struct Credential {
 
 impl Sandbox {
     /// The walls around `worker`, which sees these files: its own, and this program.
-    pub(super) fn directives(&self, worker: &WorkerName, files: (&Path, &Path)) -> Vec<Directive> {
+    pub(super) fn directives(
+        &self,
+        worker: &WorkerName,
+        files: (&Path, &Path),
+        address: &Address,
+    ) -> Vec<Directive> {
         let (directory, starter) = files;
         let mut lines = self.identity(worker);
         lines.extend(self.files(directory, starter));
         lines.extend(self.kernel());
         lines.extend(self.network());
+        lines.extend(self.ports(address));
         lines
     }
 
@@ -104,7 +114,7 @@ impl Sandbox {
 
     /// Whether it has netlink, of which all but one protocol is to be closed.
     pub(super) fn closes_netlink(&self) -> bool {
-        self.network != Network::None && start::filters_netlink()
+        self.network != Network::None && netlink::can_be_closed()
     }
 
     /// A user that exists while one of its processes does, with directories that are its own whenever it comes back.
@@ -229,6 +239,19 @@ impl Sandbox {
         lines
     }
 
+    /// The ports it can listen on: of those that workers are given, its own. Where cgroups are not of the unified hierarchy systemd does
+    /// nothing about it, without a word; there, and for who was there first, the proxy looks whose a port is.
+    fn ports(&self, address: &Address) -> Vec<Directive> {
+        if self.network == Network::None {
+            return Vec::new();
+        }
+        let mut lines = vec![ports("SocketBindDeny", &self.ports)];
+        if let Address::Tcp(own) = address {
+            lines.push(ports("SocketBindAllow", &(own.port()..=own.port())));
+        }
+        lines
+    }
+
     /// What it reaches of the network. Its own socket was opened by systemd: none of this concerns it.
     fn network(&self) -> Vec<Directive> {
         // With netlink a program can ask which addresses the machine has (getifaddrs(3)), as Node.js, Go and Python do.
@@ -260,6 +283,21 @@ impl Sandbox {
             Network::Full => vec![filter(key, true, &internet)],
         }
     }
+}
+
+/// The TCP ports `ports`, of both versions of IP.
+fn ports(key: &'static str, ports: &RangeInclusive<u16>) -> Directive {
+    /// As the bus knows them: any family, and socket(2)'s IPPROTO_TCP.
+    const ANY: i32 = 0;
+    const TCP: i32 = 6;
+    let (first, last) = (*ports.start(), *ports.end());
+    let text = match first == last {
+        true => format!("tcp:{first}"),
+        false => format!("tcp:{first}-{last}"),
+    };
+    // There is no port 0, so they are never all of a u16.
+    let number = last.saturating_sub(first).saturating_add(1);
+    directive("Service", key, text, vec![(ANY, TCP, number, first)])
 }
 
 /// Shows the worker the first of each of `paths` at the second.

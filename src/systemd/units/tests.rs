@@ -104,7 +104,8 @@ fn a_worker_on_a_port_has_no_socket_unit() {
     assert!(
         !text.contains("[Socket]")
             && text.contains("PORT=9000")
-            && text.contains("WORKER_PORT=9000"),
+            && text.contains("WORKER_PORT=9000")
+            && text.contains(" HOST=127.0.0.1 "),
         "{text}"
     );
 }
@@ -133,6 +134,7 @@ fn sandboxed(network: Network, jit: bool) -> UnitPair {
         network,
         jit,
         kernel: Vec::new(),
+        ports: 9000..=9999,
         cache: true,
         snapshots: "/var/lib/tqserver/.snapshots".into(),
         hidden: vec!["/etc/tqserver".into(), "/srv/my workers".into()],
@@ -194,6 +196,27 @@ fn what_it_reaches_of_the_network_is_what_it_asks_for() {
     );
     // Nor is it to ask those who reach it.
     assert!(none.service_file().1.contains("-/run/systemd/resolve"));
+}
+
+#[test]
+fn of_the_ports_of_workers_each_has_its_own() {
+    let mut pair = sandboxed(Network::Full, false);
+    has(&pair, &["SocketBindDeny=tcp:9000-9999"]);
+    assert!(!pair.service_file().1.contains("SocketBindAllow"));
+    pair.address = Address::Tcp(([127, 0, 0, 1], 9007).into());
+    pair.env.insert("HOST".to_owned(), "::1".to_owned());
+    has(
+        &pair,
+        &["SocketBindDeny=tcp:9000-9999", "SocketBindAllow=tcp:9007"],
+    );
+    assert!(pair.service_file().1.contains(" HOST=::1 "));
+    // There is no port where there is no network.
+    assert!(
+        !sandboxed(Network::None, false)
+            .service_file()
+            .1
+            .contains("SocketBind")
+    );
 }
 
 #[test]

@@ -83,6 +83,70 @@ END
     run systemctl reload tqserver
 }
 
+# A worker that listens on its port itself, on the address $2, and tells which cookie it was sent.
+on_a_port() {
+    mkdir -p "$SRV/$1/config"
+    cat >"$SRV/$1/main.py" <<END
+import http.server, os
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = ("port of $1, " + os.environ["HOST"]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+http.server.HTTPServer(($2, int(os.environ["PORT"])), Handler).serve_forever()
+END
+    printf 'type: python\nlisten: port\nhealth: {start_timeout_seconds: 5}\n' >"$SRV/$1/config/worker.yaml"
+}
+
+claim_no_worker_takes_anothers_port() {
+    YAML='' deploy thief 'thief 1'
+    sed -i '/^def do_exit/i\
+HELD = []\
+\
+def do_take(_):\
+    import socket\
+    for port in range(9000, 10000):\
+        one = socket.socket()\
+        try:\
+            one.bind(("127.0.0.1", port))\
+            one.listen()\
+            HELD.append(one)\
+        except OSError:\
+            one.close()\
+    return len(HELD)\
+\
+' "$SRV/thief/main.py"
+    run systemctl reload tqserver
+    local taken
+    taken="$(get /thief/take)"
+    echo "ports that another worker could take: $taken"
+    on_a_port porty 'os.environ["HOST"]'
+    if [[ "$taken" == 0 ]]; then
+        run tqserver reload porty
+    else
+        refused tqserver reload porty
+        has "$OUTPUT" 'porty: failed: port 90.. is held by another user'
+        undeploy thief
+        run systemctl reload tqserver
+        run tqserver reload porty
+    fi
+    is "$(get /porty)" 'port of porty, 127.0.0.1'
+    undeploy thief porty
+    run systemctl reload tqserver
+}
+
+claim_a_port_that_is_open_to_the_world_is_told() {
+    on_a_port lan '""'
+    has "$(tqserver reload lan 2>&1)" "'lan' listens on all addresses of the machine"
+    has "$(tqserver status lan)" 'listens on all addresses of the machine'
+    undeploy lan
+    run systemctl reload tqserver
+}
+
 claim_no_network_is_no_network() {
     YAML='network: none' deploy lonely 'lonely 1'
     YAML='' deploy social 'social 1'

@@ -2,6 +2,7 @@
 
 mod house;
 mod instances;
+mod ports;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
