@@ -19,10 +19,12 @@ pub(super) async fn with_progress<T>(
         tokio::select! {
             biased;
             // What fails is told in full at the end.
-            Some(line) = progress.next() => if let (Ok(line), false) = (line.args(), quiet)
-                && *line.severity() == "info"
-            {
-                println!("{}", line.text());
+            Some(line) = progress.next() => if let Ok(line) = line.args() {
+                match *line.severity() {
+                    "info" if !quiet => println!("{}", line.text()),
+                    "notice" => eprintln!("warning: {}", line.text()),
+                    _ => {}
+                }
             },
             answer = &mut asked => return answer,
         }

@@ -14,7 +14,7 @@ use zbus::{Connection, fdo, interface};
 use super::halts::{HaltReply, Wish};
 use super::look::LookError;
 use crate::names::{Generation, WorkerName};
-use crate::plan::{Note, Severity};
+use crate::plan::{Kind, Note, Severity};
 use crate::route::{Listen, Maintenance};
 use crate::systemd::authorise;
 use crate::wire::FrontState;
@@ -471,6 +471,8 @@ pub(super) async fn publish(
 pub(super) async fn tell(connection: &Connection, caller: &str, note: &Note) -> zbus::Result<()> {
     let severity = match note.severity {
         Severity::Info => "info",
+        // Of what failed the outcome tells.
+        Severity::Warning if note.kind == Kind::Progress => "notice",
         Severity::Warning => "warning",
         Severity::Error => "error",
     };

@@ -66,7 +66,9 @@ impl World {
                 address: unit.address.clone(),
                 listening: match unit.address {
                     Address::Unix(_) => unit.listening,
-                    Address::Tcp(_) => unit.service.activity != Activity::Failed,
+                    Address::Tcp(_) | Address::Held { .. } => {
+                        unit.service.activity != Activity::Failed
+                    }
                 },
                 service: unit.service.clone(),
             };
