@@ -30,7 +30,7 @@ pub(super) struct Member {
     /// The user that holds its port, as of its last process.
     user: Option<u32>,
     /// Its port is open to whoever reaches the machine.
-    pub(super) exposed: bool,
+    pub(super) open_to_all: bool,
 }
 
 impl Member {
@@ -45,7 +45,7 @@ impl Member {
             unhealthy: 0,
             last_answer: None,
             user: None,
-            exposed: false,
+            open_to_all: false,
         }
     }
 

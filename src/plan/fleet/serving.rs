@@ -197,10 +197,10 @@ impl Fleet {
         if own_users && run.spec.settings.network == Network::Loopback {
             return;
         }
-        let known = run.members.values().any(|member| member.exposed);
+        let known = run.members.values().any(|member| member.open_to_all);
         let reloads = run.reloads.clone();
         if let Some(member) = run.members.get_mut(&pair.number) {
-            member.exposed = true;
+            member.open_to_all = true;
             let text = format!(
                 "generation {} of '{}' {EXPOSED}",
                 instance.generation, instance.worker

@@ -194,6 +194,6 @@ fn view(worker: &Worker) -> WorkerView {
         halt: Halt::default(),
         exposed: worker
             .serving()
-            .is_some_and(|(_, run)| run.members.values().any(|member| member.exposed)),
+            .is_some_and(|(_, run)| run.members.values().any(|member| member.open_to_all)),
     }
 }
