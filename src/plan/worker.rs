@@ -265,7 +265,7 @@ impl Worker {
         if self.is_forbidden(&run.spec.settings) {
             return None;
         }
-        Some(self.route_of(generation, run))
+        Some(self.route_of(generation, run, own_users))
     }
 
     fn is_forbidden(&self, settings: &WorkerSettings) -> bool {
@@ -273,8 +273,8 @@ impl Worker {
         places.any(|(path, hosts, _)| *path == settings.route && *hosts == settings.hosts)
     }
 
-    /// Its entry in the route table while this generation gets the requests.
-    pub(super) fn route_of(&self, generation: Generation, run: &Run) -> Route {
+    /// Its entry in the route table while this generation gets the requests; `own_users` as for [`Self::route`].
+    pub(super) fn route_of(&self, generation: Generation, run: &Run, own_users: bool) -> Route {
         let unavailable = |reason: String| Target::Unavailable {
             reason,
             retry_after: self.retry_after,

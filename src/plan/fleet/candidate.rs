@@ -129,8 +129,9 @@ impl Fleet {
         instance: &Instance,
         run: &mut Run,
     ) -> Result<(), Reason> {
+        let own_users = self.policy.own_users;
         let worker = self.worker(&instance.worker);
-        run.part = budget::part(&worker.route_of(instance.generation, run));
+        run.part = budget::part(&worker.route_of(instance.generation, run, own_users));
         let others = self.workers.values();
         let others = others.filter(|other| other.name != instance.worker);
         let others = others.filter_map(|other| {
