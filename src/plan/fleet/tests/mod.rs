@@ -874,7 +874,7 @@ fn no_number_of_large_parts_makes_a_table_that_can_not_be_sent() {
 #[test]
 fn a_first_generation_is_waited_for_until_it_has_failed() {
     let is_awaited = |house: &House| {
-        let route = house.fleet.workers[&name("index")].route();
+        let route = house.fleet.workers[&name("index")].route(false);
         let target = route.expect("it was tried").target;
         matches!(
             target,
