@@ -92,8 +92,12 @@ async fn ask(
             let reach = match address {
                 Address::Held { by, .. } => {
                     let here = stream.local_addr().map_err(refused)?;
+                    // EACCES is of this kind too, and says nothing of the port.
+                    let is_errno = |error: &io::Error| error.raw_os_error().is_some();
                     holder::check(*at, here, *by).map_err(|error| match error.kind() {
-                        io::ErrorKind::PermissionDenied => ProbeOutcome::Taken(error.to_string()),
+                        io::ErrorKind::PermissionDenied if !is_errno(&error) => {
+                            ProbeOutcome::Taken(error.to_string())
+                        }
                         _ => refused(error),
                     })?
                 }

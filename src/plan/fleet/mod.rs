@@ -63,9 +63,9 @@ pub struct Fleet {
     /// When it ends at the latest, whatever is left.
     end_by: Option<Moment>,
     ended: bool,
-    /// While what was saved is taken: when that was.
     /// Ports that somebody else was found to hold.
     shunned: BTreeSet<u16>,
+    /// While what was saved is taken: when that was.
     saving: Option<Moment>,
     now: Moment,
     actions: Vec<Action>,
