@@ -79,7 +79,7 @@ fn a_port_is_nobodys_until_it_is_known_which_user_the_worker_is() {
 fn workers_that_are_all_the_same_user_are_not_asked_who_they_are() {
     let mut house = asking();
     house.fleet.policy.own_users = false;
-    house.happen(Event::Probed(0, ProbeOutcome::TimedOut));
+    house.happen(Event::Probed(0, ProbeOutcome::Broken("refused".to_owned())));
     let anybodys = Address::Tcp(([127, 0, 0, 1], 9000).into());
     assert_eq!(asked(&mut house), anybodys);
 }
