@@ -132,7 +132,10 @@ impl Told {
         }
         let status = match (progress.settled, reloading) {
             (false, _) => format!("starting; {}", progress.status()),
-            (true, true) => format!("reloading; {}", progress.status()),
+            (true, true) => match progress.reloaded {
+                Some((over, all)) => format!("reloading, {over} of {all}; {}", progress.status()),
+                None => format!("reloading; {}", progress.status()),
+            },
             (true, false) => progress.status(),
         };
         if self.ready && status != self.status {

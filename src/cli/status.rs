@@ -9,7 +9,9 @@ use super::{Common, exit, refused, say};
 use crate::config::printable;
 use crate::holders;
 use crate::limits::ByteSize;
-use crate::manager::control::{GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus};
+use crate::manager::control::{
+    ControlError, GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus,
+};
 use crate::plan::EXPOSED;
 use crate::systemd::Kind;
 
@@ -30,7 +32,18 @@ impl Status {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let client = Client::find(common).await?;
         let manager = client.manager().await?;
-        let answer = tokio::time::timeout(ANSWER, manager.list_workers()).await;
+        let asked = async {
+            let Some(name) = &self.worker else {
+                return manager.list_workers().await;
+            };
+            match manager.get_workers(vec![name.clone()]).await {
+                // A manager of a version before this call.
+                Err(error) if is_unknown(&error) => manager.list_workers().await,
+                Ok(found) if found.is_empty() => manager.list_workers().await,
+                answer => answer,
+            }
+        };
+        let answer = tokio::time::timeout(ANSWER, asked).await;
         let mut workers = answer
             .map_err(|_| {
                 refused(
@@ -95,6 +108,17 @@ fn holder(listener: &ListenerStatus) -> String {
             format!("; it is {holder}")
         }
         _ => String::new(),
+    }
+}
+
+/// Whether the manager does not know the call, or what is asked for can be no worker's name.
+fn is_unknown(error: &ControlError) -> bool {
+    match error {
+        ControlError::InvalidArgument(_) => true,
+        ControlError::ZBus(zbus::Error::FDO(error)) => {
+            matches!(**error, zbus::fdo::Error::UnknownMethod(_))
+        }
+        _ => false,
     }
 }
 

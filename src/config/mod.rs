@@ -73,6 +73,8 @@ pub struct Settings {
     pub workers_directories: Vec<PathBuf>,
     /// Ports for workers with `listen: port`.
     pub ports: RangeInclusive<u16>,
+    /// Most instances that are started at the same time.
+    pub concurrent_starts: usize,
     /// Fixed wait between starting a generation and its first health request; zero unless set.
     pub startup_delay: Duration,
     /// Fixed wait between the switch to a new generation and draining the old one; zero unless set.

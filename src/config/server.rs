@@ -53,6 +53,13 @@ const LONGEST_KEPT: u64 = 3650;
 /// Seconds of a day.
 const DAY: u64 = 86_400;
 
+/// How many instances can be started at the same time.
+const CONCURRENT_STARTS: RangeInclusive<u64> = 1..=256;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 impl Settings {
     /// Reads `file`.
     ///
@@ -172,6 +179,7 @@ impl Settings {
             certificates: Vec::new(),
             workers_directories: vec![project.join("workers")],
             ports: WORKER_PORTS,
+            concurrent_starts: 2 * cores(),
             startup_delay: Duration::ZERO,
             restart_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
@@ -256,6 +264,9 @@ impl Settings {
         let (start, end) = (*WORKER_PORTS.start(), *WORKER_PORTS.end());
         self.ports = port("port_range_start", start)..=port("port_range_end", end);
         self.check_ports(&workers);
+        let starts = workers.number("concurrent_starts", CONCURRENT_STARTS, "");
+        let starts = starts.and_then(|starts| usize::try_from(starts).ok());
+        self.concurrent_starts = starts.unwrap_or(self.concurrent_starts);
         let set = |key: &mut Duration, value: Option<Duration>| *key = value.unwrap_or(*key);
         set(
             &mut self.startup_delay,

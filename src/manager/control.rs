@@ -220,6 +220,8 @@ pub(super) enum Request {
         reply: HaltReply,
     },
     Status {
+        /// These workers, as far as they are there; `None`: all.
+        only: Option<Vec<WorkerName>>,
         reply: oneshot::Sender<Vec<WorkerStatus>>,
     },
     Front {
@@ -343,12 +345,13 @@ impl Manager1 {
 
     /// All workers as they are now.
     async fn list_workers(&self) -> Result<Vec<WorkerStatus>, ControlError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request::Status { reply })
-            .await
-            .map_err(|_| ending())?;
-        answer.await.map_err(|_| ending())
+        self.status(None).await
+    }
+
+    /// These workers as they are now; one that is not there is left out.
+    async fn get_workers(&self, workers: Vec<String>) -> Result<Vec<WorkerStatus>, ControlError> {
+        let only: Result<Vec<_>, _> = workers.iter().map(|name| parsed(name)).collect();
+        self.status(Some(only?)).await
     }
 
     /// Where clients connect, and where they cannot although server.yaml says so.
@@ -385,6 +388,16 @@ impl Manager1 {
 }
 
 impl Manager1 {
+    async fn status(
+        &self,
+        only: Option<Vec<WorkerName>>,
+    ) -> Result<Vec<WorkerStatus>, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Status { only, reply };
+        self.requests.send(request).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+
     async fn halt(&self, worker: WorkerName, wish: Wish) -> Result<u64, ControlError> {
         let (reply, answer) = oneshot::channel();
         let request = Request::Halt {
@@ -469,7 +482,19 @@ pub(super) async fn publish(
 
 /// Tells the caller of a reload how it goes; one that is gone is no matter.
 pub(super) async fn tell(connection: &Connection, caller: &str, note: &Note) -> zbus::Result<()> {
-    let severity = match note.severity {
+    let worker = note.worker.as_str();
+    tell_text(connection, caller, worker, note.severity, &note.text).await
+}
+
+/// The same; an empty `worker`: it is about all of them.
+pub(super) async fn tell_text(
+    connection: &Connection,
+    caller: &str,
+    worker: &str,
+    severity: Severity,
+    text: &str,
+) -> zbus::Result<()> {
+    let severity = match severity {
         Severity::Info => "info",
         // Of what failed the outcome tells.
         Severity::Warning if note.kind == Kind::Progress => "notice",
@@ -477,5 +502,5 @@ pub(super) async fn tell(connection: &Connection, caller: &str, note: &Note) -> 
         Severity::Error => "error",
     };
     let emitter = SignalEmitter::new(connection, OBJECT)?.set_destination(caller.try_into()?);
-    Manager1::progress(&emitter, note.worker.as_str(), severity, &note.text).await
+    Manager1::progress(&emitter, worker, severity, text).await
 }

@@ -23,12 +23,15 @@ use crate::config::{Files, Instead, Settings};
 use crate::effort::Effort;
 use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
+use crate::systemd::available_memory;
 use crate::wire::{FrontState, ToManager, ToProxy};
 
 /// In the state directory: the server.yaml that was taken over last.
 pub const KEPT: &str = ".server.yaml";
 /// How long changes are gathered before they are told in a line.
 const TELL_AFTER: Duration = Duration::from_millis(200);
+/// How often it is looked at most how much memory there is.
+const MEMORY_EVERY: Duration = Duration::from_millis(200);
 /// How often files that stand in for a journal are looked after.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked for workers that are gone, when nothing else makes the manager look.
@@ -86,6 +89,8 @@ pub(super) struct Core {
     pub(super) progress: watch::Sender<Progress>,
     trim_at: Instant,
     sweep_at: Instant,
+    /// When it was looked last how much memory there is.
+    memory_at: Option<Instant>,
     /// When the changes since the last time are told in a line.
     tell_at: Option<Instant>,
     /// When the first look is tried again, if it could not be taken.
@@ -147,6 +152,7 @@ impl Core {
             progress,
             trim_at: Instant::now() + TRIM_EVERY,
             sweep_at: Instant::now() + SWEEP_EVERY,
+            memory_at: None,
             tell_at: None,
             start_at: None,
             first_look_done: false,
@@ -261,6 +267,7 @@ impl Core {
         if let Event::Built(instance, _) = &event {
             self.builds.remove(instance);
         }
+        self.look_at_memory();
         let actions = self.fleet.step(self.started.elapsed(), event);
         // A moment in which nothing happened is no news.
         if !by_itself || !actions.is_empty() {
@@ -270,6 +277,20 @@ impl Core {
             self.perform(action);
         }
         self.tell_settled();
+    }
+
+    /// What can be started depends on it. These are files of the kernel's: reading them takes microseconds.
+    fn look_at_memory(&mut self) {
+        let now = Instant::now();
+        if self.memory_at.is_some_and(|at| now < at + MEMORY_EVERY) {
+            return;
+        }
+        self.memory_at = Some(now);
+        let group = self.performer.systemd.known_group();
+        let memory = Event::Memory(available_memory(group.as_ref()));
+        for action in self.fleet.step(self.started.elapsed(), memory) {
+            self.perform(action);
+        }
     }
 
     fn perform(&mut self, action: Action) {

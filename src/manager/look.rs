@@ -531,6 +531,7 @@ pub(super) fn policy(
         restart_delay: settings.restart_delay,
         ports: settings.ports.clone(),
         own_users: pair::has_sandbox(kind, mode),
+        concurrent_starts: settings.concurrent_starts,
         build: mode == Mode::Development,
         development: (mode == Mode::Development).then_some(development),
         sockets: runtime_directory.to_owned(),

@@ -122,6 +122,8 @@ pub enum ManagerError {
 pub struct Progress {
     /// Reloads and rollbacks under way.
     pub reloading: usize,
+    /// Of a reload of many workers: how many are over, and how many there are.
+    pub reloaded: Option<(usize, usize)>,
     /// What runs, in a line.
     pub summary: String,
     /// Every worker has been tried once and the proxy serves what came of it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::control::{self, GenerationStatus, InstanceStatus, WorkerOutcome, WorkerStatus};
 use super::core::Core;
@@ -13,16 +14,31 @@ use crate::messages;
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Kind, Note, Outcome, PairView, RunView, Severity, WorkerView};
 use crate::route::{Claim, places};
-use crate::systemd::Usage;
+use crate::systemd::{Group, Usage};
 use crate::wire::Count;
 
+/// Who reloads fewer workers than these sees them all anyway.
+const MANY: usize = 10;
+/// How often it is told how far a reload is.
+const HOW_FAR_EVERY: Duration = Duration::from_secs(1);
 /// Stands where a worker's name does; none can have a colon in it.
 const FRONT: &str = "server.yaml: server";
 
 impl Core {
-    /// Answers with the workers as they are: the plan's view, systemd's accounts and the proxy's counters.
-    pub(super) fn report(&mut self, reply: oneshot::Sender<Vec<WorkerStatus>>) {
-        let view = self.fleet.view();
+    /// Answers with the workers as they are: the plan's view, the kernel's accounts and the proxy's counters. `only`: of these alone,
+    /// as far as they are there.
+    pub(super) fn report(
+        &mut self,
+        only: Option<Vec<WorkerName>>,
+        reply: oneshot::Sender<Vec<WorkerStatus>>,
+    ) {
+        let view = match only {
+            None => self.fleet.view(),
+            Some(names) => {
+                let views = names.iter().filter_map(|name| self.fleet.view_of(name));
+                views.collect()
+            }
+        };
         let now = self.started.elapsed();
         let counts = self.questions.ask(self.proxy.as_ref());
         let performer = Arc::clone(&self.performer);
@@ -35,44 +51,12 @@ impl Core {
                 .flatten()
                 .map(|count| (count.instance.clone(), count))
                 .collect();
-            let mut report = Vec::new();
-            for worker in view {
-                let mut generations = Vec::new();
-                for run in worker.generations {
-                    let usages = run
-                        .pairs
-                        .iter()
-                        .map(|one| performer.systemd.usage(&one.pair));
-                    let usages = futures_util::future::join_all(usages).await;
-                    let instances = run.pairs.iter().zip(usages).map(instance_status).collect();
-                    let count = counts.get(&run.instance);
-                    generations.push(generation_status(&run, instances, count));
-                }
-                let (failure, ago) = match worker.last_failure {
-                    Some((failure, at)) => (failure.reason.to_string(), now.saturating_sub(at)),
-                    None => (String::new(), Duration::ZERO),
-                };
-                report.push(WorkerStatus {
-                    name: worker.name.to_string(),
-                    route: places(&worker.claims),
-                    state: worker.state.to_owned(),
-                    generations,
-                    last_failure: failure,
-                    last_failure_ago: ago.as_secs(),
-                    retry_in: worker
-                        .retry_at
-                        .map_or(0, |at| at.saturating_sub(now).as_secs().max(1)),
-                    paused_for: worker.halt.pause.map_or(0, |pause| seconds(pause.left())),
-                    exposed: worker.exposed,
-                    in_maintenance: worker.halt.maintenance.is_some(),
-                    maintenance: worker
-                        .halt
-                        .maintenance
-                        .and_then(|maintenance| maintenance.message)
-                        .unwrap_or_default(),
-                });
+            let group = performer.systemd.group().await;
+            let made =
+                tokio::task::spawn_blocking(move || statuses(view, &counts, group.as_ref(), now));
+            if let Ok(report) = made.await {
+                let _ = reply.send(report);
             }
-            let _ = reply.send(report);
         });
     }
 
@@ -107,11 +91,40 @@ impl Core {
             );
         }
         let routes = answering(&view);
+        let reloads = self.callers.keys();
+        let reloaded = reloads.filter_map(|id| self.fleet.reloaded(*id));
+        let reloaded = reloaded.max_by_key(|(_, all)| *all);
+        let reloaded = reloaded.filter(|(_, all)| *all >= MANY);
         self.progress.send_if_modified(|progress| {
-            let changed = progress.summary != summary || progress.routes != routes;
+            let changed = progress.summary != summary
+                || progress.routes != routes
+                || progress.reloaded != reloaded;
             (progress.summary, progress.routes) = (summary, routes);
+            progress.reloaded = reloaded;
             changed
         });
+        self.tell_how_far();
+    }
+
+    /// Tells those who wait for a reload of many workers how far it is, now and then.
+    fn tell_how_far(&mut self) {
+        let now = Instant::now();
+        for (id, caller) in &mut self.callers {
+            let Some(((over, all), name)) = self.fleet.reloaded(*id).zip(caller.name.clone())
+            else {
+                continue;
+            };
+            let is_early = caller.told_at.is_some_and(|at| now < at + HOW_FAR_EVERY);
+            if all < MANY || over == 0 || over == all || is_early {
+                continue;
+            }
+            caller.told_at = Some(now);
+            let connection = self.connection.clone();
+            self.aside.spawn(async move {
+                let text = format!("{over} of {all}");
+                let _ = control::tell_text(&connection, &name, "", Severity::Info, &text).await;
+            });
+        }
     }
 
     /// Tells how many reloads are under way.
@@ -265,21 +278,61 @@ fn seconds(left: Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
-fn instance_status((one, usage): (&PairView, Usage)) -> InstanceStatus {
+/// Reads what the services use.
+fn statuses(
+    view: Vec<WorkerView>,
+    counts: &HashMap<Instance, Count>,
+    group: Option<&Group>,
+    now: Duration,
+) -> Vec<WorkerStatus> {
+    let status = |worker: WorkerView| {
+        let generations = worker.generations.iter().map(|run| {
+            let instances = run.pairs.iter();
+            let instances = instances.map(|one| instance_status(one, group));
+            generation_status(run, instances.collect(), counts.get(&run.instance))
+        });
+        let generations = generations.collect();
+        let (failure, ago) = match worker.last_failure {
+            Some((failure, at)) => (failure.reason.to_string(), now.saturating_sub(at)),
+            None => (String::new(), Duration::ZERO),
+        };
+        WorkerStatus {
+            name: worker.name.to_string(),
+            route: places(&worker.claims),
+            state: worker.state.to_owned(),
+            generations,
+            last_failure: failure,
+            last_failure_ago: ago.as_secs(),
+            retry_in: worker
+                .retry_at
+                .map_or(0, |at| at.saturating_sub(now).as_secs().max(1)),
+            paused_for: worker.halt.pause.map_or(0, |pause| seconds(pause.left())),
+            in_maintenance: worker.halt.maintenance.is_some(),
+            maintenance: worker
+                .halt
+                .maintenance
+                .and_then(|maintenance| maintenance.message)
+                .unwrap_or_default(),
+        }
+    };
+    view.into_iter().map(status).collect()
+}
+
+fn instance_status(one: &PairView, group: Option<&Group>) -> InstanceStatus {
+    let service = &one.service;
+    // What has no process uses nothing.
+    let runs = group.filter(|_| service.pid != 0);
+    let usage = runs.map_or_else(Usage::default, |group| group.usage(&one.pair));
     InstanceStatus {
         unit: one.pair.service_unit(),
         state: one.state.to_owned(),
-        pid: usage.pid,
+        pid: service.pid,
         memory: usage.memory.unwrap_or(0),
         cpu_usec: usage
             .cpu
             .map_or(0, |cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX)),
-        restarts: usage.restarts,
-        since: if usage.pid == 0 {
-            0
-        } else {
-            usage.active_since.unwrap_or(0)
-        },
+        restarts: service.restarts,
+        since: if service.pid == 0 { 0 } else { service.since },
     }
 }
 

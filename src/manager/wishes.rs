@@ -68,6 +68,8 @@ pub(super) enum Wanted {
 pub(super) struct Caller {
     pub(super) name: Option<String>,
     pub(super) reply: Option<Reply>,
+    /// When it was told last how far its reload is.
+    pub(super) told_at: Option<Instant>,
 }
 
 impl Caller {
@@ -315,7 +317,7 @@ impl Core {
 
     pub(super) fn asked(&mut self, request: Request) {
         let wanted = match request {
-            Request::Status { reply } => return self.report(reply),
+            Request::Status { only, reply } => return self.report(only, reply),
             Request::Front { reply } => {
                 let _ = reply.send(self.progress.borrow().front.clone());
                 return;
@@ -340,6 +342,7 @@ impl Core {
                 caller: Caller {
                     name,
                     reply: Some(reply),
+                    told_at: None,
                 },
             },
             Request::Rollback {
@@ -353,6 +356,7 @@ impl Core {
                 caller: Caller {
                     name,
                     reply: Some(reply),
+                    told_at: None,
                 },
             },
         };

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Limits, WorkerSettings};
+use crate::config::{Limits, Listen, WorkerSettings, WorkerType};
 use crate::inventory::Fingerprint;
 use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::route::{
@@ -61,6 +61,15 @@ pub struct Spec {
     /// What lay in its directory when this was rolled back to: a reload does not take that again.
     #[serde(default)]
     pub passed_over: Option<Fingerprint>,
+}
+
+impl Spec {
+    /// Whether it is started without being asked for: nothing would start one on a port later.
+    pub(crate) fn starts_at_once(&self) -> bool {
+        let settings = &self.settings;
+        settings.kind != WorkerType::Static
+            && (settings.autostart || settings.listen == Listen::Port)
+    }
 }
 
 /// Where a new generation's files come from.
@@ -123,6 +132,8 @@ pub struct Policy {
     pub ports: RangeInclusive<u16>,
     /// Each worker is a user of its own: nobody else is to answer on its port.
     pub own_users: bool,
+    /// Most instances that are started at the same time.
+    pub concurrent_starts: usize,
     /// Development: workers are built before they are started, and clients are told why one is not available.
     pub build: bool,
     /// What developers are shown besides.
@@ -344,6 +355,8 @@ pub enum Event {
     Halted(BTreeMap<WorkerName, Halt>),
     /// What server.yaml does not allow any more of what runs.
     Ruled(Box<Ruling>),
+    /// So much memory is available on this machine and to our slice, in bytes; `None`: that is not known.
+    Memory(Option<u64>),
     /// The server's configuration was read anew.
     Configured(Box<Policy>),
     /// [`Action::Build`] ended.
@@ -572,6 +585,8 @@ pub struct PairView {
     pub pair: Pair,
     /// `running`, `starting`, `sleeping`, `restarting`, `stopping` or `failed`.
     pub state: &'static str,
+    /// Its service, as systemd told last.
+    pub service: ServiceState,
 }
 
 /// The address of a `listen: port` worker.

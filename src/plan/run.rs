@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::member::Member;
 use super::{Cause, Moment, Policy, Reason, Source, Spec};
-use crate::config::{Listen, WorkerType};
+use crate::config::WorkerType;
 use crate::route::{Address, Protocol};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
@@ -228,13 +228,6 @@ impl Run {
     /// Whether it was accepted before, and comes back as it was.
     pub(super) fn comes_back(&self) -> bool {
         matches!(self.source, Source::Own(_))
-    }
-
-    /// Whether it is started without being asked for: nothing would start one on a port later.
-    pub(super) fn starts_at_once(&self) -> bool {
-        let settings = &self.spec.settings;
-        settings.kind != WorkerType::Static
-            && (settings.autostart || settings.listen == Listen::Port)
     }
 
     /// How the last process of one of its instances ended.

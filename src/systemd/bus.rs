@@ -4,7 +4,7 @@
 //! run through one stream which is always read.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -18,7 +18,7 @@ use zbus::{
 };
 
 use super::gate::Gate;
-use super::signals::{Jobs, UnitChange, follow, lock, number, text, update};
+use super::signals::{Jobs, UnitChange, follow, lock, text, update};
 use super::state::{Ending, RawService, ServiceState};
 use super::units::{Properties, RECORD, UNPROVEN, UnitPair, limit_properties};
 use crate::config::Limits;
@@ -143,27 +143,14 @@ pub struct Loaded {
     pub record: String,
 }
 
-/// What a service uses, as far as systemd accounts for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Usage {
-    /// Its main process; 0: none.
-    pub pid: u32,
-    /// Memory in bytes.
-    pub memory: Option<u64>,
-    /// CPU time used since it started.
-    pub cpu: Option<Duration>,
-    /// How often systemd has restarted it.
-    pub restarts: u32,
-    /// Seconds since 1970 at which its process was started.
-    pub active_since: Option<u64>,
-}
-
 /// A connection to a systemd: the machine's, a user's, or a private one.
 pub struct Systemd {
     connection: Connection,
     pub(super) manager: ManagerProxy<'static>,
     /// Every call passes it.
     pub(super) gate: Gate,
+    /// The control group of our slice, once it is known.
+    pub(super) cgroup: OnceLock<String>,
     jobs: Arc<Mutex<Jobs>>,
     signals: AbortHandle,
 }
@@ -208,6 +195,7 @@ impl Systemd {
                 connection,
                 manager,
                 gate: Gate::new(),
+                cgroup: OnceLock::new(),
                 jobs,
                 signals,
             },
@@ -397,31 +385,6 @@ impl Systemd {
         let mut raw = RawService::default();
         update(&mut raw, &self.properties(&path).await.ok()?);
         raw.state().failure
-    }
-
-    /// What the service of a pair uses now; all zero when it is not loaded.
-    pub async fn usage(&self, pair: &Pair) -> Usage {
-        let unit = pair.service_unit();
-        let Ok(path) = self.gate.pass(|| self.manager.get_unit(&unit)).await else {
-            return Usage::default();
-        };
-        let Ok(properties) = self.properties(&path).await else {
-            return Usage::default();
-        };
-        let accounted = |name: &str| number(&properties, name).filter(|value| *value != u64::MAX);
-        Usage {
-            pid: number(&properties, "MainPID")
-                .and_then(|pid| u32::try_from(pid).ok())
-                .unwrap_or(0),
-            memory: accounted("MemoryCurrent"),
-            cpu: accounted("CPUUsageNSec").map(Duration::from_nanos),
-            restarts: number(&properties, "NRestarts")
-                .and_then(|count| u32::try_from(count).ok())
-                .unwrap_or(0),
-            active_since: accounted("ExecMainStartTimestamp")
-                .filter(|usec| *usec > 0)
-                .map(|usec| usec / 1_000_000),
-        }
     }
 
     /// All properties of a unit, of whatever kind.

@@ -18,10 +18,11 @@ mod slice;
 pub mod start;
 mod state;
 mod units;
+mod usage;
 
 pub use authority::authorise;
 pub use build::BuildUnit;
-pub use bus::{BusError, Loaded, Systemd, Usage, is_going_down, own_job, stop_unit, unit_state};
+pub use bus::{BusError, Loaded, Systemd, is_going_down, own_job, stop_unit, unit_state};
 pub use cgroup::filters_addresses;
 pub use choice::Kind;
 pub use cleaner::Cleaner;
@@ -30,6 +31,7 @@ pub use signals::UnitChange;
 pub use slice::Known;
 pub use state::{Activity, Ending, ServiceState};
 pub use units::{Credential, Sandbox, StopSignal, UnitPair, Written};
+pub use usage::{Group, Usage, available_memory};
 
 /// Whether this machine was booted with systemd (sd_booted(3)).
 pub fn is_booted() -> bool {

@@ -138,6 +138,7 @@ pub(super) fn update(raw: &mut RawService, properties: &HashMap<String, OwnedVar
     }
     raw.main_pid = count("MainPID").unwrap_or(raw.main_pid);
     raw.restarts = count("NRestarts").unwrap_or(raw.restarts);
+    raw.started = number(properties, "ExecMainStartTimestamp").unwrap_or(raw.started);
     raw.main_code = int("ExecMainCode").unwrap_or(raw.main_code);
     raw.main_status = int("ExecMainStatus").unwrap_or(raw.main_status);
     if let Some(user) = count("UID") {

@@ -25,6 +25,8 @@ impl Systemd {
     /// # Errors
     /// When systemd can not be reached.
     pub async fn strays(&self, known: &Known) -> Result<Vec<String>, BusError> {
+        // Now it is there, if it ever is.
+        let _ = self.group().await;
         let mut found = BTreeSet::new();
         let mut slices = vec![SLICE.to_owned()];
         while !slices.is_empty() {

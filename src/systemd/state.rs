@@ -120,6 +120,8 @@ pub struct ServiceState {
     pub restarts: u32,
     /// The user its process is, if that is one of its own.
     pub user: Option<u32>,
+    /// Seconds since 1970 at which its last process was started; 0: none was.
+    pub since: u64,
 }
 
 /// The properties a [`ServiceState`] is read from, as they came last.
@@ -130,6 +132,8 @@ pub(super) struct RawService {
     pub(super) result: String,
     pub(super) main_pid: u32,
     pub(super) restarts: u32,
+    /// In microseconds since 1970.
+    pub(super) started: u64,
     /// `si_code` of the last child (waitid(2)): 1 exited, 2 killed, 3 dumped.
     pub(super) main_code: i32,
     pub(super) main_status: i32,
@@ -178,6 +182,7 @@ impl RawService {
             pid: self.main_pid,
             restarts: self.restarts,
             user: self.user,
+            since: self.started / 1_000_000,
         }
     }
 }

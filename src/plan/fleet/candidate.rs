@@ -1,6 +1,5 @@
 //! A candidate's way: from the queue to its acceptance, or to its end.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,48 +19,9 @@ use crate::route::{Address, Protocol, RoutePath, Scripts};
 
 /// A build that took no longer is none: there was nothing to do.
 const NOTHING_TO_BUILD: Duration = Duration::from_millis(10);
-/// Most generations that are built, launched or checked at the same time, and most instances of them: each is asked for its health, and
-/// the proxy asks so many at a time and some more.
-const SIDE_BY_SIDE: usize = 64;
-const INSTANCES_SIDE_BY_SIDE: usize = 512;
 
 impl Fleet {
-    /// Begins what waits, as far as there is room: first what somebody waits for, then what has waited longest, so that no number
-    /// of broken workers which are tried again keeps the others out.
-    pub(super) fn start_waiting(&mut self) {
-        if self.ending {
-            return;
-        }
-        let workers = self.workers.values();
-        let under_way =
-            workers.flat_map(|worker| worker.runs.values().find(|run| run.is_candidate()));
-        let (mut generations, mut instances) = under_way
-            .fold((0, 0), |(generations, instances), run| {
-                (generations + 1, instances + usize::from(run.pairs()))
-            });
-        let mut ready: Vec<_> = self
-            .workers
-            .values()
-            .filter(|worker| !worker.is_full())
-            .filter_map(|worker| {
-                let waiting = worker.waiting.as_ref()?;
-                let wanted = !waiting.reloads.is_empty();
-                let pairs = usize::from(waiting.spec.settings.instances());
-                Some((Reverse(wanted), waiting.since, worker.name.clone(), pairs))
-            })
-            .collect();
-        ready.sort();
-        for (_, _, name, pairs) in ready {
-            (generations, instances) = (generations + 1, instances + pairs);
-            // Nobody behind one that does not fit goes before it, or it would wait for ever.
-            if generations > SIDE_BY_SIDE || instances > INSTANCES_SIDE_BY_SIDE {
-                break;
-            }
-            self.begin(&name);
-        }
-    }
-
-    fn begin(&mut self, name: &WorkerName) {
+    pub(super) fn begin(&mut self, name: &WorkerName) {
         let Some(candidate) = self.worker(name).waiting.take() else {
             return;
         };
@@ -228,7 +188,7 @@ impl Fleet {
             Err(reason) => return self.fail(instance, reason),
         };
         run.public = public;
-        if run.comes_back() && !run.starts_at_once() {
+        if run.comes_back() && !run.spec.starts_at_once() {
             // Its socket listens; the first request starts it.
             return self.serve(instance);
         }

@@ -4,6 +4,7 @@
 //! - `look`: what lies on disk, and what a reload makes of it
 //! - `ruling`: what the administrator does not allow any more
 //! - `save`: what a file that was saved makes of it
+//! - `queue`: which candidate may begin now
 //! - `candidate`: a generation's way from the queue to its acceptance, or to its end
 //! - `serving`: what happens to a generation that serves
 //! - `assets`: new files for the same process
@@ -16,6 +17,7 @@ mod assets;
 mod candidate;
 mod look;
 mod ruling;
+mod queue;
 mod save;
 mod serving;
 mod table;
@@ -50,6 +52,8 @@ pub struct Fleet {
     /// Outcomes that hold once the proxy serves by the table they led to.
     switches: Vec<Switch>,
     linked: bool,
+    /// Memory that is available, as far as that is known.
+    memory: Option<u64>,
     /// After a start: until when no table is published, so that no client is told of a worker that is about to be back.
     opening: Option<Moment>,
     started: bool,
@@ -105,6 +109,7 @@ impl Fleet {
             halts: BTreeMap::new(),
             switches: Vec::new(),
             linked: false,
+            memory: None,
             opening: None,
             started: false,
             published: None,
@@ -158,6 +163,7 @@ impl Fleet {
             Event::Strangers(strangers) => self.make_room_for(&strangers),
             Event::Rollback { id, instance, spec } => self.roll_back(id, &instance, *spec),
             Event::Ruled(ruling) => self.ruled(*ruling),
+            Event::Memory(available) => self.memory = available,
             Event::Configured(policy) => self.policy = *policy,
             Event::Halted(halts) => self.halts = halts,
             Event::Built(instance, result) => self.built(&instance, result),

@@ -15,16 +15,8 @@ use crate::route::{Claim, Halt};
 impl Fleet {
     /// All workers, as `tqserver status` shows them.
     pub fn view(&self) -> Vec<WorkerView> {
-        self.workers
-            .values()
-            .map(|worker| {
-                let halt = self.halts.get(&worker.name).cloned();
-                WorkerView {
-                    halt: halt.unwrap_or_default(),
-                    ..view(worker)
-                }
-            })
-            .collect()
+        let names = self.workers.keys();
+        names.filter_map(|name| self.view_of(name)).collect()
     }
 
     /// All pairs of units that there are, or may be by now.
@@ -40,6 +32,23 @@ impl Fleet {
             (1..=run.pairs().max(last)).map(move |number| instance.pair(number))
         });
         pairs.collect()
+    }
+
+    /// One worker, as `tqserver status` shows it.
+    pub fn view_of(&self, name: &WorkerName) -> Option<WorkerView> {
+        let halt = self.halts.get(name).cloned();
+        let worker = self.workers.get(name)?;
+        Some(WorkerView {
+            halt: halt.unwrap_or_default(),
+            ..view(worker)
+        })
+    }
+
+    /// How many of a reload's workers are over, and how many there are; `None`: it is over.
+    pub fn reloaded(&self, id: u64) -> Option<(usize, usize)> {
+        let reload = self.reloads.get(&id)?;
+        let over = reload.outcomes.len();
+        Some((over, over + reload.pending.len()))
     }
 
     /// The workers that there are.
@@ -176,6 +185,7 @@ fn view(worker: &Worker) -> WorkerView {
         let pairs = run.members.iter().map(|(number, member)| PairView {
             pair: instance.pair(*number),
             state: member.state(),
+            service: member.service.clone(),
         });
         RunView {
             stage: run.stage,

@@ -34,6 +34,7 @@ impl Fleet {
         runs.chain(retries)
             .chain(pauses)
             .chain(patience)
+            .chain(self.room_due())
             .chain(self.opening)
             .chain(self.end_by.filter(|_| !self.ended))
             .min()

@@ -243,6 +243,7 @@ pub(in crate::plan) fn policy(build: bool) -> Policy {
         restart_delay: Duration::ZERO,
         ports: 9000..=9019,
         own_users: false,
+        concurrent_starts: 8,
         snapshots: None,
         build,
         development: None,

@@ -3,6 +3,7 @@
 mod house;
 mod instances;
 mod ports;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
