@@ -114,7 +114,8 @@ impl Fleet {
             .flat_map(|worker| worker.runs.values());
         let mut load = Load::default();
         for run in runs {
-            load.drains |= run.stage == Stage::Draining && run.drain_over(&self.policy).is_some();
+            load.drains |= run.stage == Stage::Draining
+                && (run.drain_over(&self.policy).is_some() || run.since + SLOW > self.now);
             if !run.is_candidate() {
                 continue;
             }
@@ -132,12 +133,15 @@ impl Fleet {
         load
     }
 
-    /// When one that is under way counts as slow, if something waits for that.
+    /// When one that is under way counts as slow, or is not waited for any longer, if something waits for that.
     pub(super) fn room_due(&self) -> Option<Moment> {
         let workers = || self.workers.values();
         let waits = workers().any(|worker| worker.waiting.is_some() && !worker.is_full());
         let runs = workers().flat_map(|worker| worker.runs.values());
-        let starting = runs.filter(|run| run.is_candidate() && run.starts());
+        let starting = runs.filter(|run| {
+            let drains = run.stage == Stage::Draining && run.drain_over(&self.policy).is_none();
+            drains || run.is_candidate() && run.starts()
+        });
         let slow = starting.map(|run| run.since + SLOW);
         slow.filter(|at| waits && *at > self.now).min()
     }
