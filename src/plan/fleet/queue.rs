@@ -1,7 +1,9 @@
 //! The queue of all candidates: which may begin now.
 //!
-//! Starting a process costs processor and memory, so only some are started at the same time ([`Policy::concurrent_starts`]), and only one
-//! where another would not fit into the memory that is left. What needs no process does not wait for those that do.
+//! Starting a process costs processor and memory, so only some are started at the same time
+//! ([`Policy::concurrent_starts`]), and only one where another would not fit into the memory that
+//! is left. What needs no process does not wait for those that do. Nobody waits for what may have
+//! no end: a start has its deadline, and the end of a drain is waited for so long and no longer.
 //!
 //! [`Policy::concurrent_starts`]: crate::plan::Policy::concurrent_starts
 
@@ -14,13 +16,17 @@ use crate::plan::run::{Run, Stage};
 use crate::plan::worker::Candidate;
 use crate::plan::{Moment, Source, Spec};
 
-/// Most generations on their way that start no process: files, and sockets of accepted ones that the first request wakes.
+/// Most generations on their way that start no process: files, and sockets of accepted ones that
+/// the first request wakes.
 const SIDE_BY_SIDE: usize = 64;
 /// Most instances that are asked for their first health: the proxy asks so many at a time and some more.
 const INSTANCES_SIDE_BY_SIDE: usize = 512;
-/// What has been in a stage for longer than this waits for something rather than works, or never becomes ready: it does not keep others
-/// from being started.
+/// What has been in a stage for longer than this waits for something rather than works, or never
+/// becomes ready: it does not keep others from being started.
 const SLOW: Duration = Duration::from_secs(10);
+/// How long an old generation's last requests are waited for, so that its memory is free: one that
+/// may take an hour for them must not keep a failed worker from coming back for so long.
+const DRAIN: Duration = Duration::from_secs(30);
 /// With those there may be so many times as many under way.
 const WITH_SLOW: usize = 4;
 /// What an instance is taken to need that has no limit.
@@ -42,8 +48,9 @@ struct Load {
 }
 
 impl Fleet {
-    /// Begins what waits, as far as there is room: first what somebody waits for, then what has waited longest, so that no number
-    /// of broken workers which are tried again keeps the others out.
+    /// Begins what waits, as far as there is room: first what somebody waits for, then what has
+    /// waited longest, so that no number of broken workers that are tried again keeps the others
+    /// out.
     pub(super) fn start_waiting(&mut self) {
         if self.ending {
             return;
@@ -89,8 +96,9 @@ impl Fleet {
         }
     }
 
-    /// Whether so many more instances can be started, which may need so much memory. One that comes alone always can: whoever waits
-    /// for others gets its turn when they are over, which each is in time.
+    /// Whether so many more instances can be started, which may need so much memory. One that comes
+    /// alone always can: whoever waits for others gets its turn when they are over, which each is
+    /// in time.
     fn has_room(&self, load: &Load, instances: usize, memory: u64) -> bool {
         if load.all == 0 && !load.drains {
             return true;
@@ -114,13 +122,16 @@ impl Fleet {
             .flat_map(|worker| worker.runs.values());
         let mut load = Load::default();
         for run in runs {
-            load.drains |= run.stage == Stage::Draining
-                && (run.drain_over(&self.policy).is_some() || run.since + SLOW > self.now);
+            load.drains |= run.stage == Stage::Draining && run.since + DRAIN > self.now;
             if !run.is_candidate() {
                 continue;
             }
             if !run.starts() {
                 load.quiet += 1;
+                continue;
+            }
+            // It is ready; what it waits for now is the proxy's word, or the disk's.
+            if run.stage >= Stage::Switching {
                 continue;
             }
             let (instances, memory) = needs(&run.spec);
@@ -133,29 +144,26 @@ impl Fleet {
         load
     }
 
-    /// When one that is under way counts as slow, or is not waited for any longer, if something waits for that.
+    /// When one that is under way counts as slow, or is not waited for any longer, if something
+    /// waits for that.
     pub(super) fn room_due(&self) -> Option<Moment> {
         let workers = || self.workers.values();
-        let waits = workers().any(|worker| worker.waiting.is_some() && !worker.is_full());
+        if !workers().any(|worker| worker.waiting.is_some() && !worker.is_full()) {
+            return None;
+        }
         let runs = workers().flat_map(|worker| worker.runs.values());
-        let starting = runs.filter(|run| {
-            let drains = run.stage == Stage::Draining && run.drain_over(&self.policy).is_none();
-            drains || run.is_candidate() && run.starts()
+        let patience = runs.filter_map(|run| match run.stage {
+            Stage::Draining => Some(run.since + DRAIN),
+            stage if stage < Stage::Switching => Some(run.since + SLOW),
+            _ => None,
         });
-        let slow = starting.map(|run| run.since + SLOW);
-        slow.filter(|at| waits && *at > self.now).min()
-    }
-
-    /// Whether something waits for room: then it matters how much memory is available.
-    pub fn waits_for_room(&self) -> bool {
-        self.workers
-            .values()
-            .any(|worker| worker.waiting.as_ref().is_some_and(starts) && !worker.is_full())
+        patience.filter(|at| *at > self.now).min()
     }
 }
 
 impl Run {
-    /// Whether a process is started on its way. What was accepted before and has a socket is woken by a request.
+    /// Whether a process is started on its way. What was accepted before and has a socket is woken
+    /// by a request.
     fn starts(&self) -> bool {
         starts_process(&self.spec, self.source, self.stage == Stage::Building)
     }
