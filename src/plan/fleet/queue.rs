@@ -43,8 +43,8 @@ struct Load {
     memory: u64,
     /// Generations that start no process.
     quiet: usize,
-    /// There is an old generation that ends its requests, and then makes room.
-    drains: bool,
+    /// There is an old generation that ends its requests and then makes room, or is about to.
+    frees: bool,
 }
 
 impl Fleet {
@@ -100,7 +100,7 @@ impl Fleet {
     /// alone always can: whoever waits for others gets its turn when they are over, which each is
     /// in time.
     fn has_room(&self, load: &Load, instances: usize, memory: u64) -> bool {
-        if load.all == 0 && !load.drains {
+        if load.all == 0 && !load.frees {
             return true;
         }
         let fits = |available: u64| available.saturating_sub(load.memory) >= memory;
@@ -122,7 +122,12 @@ impl Fleet {
             .flat_map(|worker| worker.runs.values());
         let mut load = Load::default();
         for run in runs {
-            load.drains |= run.stage == Stage::Draining && run.since + DRAIN > self.now;
+            // What is ready makes an old generation drain in a moment.
+            let frees = matches!(
+                run.stage,
+                Stage::Switching | Stage::Accepting | Stage::Draining
+            );
+            load.frees |= frees && run.since + DRAIN > self.now;
             if !run.is_candidate() {
                 continue;
             }
@@ -130,7 +135,7 @@ impl Fleet {
                 load.quiet += 1;
                 continue;
             }
-            // It is ready; what it waits for now is the proxy's word, or the disk's.
+            // What it waits for now is the proxy's word, or the disk's.
             if run.stage >= Stage::Switching {
                 continue;
             }
@@ -153,9 +158,9 @@ impl Fleet {
         }
         let runs = workers().flat_map(|worker| worker.runs.values());
         let patience = runs.filter_map(|run| match run.stage {
-            Stage::Draining => Some(run.since + DRAIN),
-            stage if stage < Stage::Switching => Some(run.since + SLOW),
-            _ => None,
+            Stage::Building | Stage::Launching | Stage::Activating => Some(run.since + SLOW),
+            Stage::Switching | Stage::Accepting | Stage::Draining => Some(run.since + DRAIN),
+            Stage::Serving | Stage::Stopping => None,
         });
         patience.filter(|at| *at > self.now).min()
     }
