@@ -482,25 +482,33 @@ pub(super) async fn publish(
 
 /// Tells the caller of a reload how it goes; one that is gone is no matter.
 pub(super) async fn tell(connection: &Connection, caller: &str, note: &Note) -> zbus::Result<()> {
-    let worker = note.worker.as_str();
-    tell_text(connection, caller, worker, note.severity, &note.text).await
-}
-
-/// The same; an empty `worker`: it is about all of them.
-pub(super) async fn tell_text(
-    connection: &Connection,
-    caller: &str,
-    worker: &str,
-    severity: Severity,
-    text: &str,
-) -> zbus::Result<()> {
-    let severity = match severity {
+    let severity = match note.severity {
         Severity::Info => "info",
         // Of what failed the outcome tells.
         Severity::Warning if note.kind == Kind::Progress => "notice",
         Severity::Warning => "warning",
         Severity::Error => "error",
     };
+    let worker = note.worker.as_str();
+    progress(connection, caller, worker, severity, &note.text).await
+}
+
+/// Tells the caller of a reload how many of its workers are done.
+pub(super) async fn tell_how_far(
+    connection: &Connection,
+    caller: &str,
+    text: &str,
+) -> zbus::Result<()> {
+    progress(connection, caller, "", "info", text).await
+}
+
+async fn progress(
+    connection: &Connection,
+    caller: &str,
+    worker: &str,
+    severity: &str,
+    text: &str,
+) -> zbus::Result<()> {
     let emitter = SignalEmitter::new(connection, OBJECT)?.set_destination(caller.try_into()?);
     Manager1::progress(&emitter, worker, severity, text).await
 }

@@ -122,7 +122,7 @@ impl Core {
             let connection = self.connection.clone();
             self.aside.spawn(async move {
                 let text = format!("{over} of {all}");
-                let _ = control::tell_text(&connection, &name, "", Severity::Info, &text).await;
+                let _ = control::tell_how_far(&connection, &name, &text).await;
             });
         }
     }
@@ -307,6 +307,7 @@ fn statuses(
                 .retry_at
                 .map_or(0, |at| at.saturating_sub(now).as_secs().max(1)),
             paused_for: worker.halt.pause.map_or(0, |pause| seconds(pause.left())),
+            exposed: worker.exposed,
             in_maintenance: worker.halt.maintenance.is_some(),
             maintenance: worker
                 .halt
