@@ -19,7 +19,7 @@ use super::pair;
 use super::strays::Backoff;
 use super::users::Users;
 use crate::ansi;
-use crate::builder::{self, BuildFailure, Purpose, Runner, UnitRunner};
+use crate::builder::{self, BuildFailure, Built, Purpose, Runner, UnitRunner};
 use crate::config::{BuildLimits, Mode, SnapshotLimits, WorkerType};
 use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
 use crate::effort::Effort;
@@ -81,12 +81,12 @@ pub(super) struct Build {
 pub(super) struct Early {
     pub(super) spec: Spec,
     pub(super) since: Instant,
-    built: oneshot::Receiver<Result<(), Reason>>,
+    built: oneshot::Receiver<Result<bool, Reason>>,
     _abandoned: DropGuard,
 }
 
 impl Early {
-    async fn result(self, abandoned: &CancellationToken) -> Result<(), Reason> {
+    async fn result(self, abandoned: &CancellationToken) -> Result<bool, Reason> {
         match abandoned.run_until_cancelled(self.built).await {
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(Reason::Refused("its build broke off".to_owned())),
@@ -159,14 +159,15 @@ impl Performer {
         early
     }
 
-    async fn run_build(&self, build: &Build) -> Result<(), Reason> {
+    /// Whether there was anything to build.
+    async fn run_build(&self, build: &Build) -> Result<bool, Reason> {
         let result = self.run_in_turn(build).await;
         build.watch.forget(&build.instance);
         result
     }
 
     /// One build of a worker at a time, so that two never write to the same file.
-    async fn run_in_turn(&self, build: &Build) -> Result<(), Reason> {
+    async fn run_in_turn(&self, build: &Build) -> Result<bool, Reason> {
         let Build {
             instance,
             spec,
@@ -197,7 +198,8 @@ impl Performer {
             abandoned,
         };
         let built = builder::build(&spec.settings, &spec.directory, order).await;
-        built.map(drop).map_err(|error| match &error.failure {
+        let built = built.map(|built| built != Built::Nothing);
+        built.map_err(|error| match &error.failure {
             BuildFailure::Abandoned => Reason::Superseded,
             BuildFailure::Unavailable(unavailable) => Reason::Unusable(unavailable.to_string()),
             failure => {

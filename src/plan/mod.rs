@@ -359,8 +359,8 @@ pub enum Event {
     Memory(Option<u64>),
     /// The server's configuration was read anew.
     Configured(Box<Policy>),
-    /// [`Action::Build`] ended.
-    Built(Instance, Result<(), Reason>),
+    /// [`Action::Build`] ended; `false`: there was nothing to build.
+    Built(Instance, Result<bool, Reason>),
     /// [`Action::Launch`] ended: the units are there, with their assets in this place.
     Launched(Instance, Result<Option<PathBuf>, Reason>),
     /// A service of a generation changed.

@@ -17,9 +17,6 @@ use crate::plan::{
 };
 use crate::route::{Address, Protocol, RoutePath, Scripts};
 
-/// A build that took no longer is none: there was nothing to do.
-const NOTHING_TO_BUILD: Duration = Duration::from_millis(10);
-
 impl Fleet {
     pub(super) fn begin(&mut self, name: &WorkerName) {
         let Some(candidate) = self.worker(name).waiting.take() else {
@@ -146,7 +143,7 @@ impl Fleet {
         (ports.len() == usize::from(wanted)).then_some(ports)
     }
 
-    pub(super) fn built(&mut self, instance: &Instance, result: Result<(), Reason>) {
+    pub(super) fn built(&mut self, instance: &Instance, result: Result<bool, Reason>) {
         let now = self.now;
         if let Some(worker) = self.workers.get_mut(&instance.worker) {
             worker.restless.ended = Some(now);
@@ -158,8 +155,8 @@ impl Fleet {
             return;
         };
         match result {
-            Ok(()) => {
-                run.build_time = Some(now - run.since).filter(|took| *took >= NOTHING_TO_BUILD);
+            Ok(built) => {
+                run.build_time = built.then(|| now - run.since);
                 run.enter(Stage::Launching, now);
                 let action = launch(instance, run);
                 self.actions.push(action);

@@ -235,7 +235,9 @@ impl World {
             false => Ok(()),
         };
         let event = match effect {
-            Effect::Build(_, spec) => Event::Built(instance, self.build(&spec).and(result)),
+            Effect::Build(_, spec) => {
+                Event::Built(instance, self.build(&spec).and(result).map(|()| true))
+            }
             Effect::Launch(_, spec, addresses, accepted) => {
                 let public = spec.public.clone();
                 if spec.settings.kind != WorkerType::Static {

@@ -132,7 +132,7 @@ impl House {
 
     pub(super) fn answers(&self, action: Action) -> Vec<Event> {
         match action {
-            Action::Build(instance, _) => vec![Event::Built(instance, Ok(()))],
+            Action::Build(instance, _) => vec![Event::Built(instance, Ok(true))],
             Action::Launch { instance, .. } => vec![Event::Launched(instance, Ok(None))],
             Action::Probe { id, pair, .. } => {
                 let Instance { worker, generation } = &pair.instance;

@@ -71,7 +71,7 @@ fn each_stage_leads_where_its_table_says() {
     };
     use Stage::*;
     let table = [
-        (Building, Event::Built(index(1), Ok(())), Some(Launching)),
+        (Building, Event::Built(index(1), Ok(true)), Some(Launching)),
         (Building, Event::Built(index(1), Err(refused())), None),
         (Building, gone(), None),
         (Building, Event::StopAll, None),
@@ -163,7 +163,7 @@ fn what_ended_long_ago_or_never_was_is_ignored() {
     let mut house = House::serving_one();
     for instance in [index(9), instance(&name("ghost"), Generation(1))] {
         for event in [
-            Event::Built(instance.clone(), Ok(())),
+            Event::Built(instance.clone(), Ok(true)),
             Event::Launched(instance.clone(), Ok(None)),
             Event::Unit(instance.pair(1), ServiceState::default()),
             Event::SocketFailed(instance.pair(1)),
