@@ -169,7 +169,7 @@ impl Fleet {
 impl Run {
     /// Whether a process is started on its way. What was accepted before and has a socket is woken
     /// by a request.
-    fn starts(&self) -> bool {
+    pub(in crate::plan) fn starts(&self) -> bool {
         starts_process(&self.spec, self.source, self.stage == Stage::Building)
     }
 }

@@ -171,6 +171,37 @@ impl World {
                 .filter(|run| run.stage == Stage::Serving);
             assert!(serving.count() <= 1, "two serving of '{}'", worker.name);
         }
+        self.check_starts();
+    }
+
+    /// No more instances are being started than is allowed, with those that have been at it for long.
+    fn check_starts(&self) {
+        let workers = self.fleet.workers().values();
+        let runs = workers.flat_map(|worker| worker.runs.values());
+        let starting = runs.filter(|run| {
+            let begins = matches!(
+                run.stage,
+                Stage::Building | Stage::Launching | Stage::Activating
+            );
+            begins && run.is_candidate() && run.starts()
+        });
+        let (mut generations, mut instances) = (0, 0);
+        for run in starting {
+            generations += 1;
+            instances += usize::from(run.pairs());
+        }
+        let most = 4 * self.policy.concurrent_starts;
+        assert!(
+            generations <= 1 || instances <= most,
+            "{instances} instances are being started, and {most} are the most"
+        );
+    }
+
+    /// Limits are lowered of what runs, and of nothing else.
+    pub(super) fn check_limit(&self, instance: &Instance) {
+        let worker = self.fleet.workers().get(&instance.worker);
+        let is_known = worker.is_some_and(|worker| worker.runs.contains_key(&instance.generation));
+        assert!(is_known, "{instance} is not there");
     }
 
     /// A request arrives at an instance: it must be there, unless it has ended by itself.
@@ -198,7 +229,9 @@ impl World {
             self.check_outcome(&asked, name, outcome);
         }
         let mut good = asked.workers.values().flatten().flatten();
-        let quick = asked.free && good.all(|spec| Behaviour::of(spec).works());
+        // Others that never get ready, or memory that never comes, may be waited for.
+        let is_roomy = self.policy.concurrent_starts == 8 && self.memory.is_none();
+        let quick = is_roomy && asked.free && good.all(|spec| Behaviour::of(spec).works());
         assert!(
             !quick || took <= GOOD_RELOAD,
             "good reload {id} took {took:?}"
@@ -271,7 +304,9 @@ impl World {
                 // Production waits for somebody to mend it.
                 Behaviour::BadConfig if !self.policy.build => {}
                 _ if serving.is_none() => {
-                    let tried = worker.retry_at.is_some() || worker.candidate().is_some();
+                    let tried = worker.retry_at.is_some()
+                        || worker.candidate().is_some()
+                        || worker.waiting.is_some();
                     let stops = worker.runs.values().any(|run| run.stage == Stage::Stopping);
                     let looks = |happening: &Happening| matches!(happening, Happening::Look(..));
                     let going = stops || self.agenda.values().any(looks);

@@ -7,8 +7,8 @@ use super::disk::Behaviour;
 use super::systemd::Unit;
 use super::{Happening, Moment, World, disk};
 use crate::config::{Listen, WorkerType};
-use crate::names::{Instance, Pair, WorkerName};
-use crate::plan::{Action, Event, Fleet, Look, Reason, Source, Spec};
+use crate::names::{Generation, Instance, Pair, WorkerName};
+use crate::plan::{Action, Event, Fleet, Look, Reason, Ruling, Source, Spec};
 use crate::route::Address;
 
 /// What an action does to the world once it gets there.
@@ -159,7 +159,7 @@ impl World {
             Action::Finish { id, outcomes } => self.check_finish(id, &outcomes),
             Action::End => self.ended = true,
             Action::Abandon(instance) => self.abandon(instance),
-            Action::Limit(..) => {}
+            Action::Limit(instance, _) => self.check_limit(&instance),
             Action::Progress { .. } => {}
         }
     }
@@ -342,6 +342,33 @@ impl World {
     pub(super) fn save_all(&mut self) {
         self.change_all();
         self.want_look(Look::Saved(self.now));
+    }
+
+    /// There is more memory, or less.
+    pub(super) fn change_memory(&mut self) {
+        let amounts = [None, Some(0), Some(100 << 20), Some(8 << 30)];
+        self.memory = amounts[self.random.usize(..amounts.len())];
+        self.tell(Event::Memory(self.memory));
+    }
+
+    /// server.yaml does not allow any more what a generation was accepted with.
+    pub(super) fn lower_limits(&mut self) {
+        let workers = self.fleet.workers().values();
+        let runs = workers.flat_map(|worker| {
+            let of_worker = |number: &Generation| Instance::new(worker.name.clone(), *number);
+            worker
+                .runs
+                .iter()
+                .map(move |(number, run)| (of_worker(number), run.spec.settings.limits.clone()))
+        });
+        let all: Vec<_> = runs.collect();
+        let Some((instance, limits)) = self.random.choice(all) else {
+            return;
+        };
+        self.tell(Event::Ruled(Box::new(Ruling {
+            limits: vec![(instance, limits, vec!["tasks_max".to_owned()])],
+            ..Ruling::default()
+        })));
     }
 
     pub(super) fn ask_for_reload(&mut self) {

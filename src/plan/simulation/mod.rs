@@ -88,6 +88,8 @@ struct World {
     lanes: BTreeMap<&'static str, Moment>,
     disk: BTreeMap<WorkerName, Disk>,
     version: u32,
+    /// What is available, as the manager is told.
+    memory: Option<u64>,
     snapshots: Snapshots,
     units: BTreeMap<Pair, Unit>,
     /// Instances that ended by themselves so that nothing starts them again.
@@ -111,7 +113,10 @@ struct World {
 impl World {
     fn new(seed: u64, told: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let policy = disk::policy(random.bool());
+        let policy = Policy {
+            concurrent_starts: random.usize(1..=8),
+            ..disk::policy(random.bool())
+        };
         let mut world = Self {
             now: Moment::ZERO,
             told,
@@ -123,6 +128,7 @@ impl World {
             lanes: BTreeMap::new(),
             disk: BTreeMap::new(),
             version: 0,
+            memory: None,
             snapshots: Snapshots::default(),
             units: BTreeMap::new(),
             broken: BTreeSet::new(),
@@ -228,7 +234,9 @@ impl World {
         if self.quiet {
             return;
         }
-        match self.random.u8(..22) {
+        match self.random.u8(..24) {
+            22 => self.change_memory(),
+            23 => self.lower_limits(),
             20 => self.ask_for_rollback(),
             21 => self.reboot(),
             0 => self.kill_manager(),
@@ -253,6 +261,8 @@ impl World {
     /// Nothing goes wrong from here on, somebody asks for a reload of all or saves all files, and later what waited can work.
     fn calm_down(&mut self) {
         self.quiet = true;
+        self.memory = None;
+        self.tell(Event::Memory(None));
         for unit in self.units.values_mut() {
             unit.sick = false;
         }

@@ -77,7 +77,7 @@ killed_once() {
     "$@" >"$RECORDS/begun" 2>&1 &
     begun=$!
     HELPERS+=("$begun")
-    eventually 120 "${condition[@]}"
+    eventually 900 "${condition[@]}"
     kill -0 "$begun" || fail "over before the manager was killed: $*"
     moment kill "$pid"
     wait "$begun" || echo "ended with status $?: $*"
