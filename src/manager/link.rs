@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ansi;
+use crate::route::RouteTable;
 use crate::wire::{Count, Duplex, FrontState, ProbeOutcome, ToManager, ToProxy, VERSION};
 
 /// Messages that may wait for the proxy; one that reads so slowly is cut off and starts anew.
@@ -75,12 +76,40 @@ pub(super) enum LinkEvent {
 
 /// The way to the proxy that is connected now.
 #[derive(Clone, Debug)]
-pub(super) struct Outbox(mpsc::Sender<ToProxy>);
+pub(super) struct Outbox {
+    messages: mpsc::Sender<ToProxy>,
+    /// The newest table. A proxy that has not applied the last one yet gets only this of all that follow.
+    table: watch::Sender<Option<RouteTable>>,
+}
 
 impl Outbox {
     /// Queues a message; `false` when the queue is full or the proxy gone.
     pub(super) fn say(&self, message: ToProxy) -> bool {
-        self.0.try_send(message).is_ok()
+        match message {
+            ToProxy::Publish(table) => self.table.send(Some(table)).is_ok(),
+            message => self.messages.try_send(message).is_ok(),
+        }
+    }
+}
+
+/// The tables for a proxy, one at a time.
+struct Tables {
+    newest: watch::Receiver<Option<RouteTable>>,
+    /// The serial of the one that was sent last; 0: none was.
+    sent: u64,
+    /// The serial of the one that was applied last.
+    applied: watch::Receiver<u64>,
+}
+
+impl Tables {
+    /// The next one, once the last is applied; `None`: there will be no more. Nothing is lost when it is not awaited to its end.
+    async fn next(&mut self) -> Option<RouteTable> {
+        let sent = self.sent;
+        self.applied.wait_for(|serial| *serial >= sent).await.ok()?;
+        self.newest.changed().await.ok()?;
+        let table = self.newest.borrow_and_update().clone()?;
+        self.sent = table.serial;
+        Some(table)
     }
 }
 
@@ -134,14 +163,25 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
         }
         _ => return,
     }
-    let (sender, mut outbox) = mpsc::channel(OUTBOX);
-    if events.send(LinkEvent::Up(Outbox(sender))).await.is_err() {
+    let (messages, mut queue) = mpsc::channel(OUTBOX);
+    let (table, newest) = watch::channel(None);
+    let (apply, applied) = watch::channel(0);
+    let mut tables = Tables {
+        newest,
+        sent: 0,
+        applied,
+    };
+    let outbox = Outbox { messages, table };
+    if events.send(LinkEvent::Up(outbox)).await.is_err() {
         return;
     }
     let hear = async {
         loop {
             match ear.next().await {
                 Ok(Some(message)) => {
+                    if let ToManager::Applied { serial, .. } = message {
+                        apply.send_replace(serial);
+                    }
                     if events.send(LinkEvent::Said(calm(message))).await.is_err() {
                         return;
                     }
@@ -157,7 +197,14 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
         }
     };
     let say = async {
-        while let Some(message) = outbox.recv().await {
+        loop {
+            let message = tokio::select! {
+                message = queue.recv() => message,
+                table = tables.next() => table.map(ToProxy::Publish),
+            };
+            let Some(message) = message else {
+                return;
+            };
             if let Err(error) = mouth.send(&message).await {
                 return tracing::warn!(
                     "{error}: {}; waiting for the proxy to connect again",
@@ -248,6 +295,50 @@ impl Questions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Front;
+
+    /// A proxy that is slow is not sent what it would throw away: of many tables it gets the first, and then the newest.
+    #[tokio::test]
+    async fn a_table_is_sent_when_the_last_one_is_applied() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (events, mut heard) = mpsc::channel(8);
+        let link = tokio::spawn(async move { talk(ours, &events).await });
+        let (mut ear, mut mouth) = Duplex::<ToProxy, ToManager>::new(theirs).split();
+        let version = VERSION.to_owned();
+        mouth.send(&ToManager::Hello { version }).await.unwrap();
+        let Some(LinkEvent::Up(outbox)) = heard.recv().await else {
+            panic!("no link");
+        };
+        let publish = |serial| {
+            let table = RouteTable {
+                serial,
+                front: Front::default(),
+                routes: Vec::new(),
+                draining: Vec::new(),
+                development: None,
+            };
+            assert!(outbox.say(ToProxy::Publish(table)));
+        };
+        let mut next = async || match ear.next().await.unwrap().unwrap() {
+            ToProxy::Publish(table) => format!("table {}", table.serial),
+            ToProxy::Count { id } => format!("count {id}"),
+            message => panic!("{message:?}"),
+        };
+        publish(1);
+        assert_eq!(next().await, "table 1");
+        for serial in 2..=9 {
+            publish(serial);
+        }
+        // Other questions do not wait for it.
+        assert!(outbox.say(ToProxy::Count { id: 1 }));
+        assert_eq!(next().await, "count 1");
+        let front = FrontState::default();
+        let applied = ToManager::Applied { serial: 1, front };
+        mouth.send(&applied).await.unwrap();
+        assert_eq!(next().await, "table 9");
+        drop((outbox, mouth));
+        link.abort();
+    }
 
     #[test]
     fn what_a_proxy_says_can_not_act_on_a_terminal() {

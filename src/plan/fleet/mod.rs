@@ -1,5 +1,6 @@
 //! All workers together: events in, actions out.
 //!
+//! - `workers`: who they are, and which of them may have changed
 //! - `adopt`: what was there when the manager started
 //! - `look`: what lies on disk, and what a reload makes of it
 //! - `ruling`: what the administrator does not allow any more
@@ -25,10 +26,13 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod time;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::table::Part;
+use self::workers::Workers;
 use super::run::{Run, Stage};
 use super::worker::Worker;
 use super::{Action, Event, Kind, Moment, Outcome, Policy, Reason, Spec};
@@ -43,7 +47,7 @@ type Looked = BTreeMap<WorkerName, Result<Spec, Reason>>;
 /// The state of all workers.
 pub struct Fleet {
     policy: Policy,
-    workers: BTreeMap<WorkerName, Worker>,
+    workers: Workers,
     /// The highest numbers of workers that are gone: should they come again, their generations go on from there.
     numbers: BTreeMap<WorkerName, Generation>,
     reloads: BTreeMap<u64, Reload>,
@@ -57,6 +61,8 @@ pub struct Fleet {
     /// After a start: until when no table is published, so that no client is told of a worker that is about to be back.
     opening: Option<Moment>,
     started: bool,
+    /// Each worker's part of the table.
+    parts: BTreeMap<WorkerName, Part>,
     published: Option<RouteTable>,
     serial: u64,
     /// The table by which the proxy serves, as far as it has said on this link.
@@ -103,7 +109,7 @@ impl Fleet {
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
-            workers: BTreeMap::new(),
+            workers: Workers::default(),
             numbers: BTreeMap::new(),
             reloads: BTreeMap::new(),
             halts: BTreeMap::new(),
@@ -112,6 +118,7 @@ impl Fleet {
             memory: None,
             opening: None,
             started: false,
+            parts: BTreeMap::new(),
             published: None,
             serial: 0,
             applied: None,
@@ -164,8 +171,14 @@ impl Fleet {
             Event::Rollback { id, instance, spec } => self.roll_back(id, &instance, *spec),
             Event::Ruled(ruling) => self.ruled(*ruling),
             Event::Memory(available) => self.memory = available,
-            Event::Configured(policy) => self.policy = *policy,
-            Event::Halted(halts) => self.halts = halts,
+            Event::Configured(policy) => {
+                self.policy = *policy;
+                self.workers.touch_all();
+            }
+            Event::Halted(halts) => {
+                self.halts = halts;
+                self.workers.touch_all();
+            }
             Event::Built(instance, result) => self.built(&instance, result),
             Event::Launched(instance, result) => self.launched(&instance, result),
             Event::Unit(pair, state) => self.unit_changed(&pair, state),
@@ -194,17 +207,19 @@ impl Fleet {
 
     fn worker(&mut self, name: &WorkerName) -> &mut Worker {
         let numbers = &mut self.numbers;
-        self.workers.entry(name.clone()).or_insert_with(|| {
+        self.workers.get_or_insert_with(name, || {
             let mut worker = Worker::new(name.clone());
             worker.newest = numbers.remove(name).unwrap_or(worker.newest);
             worker
         })
     }
 
-    fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
-        self.workers
-            .values_mut()
-            .flat_map(|worker| worker.runs.values_mut())
+    /// The generations of which something is true, to be changed.
+    fn select_runs(&mut self, is_meant: fn(&Run) -> bool) -> impl Iterator<Item = &mut Run> {
+        let has_one = move |worker: &Worker| worker.runs.values().any(is_meant);
+        let workers = self.workers.select(has_one);
+        let runs = workers.flat_map(|worker| worker.runs.values_mut());
+        runs.filter(move |run| is_meant(run))
     }
 
     /// Stops a generation's units; `failed`: why, if not because its time has come.
@@ -234,7 +249,7 @@ impl Fleet {
         self.ending = true;
         self.end_by = Some(self.now + self.policy.grace + END_EXTRA);
         let mut stop = Vec::new();
-        for worker in self.workers.values_mut() {
+        for worker in self.workers.select(|_| true) {
             (worker.waiting, worker.retry_at, worker.retry_after) = (None, None, None);
             worker.trouble = Some(Reason::Refused("the server is being stopped".to_owned()));
             worker.runs.retain(|_, run| run.stage != Stage::Building);
@@ -254,14 +269,15 @@ impl Fleet {
 
     /// What was removed and has nothing left is forgotten, but for its number.
     fn forget_removed(&mut self) {
-        let numbers = &mut self.numbers;
-        self.workers.retain(|name, worker| {
-            let gone = worker.removed && worker.runs.is_empty() && worker.waiting.is_none();
-            if gone {
-                numbers.insert(name.clone(), worker.newest);
+        let is_gone =
+            |worker: &&Worker| worker.removed && worker.runs.is_empty() && worker.waiting.is_none();
+        let gone = self.workers.values().filter(is_gone);
+        let gone: Vec<WorkerName> = gone.map(|worker| worker.name.clone()).collect();
+        for name in gone {
+            if let Some(worker) = self.workers.remove(&name) {
+                self.numbers.insert(name, worker.newest);
             }
-            !gone
-        });
+        }
     }
 }
 

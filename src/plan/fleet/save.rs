@@ -83,7 +83,14 @@ impl Fleet {
     /// Builds what has waited for long enough.
     pub(super) fn end_pauses(&mut self) {
         let now = self.now;
-        let due = self.workers.values_mut().filter_map(|worker| {
+        let is_due = |worker: &Worker| {
+            worker
+                .restless
+                .waits
+                .as_ref()
+                .is_some_and(|(at, _)| *at <= now)
+        };
+        let due = self.workers.select(is_due).filter_map(|worker| {
             let (_, spec) = worker.restless.waits.take_if(|(at, _)| *at <= now)?;
             Some((worker.name.clone(), spec))
         });

@@ -17,10 +17,10 @@ impl Fleet {
         let now = self.now;
         (self.linked, self.published, self.applied) = (true, None, None);
         // Who could only not be checked for want of a proxy need not wait longer.
-        for worker in self.workers.values_mut() {
-            if worker.trouble == Some(Reason::NoProxy) && worker.retry_at.is_some() {
-                worker.retry_at = Some(now);
-            }
+        let was_unchecked =
+            |worker: &Worker| worker.trouble == Some(Reason::NoProxy) && worker.retry_at.is_some();
+        for worker in self.workers.select(was_unchecked) {
+            worker.retry_at = Some(now);
         }
     }
 
@@ -29,7 +29,9 @@ impl Fleet {
         self.probes.clear();
         let now = self.now;
         // Requests for health that were under way are asked again when the proxy is back.
-        for member in self.runs_mut().flat_map(|run| run.members.values_mut()) {
+        let is_asked = |run: &Run| run.members.values().any(|member| member.probe.is_some());
+        let runs = self.select_runs(is_asked);
+        for member in runs.flat_map(|run| run.members.values_mut()) {
             if member.probe.take().is_some() {
                 member.probe_at = Some(now);
             }
@@ -49,28 +51,72 @@ impl Fleet {
         if self.is_opening() || !self.linked {
             return;
         }
-        let mut table = self.table();
-        if self.published.as_ref() != Some(&table) {
-            self.serial += 1;
-            table.serial = self.serial;
-            self.published = Some(table.clone());
-            self.actions.push(Action::Publish(table));
+        if self.follow_workers() || self.published.is_none() {
+            let mut table = self.table();
+            if self.published.as_ref() != Some(&table) {
+                self.serial += 1;
+                table.serial = self.serial;
+                self.published = Some(table.clone());
+                self.actions.push(Action::Publish(table));
+            }
         }
         let serial = self.serial;
-        for run in self.runs_mut() {
+        let waits = |run: &Run| match run.stage {
+            Stage::Draining => run.drain_serial.is_none(),
+            Stage::Switching => run.switch_serial.is_none() || !run.exposed,
+            _ => false,
+        };
+        for run in self.select_runs(waits) {
             match run.stage {
-                Stage::Draining => {
-                    run.drain_serial.get_or_insert(serial);
-                }
-                Stage::Switching => {
+                Stage::Draining => run.drain_serial = Some(serial),
+                _ => {
                     run.switch_serial.get_or_insert(serial);
                     run.exposed = true;
                 }
-                _ => {}
             }
         }
         for switch in &mut self.switches {
             switch.serial.get_or_insert(serial);
+        }
+    }
+
+    /// Brings the parts of the table up to date; says whether any of them, or what all go by, has changed.
+    fn follow_workers(&mut self) -> bool {
+        let published = self.published.as_ref();
+        let mut has_changed = published.is_none_or(|table| {
+            table.front != self.policy.front || table.development != self.policy.development
+        });
+        for name in self.workers.take_touched() {
+            let part = self.workers.get(&name).map(|worker| self.part(worker));
+            has_changed |= self.parts.get(&name) != part.as_ref();
+            match part {
+                Some(part) => self.parts.insert(name, part),
+                None => self.parts.remove(&name),
+            };
+        }
+        has_changed
+    }
+
+    /// What the table has of a worker.
+    fn part(&self, worker: &Worker) -> Part {
+        let development = self.policy.development.as_ref();
+        let hold = development.map(|development| development.hold);
+        let route = worker.route(self.policy.own_users).map(|route| Route {
+            work: development.map(|_| worker.work()),
+            halt: self.halts.get(&worker.name).cloned().unwrap_or_default(),
+            target: held_for(route.target, hold),
+            ..route
+        });
+        let draining = worker.runs.iter();
+        let draining = draining.filter(|(_, run)| run.stage == Stage::Draining);
+        Part {
+            route: route.map(|route| match self.policy.build {
+                true => route,
+                false => keep_to_ourselves(route),
+            }),
+            draining: draining
+                .map(|(number, _)| instance(&worker.name, *number))
+                .collect(),
         }
     }
 
@@ -106,23 +152,10 @@ impl Fleet {
         self.opening.is_some()
     }
 
+    /// The table of all parts.
     fn table(&self) -> RouteTable {
-        let development = self.policy.development.clone();
-        let route = |worker: &Worker| {
-            let work = development.as_ref().map(|_| worker.work());
-            let hold = development.as_ref().map(|development| development.hold);
-            let halt = self.halts.get(&worker.name).cloned().unwrap_or_default();
-            worker.route(self.policy.own_users).map(|route| Route {
-                work,
-                halt,
-                target: held_for(route.target, hold),
-                ..route
-            })
-        };
-        let mut routes: Vec<_> = self.workers.values().filter_map(route).collect();
-        if !self.policy.build {
-            routes.iter_mut().for_each(keep_to_ourselves);
-        }
+        let parts = self.parts.values();
+        let mut routes: Vec<_> = parts.filter_map(|part| part.route.clone()).collect();
         // Two workers on one path can stand here for a moment, while one of them goes: who serves has it.
         routes.sort_by_key(|route| {
             let unavailable = matches!(route.target, Target::Unavailable { .. });
@@ -132,19 +165,13 @@ impl Fleet {
         let mut taken = BTreeSet::new();
         routes.retain_mut(|route| route.claim(&mut taken));
         routes.sort_by(|a, b| a.path.cmp(&b.path));
-        let draining = self.workers.values().flat_map(|worker| {
-            let draining = worker
-                .runs
-                .iter()
-                .filter(|(_, run)| run.stage == Stage::Draining);
-            draining.map(|(number, _)| instance(&worker.name, *number))
-        });
+        let draining = self.parts.values().flat_map(|part| &part.draining);
         RouteTable {
             serial: self.serial,
             front: self.policy.front.clone(),
             routes,
-            draining: draining.collect(),
-            development,
+            draining: draining.cloned().collect(),
+            development: self.policy.development.clone(),
         }
     }
 
@@ -183,8 +210,15 @@ impl Fleet {
             return;
         };
         let in_force = |serial: Option<u64>| serial.is_some_and(|serial| serial <= applied);
+        let waits = |worker: &Worker| {
+            worker.runs.values().any(|run| match run.stage {
+                Stage::Draining => run.drain_began.is_none() && in_force(run.drain_serial),
+                stage => stage == Stage::Switching && in_force(run.switch_serial),
+            })
+        };
         let mut accept = Vec::new();
-        for (name, worker) in &mut self.workers {
+        for worker in self.workers.select(waits) {
+            let name = &worker.name;
             for (number, run) in &mut worker.runs {
                 match run.stage {
                     Stage::Draining if in_force(run.drain_serial) => {
@@ -211,6 +245,13 @@ impl Fleet {
             self.resolve(&switch.worker, &switch.reloads, &switch.outcome);
         }
     }
+}
+
+/// What the table has of a worker.
+#[derive(Debug, PartialEq)]
+pub(super) struct Part {
+    route: Option<Route>,
+    draining: Vec<Instance>,
 }
 
 /// What went wrong is told as long as there is room for it.
@@ -252,8 +293,9 @@ fn held_for(target: Target, hold: Option<Duration>) -> Target {
 }
 
 /// In production clients are strangers: paths, configuration and the ends of processes are for the log.
-fn keep_to_ourselves(route: &mut Route) {
+fn keep_to_ourselves(mut route: Route) -> Route {
     if let Target::Unavailable { reason, .. } = &mut route.target {
         "the server's log says why".clone_into(reason);
     }
+    route
 }

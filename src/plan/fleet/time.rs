@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Fleet, Switch, instance};
 use crate::names::{Instance, Pair};
-use crate::plan::run::Stage;
-use crate::plan::worker::Candidate;
+use crate::plan::run::{Run, Stage};
+use crate::plan::worker::{Candidate, Worker};
 use crate::plan::{Action, Cause, Kind, Moment, Outcome, Reason, Severity, Source, Spec};
 use crate::systemd::Activity;
 
@@ -126,10 +126,9 @@ impl Fleet {
     fn retry(&mut self) {
         let (now, build) = (self.now, self.policy.build);
         let mut replaced = Vec::new();
-        for worker in self.workers.values_mut() {
-            if worker.retry_at.take_if(|at| *at <= now).is_none() {
-                continue;
-            }
+        let is_due = |worker: &Worker| worker.retry_at.is_some_and(|at| at <= now);
+        for worker in self.workers.select(is_due) {
+            worker.retry_at = None;
             if worker.candidate().is_some() || worker.waiting.is_some() || worker.removed {
                 continue;
             }
@@ -174,19 +173,23 @@ impl Fleet {
             self.resolve(&switch.worker, &switch.reloads, &failed);
         }
         // What the proxy may serve by is not stopped: it is accepted as soon as the proxy says so.
-        let switching = self.workers.values_mut().flat_map(|worker| {
+        let is_late =
+            |run: &Run| run.stage == Stage::Switching && !run.reloads.is_empty() && late(run.since);
+        let has_late = |worker: &Worker| worker.runs.values().any(is_late);
+        let switching = self.workers.select(has_late).flat_map(|worker| {
             let runs = worker.runs.values_mut();
-            let late = runs.filter(|run| run.stage == Stage::Switching && late(run.since));
+            let late = runs.filter(|run| is_late(run));
             let name = &worker.name;
             late.map(move |run| (name.clone(), std::mem::take(&mut run.reloads)))
         });
         for (name, reloads) in switching.collect::<Vec<_>>() {
             self.resolve(&name, &reloads, &Outcome::Failed(Reason::NoProxy.into()));
         }
-        let held_up = self.workers.values_mut().filter_map(|worker| {
-            worker.held_up().filter(|since| late(*since))?;
-            Some((worker.name.clone(), worker.waiting.take()?.reloads))
-        });
+        let is_held_up = |worker: &Worker| worker.held_up().is_some_and(late);
+        let held_up = self
+            .workers
+            .select(is_held_up)
+            .filter_map(|worker| Some((worker.name.clone(), worker.waiting.take()?.reloads)));
         for (name, reloads) in held_up.collect::<Vec<_>>() {
             self.failed_without_units(&name, None, None, Reason::NoProxy, reloads);
         }
