@@ -37,16 +37,12 @@ impl Files {
         files: impl IntoIterator<Item = PathBuf>,
         patience: Duration,
     ) -> BTreeMap<PathBuf, Arc<Said>> {
-        let identified = files
-            .into_iter()
-            .map(|file| (Identity::settled(&file), file));
-        let mut identified: Vec<_> = identified.collect();
-        let size = |identity: &Option<Identity>| identity.map_or(0, |identity| identity.size);
-        identified.sort_by_key(|(identity, _)| size(identity));
+        let found = smallest_first(files);
         let before = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut kept, mut room) = (BTreeMap::new(), KEPT_MAX);
         let (mut said, begun) = (BTreeMap::new(), Instant::now());
-        for (identity, file) in identified {
+        for (identity, file) in found {
+            let identity = identity.filter(Identity::is_settled);
             let known = before.get(&file);
             let known = known.filter(|(known, _)| Some(*known) == identity);
             let (what, keep) = match known {
@@ -66,6 +62,15 @@ impl Files {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         said
     }
+}
+
+/// Those that have just changed in the place that their size gives them: else whoever writes to large files over and over has them read
+/// before all others.
+fn smallest_first(files: impl IntoIterator<Item = PathBuf>) -> Vec<(Option<Identity>, PathBuf)> {
+    let found = files.into_iter().map(|file| (Identity::of(&file), file));
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(identity, _)| identity.map_or(0, |identity| identity.size));
+    found
 }
 
 fn left_over(file: &Path) -> Problems {
@@ -89,6 +94,12 @@ mod tests {
         file
     }
 
+    fn settle(file: &Path) {
+        while !Identity::of(file).unwrap().is_settled() {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_file_that_has_not_changed_is_not_parsed_again() {
         let directory = tempfile::tempdir().unwrap();
@@ -99,8 +110,8 @@ mod tests {
         let all = [one.clone(), two.clone()];
         let files = Files::default();
         // Until a second is over it may change without showing it.
-        while Identity::settled(&one).is_none() || Identity::settled(&two).is_none() {
-            std::thread::yield_now();
+        for file in &all {
+            settle(file);
         }
         let first = files.read(all.clone());
         assert!(first[&one].as_ref().as_ref().is_ok_and(|file| file.cache));
@@ -118,6 +129,18 @@ mod tests {
             files.kept.lock().unwrap().is_empty(),
             "what is gone is forgotten"
         );
+    }
+
+    #[test]
+    fn a_large_file_that_has_just_changed_is_not_read_before_a_small_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let none = directory.path().join("none/config/worker.yaml");
+        let small = file(&directory, "z", "cache: true");
+        settle(&small);
+        let large = file(&directory, "a", &"# large\n".repeat(1000));
+        let found = smallest_first([large.clone(), small.clone(), none.clone()]);
+        let order: Vec<_> = found.into_iter().map(|(_, file)| file).collect();
+        assert_eq!(order, [none, small, large]);
     }
 
     #[test]

@@ -46,21 +46,25 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Of a deployer's file, if it is there and did not change just now.
-    pub(super) fn settled(file: &Path) -> Option<Self> {
+    /// Of a deployer's file, if it is there.
+    pub(super) fn of(file: &Path) -> Option<Self> {
         let metadata = File::from(open_without_links(file).ok()?).metadata().ok()?;
-        let identity = Self {
+        metadata.is_file().then(|| Self {
             file: (metadata.dev(), metadata.ino()),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    /// Whether the file did not change just now, so that a further change will show.
+    pub(super) fn is_settled(&self) -> bool {
+        let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else {
+            return false;
         };
-        let age = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-        let changed = u64::try_from(metadata.ctime()).ok()?;
-        let is_settled = changed
-            .checked_add(SETTLED.as_secs())
-            .is_some_and(|at| at < age);
-        (is_settled && metadata.is_file()).then_some(identity)
+        let changed = u64::try_from(self.changed.0).ok();
+        let settled = changed.and_then(|changed| changed.checked_add(SETTLED.as_secs()));
+        settled.is_some_and(|at| at < now.as_secs())
     }
 }
 
