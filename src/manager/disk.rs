@@ -61,10 +61,7 @@ impl Disk {
     ) -> Result<T, DiskError> {
         let effort = Effort::default();
         let its = effort.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            its.step();
-            work(&its)
-        });
+        let task = tokio::task::spawn_blocking(move || work(&its));
         self.wait(limit, what, &effort, task).await
     }
 
@@ -149,6 +146,14 @@ mod tests {
         assert!(error.starts_with("write a: no response"), "{error}");
         resume.send(()).unwrap();
         assert_eq!(told.recv(), Ok(false), "it counts after all");
+    }
+
+    /// Or what hangs at once would be waited for twice as long as is said.
+    #[tokio::test]
+    async fn a_begin_alone_is_no_progress() {
+        let disk = Disk::default();
+        let steps = disk.run(SMALL, String::new, Effort::steps).await;
+        assert_eq!(steps.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -49,6 +49,8 @@ const LISTEN_PAUSES: [Duration; 6] = [
 
 /// How often it is looked whether the keys of TLS sessions are old.
 const TICKETS_EVERY: Duration = Duration::from_secs(60);
+/// Shortest wait between two of these looks.
+const TICKETS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The one that puts tables in force and answers for them.
 pub(super) struct Steward {
@@ -105,7 +107,7 @@ impl Steward {
             serving,
             front: FrontState::default(),
             listen_at: None,
-            tickets_at: Instant::now() + TICKETS_EVERY,
+            tickets_at: Instant::now(),
         }
     }
 
@@ -342,7 +344,9 @@ impl Steward {
         let now = Instant::now();
         if self.tickets_at <= now {
             self.listeners.keep_tickets(self.store.as_deref());
-            self.tickets_at = now + TICKETS_EVERY;
+            // A machine that slept is not told of it: there is a look now and then.
+            let next = self.listeners.tickets_turn_in().max(TICKETS_PAUSE);
+            self.tickets_at = now + next.min(TICKETS_EVERY);
         }
         let (_, tries) = self.listen_at.take_if(|(at, _)| *at <= now)?;
         let published = self.board.published();

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt,
@@ -401,6 +402,11 @@ impl Listeners {
             store.keep_tickets(&self.tickets.written());
             self.kept = true;
         }
+    }
+
+    /// How long it is until new keys are due.
+    pub(super) fn tickets_turn_in(&self) -> Duration {
+        self.tickets.turns_in(BootTime::now())
     }
 
     /// The sockets in use.

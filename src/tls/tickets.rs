@@ -88,6 +88,12 @@ impl Tickets {
         true
     }
 
+    /// How long it is until [`Self::turn`] makes a new key.
+    pub fn turns_in(&self, now: BootTime) -> Duration {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        LIFETIME.saturating_sub(keys.current.written.age_at(now))
+    }
+
     /// The keys for the next proxy.
     pub fn written(&self) -> Vec<u8> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);

@@ -4,10 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::{ClientConnection, Resumption};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, StreamOwned};
+use tqserver::boottime::BootTime;
 use tqserver::proxy::Link;
 use tqserver::route::{Listen, Pair, Pem, RouteTable, Tls};
 
@@ -188,6 +190,41 @@ fn a_session_is_taken_up_again_also_by_the_next_proxy() {
     assert!(left.is_some());
     assert_eq!(kind(&start(left)), HandshakeKind::Resumed);
     assert_ne!(kind(&start(None)), HandshakeKind::Resumed);
+}
+
+/// Whoever stole a key could read all that its tickets ever protect, so it turns after twelve hours, whether or not anything else
+/// happens.
+#[test]
+fn keys_of_sessions_turn_without_another_table() {
+    let one = made(&["one.example"]);
+    let store = Kept::default();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut options = options(1, Link::Stream(theirs));
+    options.store = Some(Box::new(store.clone()));
+    options.tickets = Some(nearly_twelve_hours_old());
+    let mut house = House::optioned(options, move || ours);
+    house.publish(|table| secure(table, &[&one]));
+    let keys = || {
+        let kept = store.tickets.lock().unwrap().clone();
+        let keys: Vec<serde_json::Value> = serde_json::from_slice(&kept.unwrap()).unwrap();
+        keys.iter().map(|key| key["name"].to_string()).collect()
+    };
+    let before: Vec<String> = keys();
+    assert_eq!(before.len(), 1);
+    let has_turned = |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        keys().len() == 2
+    };
+    assert!((0..600).any(has_turned), "there is another key");
+    assert_eq!(keys()[1], before[0], "the old one still reads");
+}
+
+/// A key as a proxy leaves it to the next one, which is to make no more tickets in three seconds.
+fn nearly_twelve_hours_old() -> Vec<u8> {
+    let now = serde_json::to_value(BootTime::now()).unwrap();
+    let born = now.as_i64().unwrap() - (12 * 3600 - 3) * 1000;
+    let key = serde_json::json!([{"name": vec![7; 16], "secret": vec![9; 32], "born": born}]);
+    serde_json::to_vec(&key).unwrap()
 }
 
 #[test]
