@@ -52,7 +52,7 @@ pub struct WorkerStatus {
     pub name: String,
     /// Its places in the URL space, as `/api` or `example.org/api`, with `, ` between them; empty: it has none.
     pub route: String,
-    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
+    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed`, `forbidden` (server.yaml has taken its route away) or `removed`.
     pub state: String,
     /// Its generations, newest first.
     pub generations: Vec<GenerationStatus>,

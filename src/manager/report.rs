@@ -67,7 +67,15 @@ impl Core {
         for worker in &view {
             *counts.entry(worker.state).or_default() += 1;
         }
-        let words = ["serving", "files", "sleeping", "starting", "new", "failed"];
+        let words = [
+            "serving",
+            "files",
+            "sleeping",
+            "starting",
+            "new",
+            "failed",
+            "forbidden",
+        ];
         let states = words
             .iter()
             .filter_map(|word| Some(format!("{} {word}", counts.get(word)?)));

@@ -369,11 +369,12 @@ impl Worker {
         self.runs.is_empty() && self.waiting.is_none() && self.trouble == Some(Reason::Untried)
     }
 
-    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed` or `removed`.
+    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed`, `forbidden` or `removed`.
     pub(super) fn state(&self) -> &'static str {
         match self.serving() {
             _ if self.removed => "removed",
             Some((_, run)) if run.broken.is_some() => "failed",
+            Some((_, run)) if self.is_forbidden(&run.spec.settings) => "forbidden",
             Some((_, run)) if run.spec.settings.kind == WorkerType::Static => "files",
             Some((_, run)) if run.sleeps() => "sleeping",
             Some(_) => "serving",

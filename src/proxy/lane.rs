@@ -26,9 +26,9 @@ use super::connection::{self, Arrival};
 use super::crowd::{Crowd, Full};
 use super::flow::Rules;
 use super::generation::Ticket;
-use super::listener::Listener;
+use super::listener::{BACKLOG, Listener};
 use super::preamble;
-use super::socket::Signals;
+use super::socket::{Rank, Signals};
 use super::stream::{Door, Raw};
 use super::table::{Board, Route, Table};
 use crate::route::Front;
@@ -344,9 +344,20 @@ impl Lane {
             return 0;
         }
         idle.select_nth_unstable(count - 1);
-        for (_, number) in &idle[..count] {
-            if let Some(known) = clients.by_number.remove(number) {
-                known.task.abort();
+        for (rank, number) in &idle[..count] {
+            let Some(known) = clients.by_number.get(number) else {
+                continue;
+            };
+            match (&known.waker, rank) {
+                // Its next request may have come already, and not have been read yet.
+                (Some(waker), Rank::Idle(_)) => {
+                    known.signals.leave();
+                    waker.wake_by_ref();
+                }
+                _ => {
+                    known.task.abort();
+                    clients.by_number.remove(number);
+                }
             }
         }
         count
@@ -426,6 +437,9 @@ impl Drop for Leaving<'_> {
     }
 }
 
+/// How long a handshake may take that has begun when its socket is given up; nobody else could end it.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+
 /// The listeners this thread accepts from.
 #[derive(Default)]
 struct Accepting {
@@ -470,20 +484,20 @@ impl Accepting {
     }
 }
 
-/// Accepts until `stop`, and then what has already connected: it was promised an answer.
+/// Accepts until `stop`, and a little longer: who has connected by then, or has begun to, was promised an answer.
 async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: CancellationToken) {
+    let last_call = async {
+        stop.cancelled().await;
+        tokio::time::sleep(HANDSHAKE).await;
+    };
+    let mut last_call = std::pin::pin!(last_call);
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
+            // Clients may come faster than they are let in: that must not keep the door open.
             biased;
+            () = &mut last_call => break,
             accepted = door.accept() => accepted,
-            () = stop.cancelled() => {
-                // The event loop may not have heard yet of those who have connected.
-                while let Some((stream, peer)) = door.queued() {
-                    lane.admit(&lane.met(&listener), stream, peer);
-                }
-                return;
-            }
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -501,6 +515,11 @@ async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: Cance
             }
         }
     }
+    // The event loop may not have heard yet of those who have connected, and there are no more of them than this.
+    let queued = std::iter::from_fn(|| door.queued()).take(BACKLOG.into());
+    for (stream, peer) in queued {
+        lane.admit(&lane.met(&listener), stream, peer);
+    }
 }
 
 /// Whether a failed accept concerns one client only, who is gone.
@@ -515,9 +534,13 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::super::access;
+    use super::super::listener::Listeners;
     use super::super::table::tests::{board, serve};
     use super::*;
+    use crate::route::{Listen, Place};
 
     fn lane(board: Arc<Board>) -> Lane {
         Lane::new(Context {
@@ -542,6 +565,53 @@ mod tests {
         assert_eq!((old.in_flight(), new.in_flight()), (0, 1));
         drop(ticket);
         assert_eq!(new.in_flight(), 0);
+    }
+
+    /// Its bytes are here; that the thread has not looked yet is not the client's doing.
+    #[tokio::test]
+    async fn a_request_that_has_just_come_is_answered_before_its_client_makes_room() {
+        const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+        let everything = async {
+            let lane = Rc::new(lane(Arc::new(board(&[]))));
+            let front = Front {
+                listen: vec![Listen::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
+                ..Front::default()
+            };
+            let mut listeners = Listeners::new(Vec::new(), None);
+            listeners.follow(&front, None);
+            let listener = &listeners.current()[0];
+            let Place::Tcp(address) = &listener.listen.place else {
+                panic!("another place");
+            };
+            let (mut client, mut idler) = tokio::join!(connect(*address), connect(*address));
+            let door = Door::open(listener).unwrap();
+            while let Some((stream, peer)) = door.queued() {
+                lane.admit(listener, stream, peer);
+            }
+            for client in [&mut client, &mut idler] {
+                client.write_all(ASKED).await.unwrap();
+                assert!(answer(client).await.starts_with("http/1.1 "));
+            }
+            assert_eq!(client.try_write(ASKED).unwrap(), ASKED.len());
+            let sent_away = [lane.send_idle_away(), lane.send_idle_away()];
+            assert_eq!(sent_away, [1, 1]);
+            assert_eq!(lane.send_idle_away(), 0, "each place is given away once");
+            let last = answer(&mut client).await;
+            assert!(last.contains("connection: close"), "{last}");
+            assert_eq!(answer(&mut idler).await, "");
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    async fn connect(address: SocketAddr) -> tokio::net::TcpStream {
+        tokio::net::TcpStream::connect(address).await.unwrap()
+    }
+
+    /// What comes next; nothing: the connection is over.
+    async fn answer(client: &mut tokio::net::TcpStream) -> String {
+        let mut bytes = [0; 4096];
+        let count = client.read(&mut bytes).await.unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).to_ascii_lowercase()
     }
 
     #[test]

@@ -31,6 +31,9 @@ const RECONNECT_PAUSES: [Duration; 6] = [
     Duration::from_secs(1),
 ];
 
+/// A link that ends sooner is made again with the same pauses: what is wrong with it is likely to be wrong with the next one.
+const LASTING: Duration = Duration::from_secs(1);
+
 /// How long the table of the last proxy is held back when the manager can be reached: it is about to say what is in force now.
 const RECALL_WAIT: Duration = Duration::from_millis(500);
 
@@ -135,21 +138,38 @@ impl Steward {
                     self.tend();
                 }
             }
-            Link::Path(path) => loop {
-                let stream = match UnixStream::connect(&path).await {
-                    Ok(stream) => stream,
-                    Err(_) => {
-                        self.recall();
-                        self.reach(&path).await
-                    }
-                };
-                match self.converse(stream).await {
-                    Ok(()) => info!("the manager closed the link, serving the last route table"),
-                    Err(error) => warn!(
-                        "the link to the manager broke ({error}), serving the last route table"
-                    ),
+            Link::Path(path) => self.keep_linked(&path).await,
+        }
+    }
+
+    /// Speaks with one manager after the other, for ever.
+    async fn keep_linked(&mut self, path: &Path) {
+        // Links in a row that did not last.
+        let mut short = 0;
+        loop {
+            let stream = match UnixStream::connect(path).await {
+                Ok(stream) => stream,
+                Err(_) => {
+                    self.recall();
+                    self.reach(path).await
                 }
-            },
+            };
+            let began = Instant::now();
+            match self.converse(stream).await {
+                Ok(()) => info!("the manager closed the link, serving the last route table"),
+                Err(error) => {
+                    warn!("the link to the manager broke ({error}), serving the last route table");
+                }
+            }
+            short = if began.elapsed() < LASTING {
+                short + 1
+            } else {
+                0
+            };
+            if short > 0 {
+                let last = RECONNECT_PAUSES.len() - 1;
+                tokio::time::sleep(RECONNECT_PAUSES[last.min(short - 1)]).await;
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use crate::tls::{Acceptor, Tickets};
 use crate::wire::Refused;
 
 /// Connections the kernel holds for us while we are busy, or restarted.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: u16 = 4096;
 
 /// Who may connect to a unix socket: its group. In the package that is `tqserver-web`, the group of the proxy's unit.
 const SOCKET_MODE: u32 = 0o660;
@@ -161,14 +161,16 @@ impl Listeners {
         }
         // All are bound before the first is listened at: a client that comes to one of them is served there.
         steps.retain(|step| match step {
-            Step::Prepared(new) if new.is_new => match rustix::net::listen(&new.socket, BACKLOG) {
-                Ok(()) => true,
-                Err(error) => {
-                    let reason = explain(&new.asked.place, &error.into());
-                    followed.refused.push(Refused::new(&new.asked, reason));
-                    false
+            Step::Prepared(new) if new.is_new => {
+                match rustix::net::listen(&new.socket, BACKLOG.into()) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        let reason = explain(&new.asked.place, &error.into());
+                        followed.refused.push(Refused::new(&new.asked, reason));
+                        false
+                    }
                 }
-            },
+            }
             _ => true,
         });
         self.share_no_more(&steps);

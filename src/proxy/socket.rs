@@ -84,6 +84,8 @@ pub(super) struct Signals {
     born: Instant,
     /// When it was told that the proxy stops, in microseconds since `born`, and one more; 0: it was not.
     parting: AtomicU64,
+    /// There are too many clients: the connection ends as soon as nothing of a request is there.
+    leaving: AtomicBool,
     /// The client is still sending a body that may never be read.
     unread: AtomicBool,
     /// What was sent is not whole, and only a reset can say so.
@@ -135,6 +137,7 @@ impl Signals {
             ended: AtomicU64::new(0),
             born: Instant::now(),
             parting: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             interims: Outbox::default(),
@@ -161,6 +164,16 @@ impl Signals {
         self.parting.load(Ordering::Relaxed) != 0
     }
 
+    /// There are too many clients: this one makes room now, or after the answer to what it has sent already.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.part();
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// When it was told that the proxy stops.
     fn parted(&self) -> Option<Instant> {
         let micros = self.parting.load(Ordering::Relaxed).checked_sub(1)?;
@@ -175,9 +188,15 @@ impl Signals {
         Answering(Some(self.clone()))
     }
 
-    /// How soon the client is to leave when there are too many; `None` while it has something in flight.
+    /// How soon the client is to leave when there are too many; `None` while it has something in flight, or leaves already.
     pub(super) fn rank(&self, now: Instant) -> Option<Rank> {
-        match self.turns.load(Ordering::Relaxed) {
+        let turns = self.turns.load(Ordering::Relaxed);
+        if self.is_leaving() {
+            // It has begun a request to stay, and does not end it.
+            let since = self.parted().filter(|_| turns % 2 == 0)?;
+            return (now.saturating_duration_since(since) > PARTING).then_some(Rank::Silent(since));
+        }
+        match turns {
             0 if now.saturating_duration_since(self.born) > PARTING_NEW => {
                 Some(Rank::Silent(self.born))
             }
@@ -305,6 +324,13 @@ impl Socket {
                     let look = parted.map_or(self.limits.idle, |_| PARTING);
                     ready!(self.reading.poll(cx, look));
                     self.reading.start(look);
+                }
+                // What has come wakes it again in a moment.
+                (Waiting::Request, _) if self.signals.is_leaving() => {
+                    return match stream::has_unread(&self.stream) {
+                        true => Poll::Pending,
+                        false => Poll::Ready(Ok(())),
+                    };
                 }
                 (Waiting::Request, None) => {
                     ready!(self.reading.poll(cx, self.limits.idle));

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,13 +101,21 @@ pub(super) fn hand_on(unread: &mut impl Buf, buffer: &mut ReadBuf<'_>) -> usize 
 
 /// Has `stream` end with a reset instead of an end when it is closed.
 pub(super) fn set_zero_linger(stream: &Stream) {
+    let _ = sockopt::set_socket_linger(socket(stream), Some(Duration::ZERO));
+}
+
+/// Whether the kernel has bytes of the client's, which the event loop may not have heard of yet.
+pub(super) fn has_unread(stream: &Stream) -> bool {
+    rustix::io::ioctl_fionread(socket(stream)).is_ok_and(|bytes| bytes > 0)
+}
+
+fn socket(stream: &Stream) -> BorrowedFd<'_> {
     let raw = match stream {
         Stream::Left(raw) => raw,
         Stream::Right(stream) => stream.get_ref().0,
     };
-    let socket = match raw {
+    match raw {
         Raw::Left(stream) => stream.as_fd(),
         Raw::Right(stream) => stream.as_fd(),
-    };
-    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+    }
 }

@@ -926,6 +926,7 @@ fn what_runs_is_limited_anew_and_loses_a_route_that_is_not_allowed_any_more() {
     };
     house.happen(Event::Ruled(Box::new(ruling)));
     house.was(&["limit index@1 50", "publish"]);
+    assert_eq!(house.fleet.view()[0].state, "forbidden");
     house.happen(Event::Ruled(Box::default()));
     house.was(&["publish index@1"]);
 }
