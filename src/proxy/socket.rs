@@ -193,7 +193,7 @@ impl Signals {
         let turns = self.turns.load(Ordering::Relaxed);
         if self.is_leaving() {
             // It has begun a request to stay, and does not end it.
-            let since = self.parted().filter(|_| turns % 2 == 0)?;
+            let since = self.parted().filter(|_| turns.is_multiple_of(2))?;
             return (now.saturating_duration_since(since) > PARTING).then_some(Rank::Silent(since));
         }
         match turns {
