@@ -1,11 +1,12 @@
 //! The link between the planes: what manager and proxy say to each other, and how it is framed.
 //!
 //! The manager listens on a unix socket, the proxy connects; in development a socket pair takes its place. Each message is a JSON
-//! object behind a 32 bit big-endian length. The two are always of the same version (one binary), so the format needs no history;
-//! a `Hello` of another version ends the connection with a clear word.
+//! object behind a 32 bit big-endian length. The two are always of the same build (one binary), so the format needs no history;
+//! a `Hello` of another one ends the connection with a clear word.
 
 use std::io;
 use std::marker::PhantomData;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,8 +24,31 @@ use crate::route::{Address, Listen, Protocol, RouteTable};
 /// Longest message, in bytes: a table of some ten thousand routes.
 pub const FRAME_MAX: usize = 16 << 20;
 
-/// What the proxy opens with.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What the proxy opens with: two sides that were built from different messages do not speak with each other, also where both are of the
+/// same release.
+pub static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{}+{FORMAT:016x}", env!("CARGO_PKG_VERSION")));
+
+/// Another number whenever what defines the messages is changed; nobody has to remember to change it.
+const FORMAT: u64 = {
+    let mut hash = fnv_1a(0xcbf2_9ce4_8422_2325, include_bytes!("wire.rs"));
+    hash = fnv_1a(hash, include_bytes!("route.rs"));
+    hash = fnv_1a(hash, include_bytes!("route/error_page.rs"));
+    hash = fnv_1a(hash, include_bytes!("route/host.rs"));
+    hash = fnv_1a(hash, include_bytes!("route/redirect.rs"));
+    hash = fnv_1a(hash, include_bytes!("names.rs"));
+    fnv_1a(hash, include_bytes!("boottime.rs"))
+};
+
+/// FNV-1a (draft-eastlake-fnv), of 64 bits: what differs by accident has different numbers.
+const fn fnv_1a(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut next = 0;
+    while next < bytes.len() {
+        hash = (hash ^ bytes[next] as u64).wrapping_mul(0x0100_0000_01b3);
+        next += 1;
+    }
+    hash
+}
 
 /// The format in which a proxy leaves its route table to the next one, which may be of another version: it grows when a field is taken
 /// away or means something else. A field that is new fails to be read and needs no other number.
@@ -384,6 +408,15 @@ mod tests {
         let problem = front.problem.unwrap();
         assert!(problem.len() <= 2000 && !problem.contains('\x1b'));
         assert_eq!(front.refused[0].reason, problem);
+    }
+
+    #[test]
+    fn a_number_tells_one_text_from_another() {
+        let number = |text: &[u8]| fnv_1a(0xcbf2_9ce4_8422_2325, text);
+        // From the draft's test vectors.
+        assert_eq!(number(b"foobar"), 0x8594_4171_f739_67e8);
+        assert_ne!(number(b"Serve { at: u8 }"), number(b"Serve { at: u16 }"));
+        assert!(VERSION.starts_with(concat!(env!("CARGO_PKG_VERSION"), "+")));
     }
 
     #[tokio::test]

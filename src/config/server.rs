@@ -151,6 +151,8 @@ impl Settings {
             // The file may lie where others can not come, and the copy does not.
             let mode = std::fs::metadata(&self.file)?.mode() & 0o660;
             made.set_permissions(Permissions::from_mode(mode))?;
+            // After a power cut there is the old copy or the new one, and no empty file.
+            made.sync_all()?;
             std::fs::rename(&new, copy)?;
         }
         Ok(())

@@ -368,7 +368,7 @@ impl Manager1 {
     /// The version of the manager.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> &str {
-        crate::wire::VERSION
+        env!("CARGO_PKG_VERSION")
     }
 
     /// `development` or `production`.

@@ -151,11 +151,12 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
     let (mut ear, mut mouth) = Duplex::<ToManager, ToProxy>::new(stream).split();
     ear.limit(SAID_MAX);
     match ear.next().await {
-        Ok(Some(ToManager::Hello { version })) if version == VERSION => {}
+        Ok(Some(ToManager::Hello { version })) if version == *VERSION => {}
         Ok(Some(ToManager::Hello { version })) => {
             let version = words(&version);
             tracing::error!(
-                "the proxy is of version {version}, the manager of {VERSION}; restart tqserver-proxy.service"
+                "the proxy is of version {version}, the manager of {}; restart tqserver-proxy.service",
+                *VERSION
             );
             // Not closed from here: it would connect again at once, and for ever. Its successor takes its place.
             while let Ok(Some(_)) = ear.next().await {}
@@ -304,7 +305,7 @@ mod tests {
         let (events, mut heard) = mpsc::channel(8);
         let link = tokio::spawn(async move { talk(ours, &events).await });
         let (mut ear, mut mouth) = Duplex::<ToProxy, ToManager>::new(theirs).split();
-        let version = VERSION.to_owned();
+        let version = VERSION.clone();
         mouth.send(&ToManager::Hello { version }).await.unwrap();
         let Some(LinkEvent::Up(outbox)) = heard.recv().await else {
             panic!("no link");

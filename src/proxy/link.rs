@@ -181,7 +181,7 @@ impl Steward {
     /// One connection, from hello to its end.
     async fn converse(&mut self, stream: UnixStream) -> Result<(), WireError> {
         let (mut ear, mut mouth) = Duplex::<ToProxy, ToManager>::new(stream).split();
-        let version = VERSION.to_owned();
+        let version = VERSION.clone();
         mouth.send(&ToManager::Hello { version }).await?;
         // What another link asked for is not answered on this one; its first table tells what it wants to hear.
         self.draining.clear();

@@ -124,7 +124,7 @@ impl House {
             run: Some(run),
         };
         assert!(
-            matches!(house.hear(), ToManager::Hello { version } if version == tqserver::wire::VERSION)
+            matches!(house.hear(), ToManager::Hello { version } if version == *tqserver::wire::VERSION)
         );
         house
     }
