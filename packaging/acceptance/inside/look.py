@@ -68,6 +68,82 @@ def signal_init():
     os.kill(1, 0)
 
 
+def of_process(pid):
+    """What can be done to a process whose number is known, as numbers can be guessed."""
+
+    def environment():
+        pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+
+    def memory():
+        open(f"/proc/{pid}/mem", "rb").close()
+
+    def trace():
+        libc = ctypes.CDLL(None, use_errno=True)
+        # PTRACE_SEIZE
+        if libc.ptrace(ctypes.c_long(0x4206), ctypes.c_long(int(pid)), None, None) < 0:
+            raise OSError(ctypes.get_errno(), "ptrace")
+
+    def bound():
+        import resource
+
+        resource.prlimit(int(pid), resource.RLIMIT_NOFILE)
+
+    return [
+        attempt(f"signalling process {pid}", lambda: os.kill(int(pid), 0)),
+        attempt(f"reading the environment of process {pid}", environment),
+        attempt(f"reading the memory of process {pid}", memory),
+        attempt(f"tracing process {pid}", trace),
+        attempt(f"reading the limits of process {pid}", bound),
+        attempt(f"slowing process {pid} down", lambda: os.setpriority(os.PRIO_PROCESS, int(pid), 19)),
+        attempt(f"moving process {pid}", lambda: os.sched_setaffinity(int(pid), {0})),
+    ]
+
+
+def shared_memory(key):
+    """System V's, which has no place in the file system."""
+
+    def deed():
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.shmget(key, 0, 0) < 0:
+            raise OSError(ctypes.get_errno(), "shmget")
+
+    return deed
+
+
+def leave(key):
+    """Leaves what others would find if they had this in common: in /tmp, in /dev/shm and in System V's memory, for everybody."""
+    for place in ("/tmp", "/var/tmp", "/dev/shm"):
+        path = pathlib.Path(place) / f"left-{key}"
+        path.write_text("left")
+        path.chmod(0o666)
+    if ctypes.CDLL(None).shmget(key, 4096, 0o1666) < 0:
+        raise OSError("shmget")
+    return "left"
+
+
+def secrets_of_others():
+    """Fails unless there are credentials of a unit that is not this one."""
+    own = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    for place in ("/run/credentials", "/run/credstore", "/etc/credstore"):
+        for directory in glob.glob(f"{place}/*"):
+            if directory != own and os.listdir(directory):
+                return
+    raise FileNotFoundError("none that is another's")
+
+
+def write_control_group():
+    """A control group of another is anything that is not below one's own."""
+    errors = []
+    for pattern in ("", "*/"):
+        for path in glob.glob(f"/sys/fs/cgroup/{pattern}tqserver.slice/**/cgroup.procs", recursive=True):
+            try:
+                open(path, "w").close()
+                return
+            except OSError as error:
+                errors.append(str(error))
+    raise PermissionError("; ".join(errors[:2]) or "none to be seen")
+
+
 def call(number, *arguments):
     """A system call for which Python has no name."""
 
@@ -117,6 +193,15 @@ def report(other="beta"):
         attempt("connecting to the system bus", connect(socket.SOCK_STREAM, "/run/dbus/system_bus_socket")),
         attempt("connecting to systemd", connect(socket.SOCK_STREAM, "/run/systemd/private")),
         attempt("connecting to the journal's native socket", connect(socket.SOCK_DGRAM, "/run/systemd/journal/socket")),
+        attempt("connecting to systemd's notifications", connect(socket.SOCK_DGRAM, "/run/systemd/notify")),
+        attempt("reading what units are made of", lambda: os.listdir("/run/systemd/transient")),
+        attempt("reading the journal", read_any("/var/log/journal/*/*")),
+        attempt("reading the journal of this boot", read_any("/run/log/journal/*/*")),
+        attempt("reading secrets of other units", secrets_of_others),
+        attempt("writing to control groups", write_control_group),
+        attempt(f"writing to the deployed files of {other}", lambda: pathlib.Path(f"/srv/tqserver/workers/{other}/intruder").write_text("x")),
+        attempt(f"writing to the state of {other}", lambda: pathlib.Path(f"/var/lib/private/tqserver/{other}/intruder").write_text("x")),
+        attempt("making a socket where those of workers are", lambda: pathlib.Path("/run/tqserver/intruder").write_text("x")),
         attempt("seeing processes of others", strange_processes),
         attempt("signalling PID 1", signal_init),
         attempt("writing to its snapshot", lambda: (here / "intruder").write_text("x")),
@@ -129,6 +214,13 @@ def report(other="beta"):
     # The names of sockets come from outside, as they can not be listed from here.
     for path in os.environ.get("LOOK_SOCKETS", "").split():
         lines.append(attempt(f"connecting to {path}", connect(socket.SOCK_STREAM, path)))
+    for pid in os.environ.get("LOOK_PIDS", "").split():
+        lines += of_process(pid)
+    # What another has left, see leave().
+    if key := os.environ.get("LOOK_KEY"):
+        for place in ("/tmp", "/var/tmp", "/dev/shm"):
+            lines.append(attempt(f"reading what {other} left in {place}", read_any(f"{place}/left-{key}")))
+        lines.append(attempt(f"sharing memory with {other}", shared_memory(int(key))))
     lines += kernel()
     if me:
         state = pathlib.Path(os.environ.get("STATE_DIRECTORY", "/nonexistent"))

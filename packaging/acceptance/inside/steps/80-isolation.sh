@@ -9,14 +9,20 @@ only_own() {
 }
 
 claim_a_worker_reaches_only_what_is_its_own() {
-    local sockets
+    local sockets pids
     usual_workers 60
     get '/beta/write?secret-of-beta' >/dev/null
     install -d -m 0700 /etc/tqserver/credentials/beta
     (umask 077 && printf 'x' >/etc/tqserver/credentials/beta/token)
-    sockets="$(find /run/tqserver -type s | tr '\n' ' ')"
+    # What beta was given is there to be found: it is a unit with a secret.
+    YAML='credentials: [token]' deploy beta 'beta 1'
+    run systemctl reload tqserver
+    page_is '/beta/secret?token' x
+    page_is '/beta/leave?77005' left
+    pids="1 $(main_pid tqserver) $(main_pid tqserver-proxy) $(worker_pids beta | tail -n 1)"
+    sockets="$(find /run/tqserver /run/tqserver-proxy -type s | tr '\n' ' ')"
     has "$sockets" 'beta@'
-    YAML="env: {LOOK_SOCKETS: \"$sockets\"}" deploy alpha 'alpha 61'
+    YAML="env: {LOOK_SOCKETS: \"$sockets\", LOOK_PIDS: \"$pids\", LOOK_KEY: \"77005\"}" deploy alpha 'alpha 61'
     run systemctl reload tqserver
     local seen
     seen="$(get /alpha/see)"
