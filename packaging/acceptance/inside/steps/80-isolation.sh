@@ -153,6 +153,18 @@ claim_a_port_that_is_open_to_the_world_is_told() {
     run systemctl reload tqserver
 }
 
+# Listens there as a daemon does that anybody may ask; its process is $RESOLVER.
+resolver() {
+    python3 -c 'import os, signal, socket, sys
+one = socket.socket(socket.AF_UNIX)
+one.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+one.listen()
+signal.pause()' "$1" &
+    RESOLVER=$!
+    eventually 20 test -S "$1"
+}
+
 claim_no_network_is_no_network() {
     YAML='network: none' deploy lonely 'lonely 1'
     YAML='' deploy social 'social 1'
@@ -162,11 +174,26 @@ def do_connect(port):\
     with socket.create_connection(("127.0.0.1", int(port)), 5):\
         return "connected"\
 \
+def do_resolve(path):\
+    import socket\
+    socket.socket(socket.AF_UNIX).connect(path)\
+    return "connected"\
+\
 ' "$SRV/lonely/main.py" "$SRV/social/main.py"
     run systemctl reload tqserver
     is "$(get '/social/connect?8080')" connected
     has "$(get '/lonely/connect?8080' 2>&1 || true)" 'Error'
     page_is /lonely 'lonely 1'
+    # Resolvers are a way out, also those that begin after the worker.
+    local path
+    for path in /run/systemd/resolve/io.systemd.Resolve /run/nscd/socket /run/avahi-daemon/socket; do
+        mkdir -p "${path%/*}"
+        resolver "$path"
+        is "$(get "/social/resolve?$path")" connected
+        has "$(get "/lonely/resolve?$path" 2>&1 || true)" Error
+        kill "$RESOLVER"
+        rm "$path"
+    done
     undeploy lonely social
     run systemctl reload tqserver
 }
