@@ -57,15 +57,18 @@ claim_a_proxy_that_ignores_sigterm_and_extends_its_stop_is_ended() {
 [Service]
 NotifyAccess=all
 ExecStart=
-ExecStart=/bin/sh -c "trap '' TERM; systemd-notify --ready; while :; do systemd-notify WATCHDOG=1 EXTEND_TIMEOUT_USEC=600000000; sleep 0.2; done"
+ExecStart=/bin/sh -c "trap '' TERM; setsid -f sleep 86400; systemd-notify --ready; while :; do systemd-notify WATCHDOG=1 EXTEND_TIMEOUT_USEC=600000000; sleep 0.2; done"
 UNIT
     run systemctl daemon-reload
     run systemctl restart tqserver-proxy
+    eventually 20 pgrep -u tqserver -x sleep
     began="$(date +%s)"
     run systemctl stop tqserver
     # Twice the grace of 30 s, and 5 s.
     (($(date +%s) - began <= 75)) || fail "it took $(($(date +%s) - began)) s"
     is "$(systemctl show --value --property=MainPID tqserver-proxy)" 0 'process of the proxy'
+    # Nor does what it has begun, in a session of its own.
+    is "$(pgrep -u tqserver | wc -l)" 0 'processes of the user tqserver'
     rm -r "$directory"
     run systemctl daemon-reload
     run systemctl reset-failed tqserver-proxy
