@@ -1,6 +1,8 @@
 """Whether a word stands anywhere in the memory of a process: memory.py PID WORD. Prints "found" or "not found"."""
 
+import os
 import re
+import signal
 import sys
 
 
@@ -19,7 +21,10 @@ def has(pid, word):
             memory.seek(first)
             rest = b""
             while first < last:
-                piece = memory.read(min(last - first, 1 << 20))
+                try:
+                    piece = memory.read(min(last - first, 1 << 20))
+                except OSError:  # a file that is mapped beyond its end
+                    break
                 if not piece:
                     break
                 if word in rest + piece:
@@ -28,4 +33,14 @@ def has(pid, word):
     return False
 
 
-print("found" if has(int(sys.argv[1]), sys.argv[2].encode()) else "not found")
+def main():
+    pid, word = int(sys.argv[1]), sys.argv[2].encode()
+    # Nothing moves meanwhile.
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        print("found" if has(pid, word) else "not found")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+main()
