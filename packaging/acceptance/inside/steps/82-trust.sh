@@ -341,4 +341,6 @@ claim_a_deployer_has_the_urls_and_limits_that_are_left_and_loses_those_that_are_
     [[ "$(curl -sS -H 'Host: dora.example' http://127.0.0.1:8080/dora)" != 'dora 3' ]] || fail 'a host that was taken back answers'
     no_deployer
     page_is /alpha "$GOOD"
+    # As the steps after this expect it.
+    usual_workers 62
 }
