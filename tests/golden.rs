@@ -116,6 +116,9 @@ fn server(settings: &Settings) -> String {
         max.queue_size,
         settings.max_exposure,
     );
+    if let Some(most) = max.state_max {
+        let _ = writeln!(text, "max state {most}");
+    }
     if let Some(most) = max.instances {
         let _ = writeln!(text, "max instances {most}");
     }
@@ -220,7 +223,7 @@ fn limits(limits: &Limits) -> String {
     let or_none = |value: Option<String>| value.unwrap_or("none".to_owned());
     format!(
         "cores {} memory {} high {} tasks {} cpu {} io {} requests {} read {:?} write {:?} idle {:?} log {:?} access {}\n  \
-         body {} concurrency {} queue {} for {:?} retries {} total {:?}",
+         body {} concurrency {} queue {} for {:?} retries {} total {:?}{}",
         or_none(limits.gomaxprocs.map(|quota| quota.cores.to_string())),
         or_none(limits.gomemlimit.map(|size| size.to_string())),
         or_none(limits.memory_high.map(|size| size.to_string())),
@@ -239,5 +242,8 @@ fn limits(limits: &Limits) -> String {
         limits.flow.queue_timeout,
         limits.flow.retries,
         limits.flow.request_timeout,
+        limits
+            .state_max
+            .map_or(String::new(), |size| format!(" state {size}")),
     )
 }

@@ -34,6 +34,13 @@ impl Settings {
                 max.memory_high,
                 &mut new.memory_high,
             ),
+            (
+                "state_max",
+                limits.state_max,
+                own.state_max,
+                max.state_max,
+                &mut new.state_max,
+            ),
         ] {
             let above = |cap: &ByteSize| now != own && now.is_none_or(|now| now > *cap);
             if let Some(cap) = cap.filter(above) {
@@ -109,6 +116,10 @@ mod tests {
         let file = WorkerFile::parse(Path::new("worker.yaml"), asks).unwrap();
         let running = Limits::default().with(&file.limits);
         let route = RoutePath::parse("/big").unwrap();
+        let state = "workers: {max: {state_max: 1GiB}}".to_owned();
+        let (lowered, words) = settings(state).lowered(&route, &running);
+        assert_eq!(lowered.state_max, Some(ByteSize(1 << 30)));
+        assert_eq!(words, ["state_max is 1GiB now"]);
         let max = "max: {tasks_max: 50, gomemlimit: 64MiB, gomaxprocs: 2, cpu_weight: 10}";
         let (lowered, words) = settings(format!("workers: {{{max}}}")).lowered(&route, &running);
         assert_eq!(lowered.tasks_max, Some(50));

@@ -108,6 +108,7 @@ impl Settings {
         for (key, asked, cap) in [
             ("gomemlimit", asked.gomemlimit, max.gomemlimit),
             ("memory_high", asked.memory_high, max.memory_high),
+            ("state_max", asked.state_max, max.state_max),
             ("max_body_size", asked.max_body_size, max.max_body_size),
         ] {
             if let (Some(asked), Some(cap)) = (asked, cap)
@@ -385,19 +386,21 @@ mod tests {
     #[test]
     fn every_limit_that_has_a_cap_keeps_below_it() {
         let server = server(
-            "workers: {max: {memory_high: 1GiB, cpu_weight: 200, io_weight: 300, instances: 4, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}}",
+            "workers: {max: {memory_high: 1GiB, state_max: 2GiB, cpu_weight: 200, io_weight: 300, instances: 4, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}}",
         );
         assert!(
             merged(
                 &server,
                 "a",
-                "{memory_high: 1GiB, cpu_weight: 200, io_weight: 300, instances: 4, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}"
+                "{memory_high: 1GiB, state_max: 2GiB, cpu_weight: 200, io_weight: 300, instances: 4, max_body_size: 1MiB, max_concurrency: 8, queue_size: 50}"
             )
             .is_ok()
         );
         for beyond in [
             "memory_high: 2GiB",
             "memory_high: ''",
+            "state_max: 3GiB",
+            "state_max: ''",
             "cpu_weight: 201",
             "io_weight: 10000",
             "max_body_size: 2MiB",

@@ -176,6 +176,8 @@ pub struct Caps {
     pub tasks_max: Option<u64>,
     /// Most memory before it is slowed down.
     pub memory_high: Option<ByteSize>,
+    /// Most state.
+    pub state_max: Option<ByteSize>,
     /// Largest share of the CPU.
     pub cpu_weight: Option<u64>,
     /// Largest share of the disks.
@@ -202,6 +204,10 @@ pub struct Limits {
     /// Memory above which it is slowed down and made to give some back: `MemoryHigh=`.
     #[serde(default)]
     pub memory_high: Option<ByteSize>,
+    /// What its state directory may take on the disk: `StateDirectoryQuota=` where systemd has it; everywhere it is measured and warned about.
+    // Left out where there is none, so that what such workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_max: Option<ByteSize>,
     /// Its share of the CPU when all want it, 1 to 10000, 100 unless set: `CPUWeight=`.
     #[serde(default)]
     pub cpu_weight: Option<u64>,
@@ -257,6 +263,8 @@ pub struct LimitsPatch {
     pub tasks_max: Option<u64>,
     /// See [`Limits::memory_high`]; the inner `None` is the empty string: no such limit.
     pub memory_high: Option<Option<ByteSize>>,
+    /// See [`Limits::state_max`]; the inner `None` is the empty string: no limit.
+    pub state_max: Option<Option<ByteSize>>,
     /// See [`Limits::cpu_weight`].
     pub cpu_weight: Option<u64>,
     /// See [`Limits::io_weight`].

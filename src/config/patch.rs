@@ -13,6 +13,8 @@ use crate::route::{Flow, Timeouts};
 const MAX_CORES: u64 = 8192;
 /// Least and most memory in bytes: with less than the first no program starts, each start would end in an out-of-memory kill.
 const MEMORY: (ByteSize, ByteSize) = (ByteSize(1 << 20), ByteSize(1 << 50));
+/// Least and most state in bytes: an empty directory takes a block, and few programs are content with that.
+const STATE: (ByteSize, ByteSize) = (ByteSize(1 << 20), ByteSize(1 << 50));
 /// Most tasks: the kernel's largest number of process ids.
 const MAX_TASKS: u64 = 4_194_304;
 /// Most requests before a replacement; larger numbers lose precision on their way through other tools' numbers.
@@ -40,6 +42,7 @@ impl LimitsPatch {
             gomemlimit: memory_or_none(section, "gomemlimit"),
             tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
             memory_high: memory_or_none(section, "memory_high"),
+            state_max: size_or_none(section, "state_max", STATE),
             cpu_weight: section.number("cpu_weight", WEIGHT, "; 100 is systemd's default"),
             io_weight: section.number("io_weight", WEIGHT, "; 100 is systemd's default"),
             instances: instances(section),
@@ -85,6 +88,7 @@ impl Caps {
             gomemlimit: section.size("gomemlimit", MEMORY.0..=MEMORY.1),
             tasks_max: section.number("tasks_max", 1..=MAX_TASKS, ""),
             memory_high: section.size("memory_high", MEMORY.0..=MEMORY.1),
+            state_max: section.size("state_max", STATE.0..=STATE.1),
             cpu_weight: section.number("cpu_weight", WEIGHT, ""),
             io_weight: section.number("io_weight", WEIGHT, ""),
             max_body_size: section.size("max_body_size", BODY.0..=BODY.1),
@@ -102,6 +106,7 @@ impl Default for Limits {
             gomemlimit: None,
             tasks_max: None,
             memory_high: None,
+            state_max: None,
             cpu_weight: None,
             io_weight: None,
             instances: 1,
@@ -129,6 +134,7 @@ impl Limits {
             gomemlimit: patch.gomemlimit.unwrap_or(self.gomemlimit),
             tasks_max: patch.tasks_max.or(self.tasks_max),
             memory_high: patch.memory_high.unwrap_or(self.memory_high),
+            state_max: patch.state_max.unwrap_or(self.state_max),
             cpu_weight: patch.cpu_weight.or(self.cpu_weight),
             io_weight: patch.io_weight.or(self.io_weight),
             instances: patch.instances.unwrap_or(self.instances),

@@ -321,6 +321,7 @@ impl Settings {
                 "max_requests",
                 "tasks_max",
                 "memory_high",
+                "state_max",
                 "cpu_weight",
                 "io_weight",
                 "max_body_size",

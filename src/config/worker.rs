@@ -64,11 +64,12 @@ const RESERVED: [&str; 23] = [
     "WATCHDOG_USEC",
 ];
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 15] = [
+const JUDGED_LATER: [&str; 16] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
     "memory_high",
+    "state_max",
     "cpu_weight",
     "io_weight",
     "max_body_size",

@@ -20,7 +20,7 @@ use zbus::{
 use super::gate::Gate;
 use super::signals::{Jobs, UnitChange, follow, lock, text, update};
 use super::state::{Ending, RawService, ServiceState};
-use super::units::{Properties, RECORD, UNPROVEN, UnitPair, limit_properties};
+use super::units::{Properties, QUOTA_SINCE, RECORD, UNPROVEN, UnitPair, limit_properties};
 use crate::config::Limits;
 use crate::names::{Pair, UnitKind};
 
@@ -82,9 +82,12 @@ pub(super) trait Manager {
         patterns: &[&str],
     ) -> zbus::Result<Vec<ListedUnit>>;
     fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(name = "GetUnitByPID")]
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn version(&self) -> zbus::Result<String>;
     #[zbus(signal)]
     fn job_removed(
         &self,
@@ -151,6 +154,8 @@ pub struct Systemd {
     pub(super) gate: Gate,
     /// The control group of our slice, once it is known.
     pub(super) cgroup: OnceLock<String>,
+    /// The version of systemd, as in `257`; 0: it has not said.
+    version: u32,
     jobs: Arc<Mutex<Jobs>>,
     signals: AbortHandle,
 }
@@ -187,6 +192,8 @@ impl Systemd {
             .await
             .map_err(connect)?;
         manager.subscribe().await.map_err(connect)?;
+        // What is asked of it depends on that here and there; without an answer it is taken for an old one.
+        let version = manager.version().await.unwrap_or_default();
         let jobs = Arc::default();
         let (changes, receiver) = mpsc::channel(CHANGES);
         let signals = tokio::spawn(follow(stream, Arc::clone(&jobs), changes)).abort_handle();
@@ -196,6 +203,7 @@ impl Systemd {
                 manager,
                 gate: Gate::new(),
                 cgroup: OnceLock::new(),
+                version: version_number(&version),
                 jobs,
                 signals,
             },
@@ -208,6 +216,11 @@ impl Systemd {
         &self.connection
     }
 
+    /// Whether this systemd has `StateDirectoryQuota=`.
+    pub fn has_state_quota(&self) -> bool {
+        self.version >= QUOTA_SINCE
+    }
+
     /// Starts a pair of units: the socket listens (the service is started by the first connection), or, without a socket, the
     /// service runs.
     ///
@@ -216,7 +229,7 @@ impl Systemd {
     pub async fn start_pair(&self, pair: &UnitPair) -> Result<(), BusError> {
         let call = "start unit";
         let name = pair.name();
-        let service = (name.service_unit(), pair.service_properties());
+        let service = (name.service_unit(), pair.service_properties(self.version));
         let (unit, properties, aux) = match pair.has_socket() {
             true => (name.socket_unit(), pair.socket_properties(), vec![service]),
             false => (service.0, service.1, Vec::new()),
@@ -231,6 +244,16 @@ impl Systemd {
         // All that came before the job's end was read by now.
         lock(&self.jobs).starting.remove(&name);
         result
+    }
+
+    /// Runs the service `unit`, a `Type=oneshot` that is installed, to its end.
+    ///
+    /// # Errors
+    /// When systemd can not be reached, has no such unit, or the unit fails or has not ended by `deadline`.
+    pub async fn run_service(&self, unit: &str, deadline: Duration) -> Result<(), BusError> {
+        let start = || self.manager.start_unit(unit, "replace");
+        let job = self.gate.pass(start).await;
+        self.job("run", unit, job, deadline).await
     }
 
     /// Stops a socket and its service and has systemd forget them. Units that are gone already are no error.
@@ -459,6 +482,13 @@ impl Systemd {
     }
 }
 
+/// The number in a version as in `257.13-1~deb13u1`, `v258` or `258~rc1`; 0: none.
+fn version_number(text: &str) -> u32 {
+    let text = text.trim_start_matches('v');
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    text[..end.unwrap_or(text.len())].parse().unwrap_or(0)
+}
+
 /// The kind of job (`stop`, `restart`...) that systemd has under way for the unit this process is the main process of; `None`: it
 /// is in no unit, or has no job.
 pub async fn own_job(bus: &str) -> Option<String> {
@@ -576,4 +606,24 @@ pub(super) fn is_gone(error: &zbus::Error) -> bool {
 /// Whether a unit in this `ActiveState=` has no process and does not listen.
 pub(super) fn is_down(state: &str) -> bool {
     matches!(state, "inactive" | "failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_version_is_what_it_begins_with() {
+        for (text, number) in [
+            ("252.39-1~deb12u1", 252),
+            ("257.13-1~deb13u1", 257),
+            ("258", 258),
+            ("v259-rc2", 259),
+            ("258~rc1-2-gabcdef", 258),
+            ("", 0),
+            ("unknown", 0),
+        ] {
+            assert_eq!(version_number(text), number, "{text}");
+        }
+    }
 }

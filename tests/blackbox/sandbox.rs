@@ -46,6 +46,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
         limits: Limits {
             gomemlimit: Some(ByteSize(64 << 20)),
             memory_high: Some(ByteSize(50 << 20)),
+            state_max: None,
             cpu_weight: Some(50),
             instances: 1,
             io_weight: Some(60),

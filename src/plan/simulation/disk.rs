@@ -209,6 +209,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
             gomemlimit: None,
             tasks_max: None,
             memory_high: None,
+            state_max: None,
             cpu_weight: None,
             io_weight: None,
             instances: match name.as_str() {

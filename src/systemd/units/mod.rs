@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use zbus::Variant;
+
 use self::directive::{Directive, directive, properties, quote, render, span};
 use crate::config::{Limits, Mode};
 use crate::names::{Instance, Pair, worker_slice};
@@ -32,6 +34,8 @@ const WORKERS: &str = "tqserver-workers.target";
 const START_LIMIT_BURST: u32 = 5;
 /// ... within this time; after that its socket fails and the manager takes over with longer waits.
 const START_LIMIT_INTERVAL: Duration = Duration::from_secs(10);
+/// The first systemd with `StateDirectoryQuota=`.
+pub(super) const QUOTA_SINCE: u32 = 258;
 /// Wait before systemd's own restarts. Connections queue in the socket meanwhile.
 const RESTART_WAIT: Duration = Duration::from_millis(200);
 /// Connections that may queue while a worker starts; the kernel caps it at net.core.somaxconn.
@@ -100,11 +104,24 @@ impl UnitPair {
         properties(self.socket())
     }
 
-    /// The service's properties.
-    pub(super) fn service_properties(&self) -> Properties {
+    /// The service's properties for a systemd of this version.
+    pub(super) fn service_properties(&self, version: u32) -> Properties {
         let mut properties = properties(self.service());
+        properties.extend(self.state_quota(version));
         properties.push((RECORD, self.record.clone().into_bytes().into()));
         properties
+    }
+
+    /// What bounds the state directory, which systemd makes for those in a sandbox. It is no line of the unit files, in which systemds
+    /// before that version would complain of it.
+    ///
+    /// The property is `(tus)`: bytes, or else a share of the file system (of 2^32 - 1), and whether to enforce it. All generations of a
+    /// worker have the same directory, and so the bound of the one that was started last. Where the file system has no project quotas
+    /// systemd goes on without.
+    fn state_quota(&self, version: u32) -> Option<(&'static str, Variant<'static>)> {
+        let most = self.limits.state_max?;
+        let bounded = self.sandbox.is_some() && version >= QUOTA_SINCE;
+        bounded.then(|| ("StateDirectoryQuota", (most.0, u32::MAX, "yes").into()))
     }
 
     /// The description of a pair whose generation has passed its check.

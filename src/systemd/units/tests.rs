@@ -24,6 +24,7 @@ fn pair(address: Address) -> UnitPair {
             gomemlimit: Some(ByteSize(100 << 20)),
             tasks_max: Some(64),
             memory_high: None,
+            state_max: None,
             cpu_weight: None,
             io_weight: None,
             instances: 1,
@@ -294,13 +295,42 @@ fn what_is_shown_is_what_the_bus_is_told() {
             .filter_map(|line| line.split_once('=').map(|(key, _)| on_the_bus(key)))
             .collect();
         let told: Vec<&str> = pair
-            .service_properties()
+            .service_properties(257)
             .iter()
             .map(|(property, _)| *property)
             .filter(|property| *property != RECORD)
             .collect();
         assert_eq!(shown, told);
     }
+}
+
+#[test]
+fn a_quota_of_the_state_is_sent_to_systemds_that_have_it() {
+    let quota = |pair: &UnitPair, version| {
+        let properties = pair.service_properties(version).into_iter();
+        let mut quotas = properties.filter(|(name, _)| *name == "StateDirectoryQuota");
+        quotas.next().map(|(_, value)| value)
+    };
+    let mut pair = sandboxed(Network::Full, false);
+    assert_eq!(quota(&pair, 258), None, "no limit");
+    pair.limits.state_max = Some(ByteSize(2 << 30));
+    for version in [0, 252, 257] {
+        assert_eq!(quota(&pair, version), None, "{version}");
+    }
+    let value = quota(&pair, 258).unwrap();
+    assert_eq!(value.value_signature().to_string(), "(tus)");
+    assert_eq!(value, (2_u64 << 30, u32::MAX, "yes").into());
+    assert!(quota(&pair, 261).is_some());
+    // It cannot be set while a service runs.
+    let lowered = limit_properties(&pair.limits);
+    assert!(
+        lowered
+            .iter()
+            .all(|(name, _)| *name != "StateDirectoryQuota")
+    );
+    // Without a sandbox the directory is not systemd's.
+    pair.sandbox = None;
+    assert_eq!(quota(&pair, 258), None);
 }
 
 #[test]
