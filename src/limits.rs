@@ -56,6 +56,21 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl ByteSize {
+    /// About this much, and no more, with one decimal: `1.2GiB`.
+    pub fn rough(self) -> String {
+        let fits = |(_, factor): &&(&str, u64)| self.0 >= *factor;
+        let Some((name, factor)) = SUFFIXES[..4].iter().rev().find(fits) else {
+            return self.to_string();
+        };
+        let (whole, rest) = (self.0 / factor, self.0 % factor);
+        match u128::from(rest) * 10 / u128::from(*factor) {
+            0 => format!("{whole}{name}"),
+            tenths => format!("{whole}.{tenths}{name}"),
+        }
+    }
+}
+
 /// How many CPUs' worth of time a unit may use: `cores` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuQuota {
@@ -111,6 +126,21 @@ mod tests {
         assert_eq!(ByteSize(512 << 20).to_string(), "512MiB");
         assert_eq!(ByteSize((1 << 20) + 1).to_string(), "1048577B");
         assert_eq!(ByteSize(0).to_string(), "0B");
+    }
+
+    #[test]
+    fn a_rough_size_has_one_decimal_and_is_no_more_than_it_is() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (4096, "4KiB"),
+            ((1 << 30) / 10 * 13, "1.2GiB"),
+            ((2 << 30) - 1, "1.9GiB"),
+            (2 << 30, "2GiB"),
+            (u64::MAX, "16777215.9TiB"),
+        ] {
+            assert_eq!(ByteSize(bytes).rough(), text, "{bytes}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub const WORKER_REMOVED: &str = "85f3d475ea39412295a5f85ce817e280";
 pub const WORKER_DOWN: &str = "e99da7c77ff74db79d4ac00b26a948a0";
 /// A generation that serves failed its periodic health requests. `TQ_REASON`: how.
 pub const HEALTH_FAILED: &str = "313994c0e6aa4725ab81206e1b4694de";
+/// What a worker keeps on the disk has come to 90 %, or to all, of its `state_max`.
+pub const STATE_LARGE: &str = "6d0f1c0f3b5d4f0e9a7c2f6a1b58e3d4";
 /// A reload has ended, well or not for each worker.
 pub const RELOAD_FINISHED: &str = "95aae8df6b2347bc901f2cbace028aac";
 /// A reload did not begin: the configuration is wrong. The running one stays. `TQ_REASON`: the problems.

@@ -63,6 +63,7 @@ pub(crate) async fn answer(
         "ws" => return Ok(web_socket(&worker, request)),
         "download" => download(number("bytes").unwrap_or(0)),
         "upload" => upload(request.into_body()).await,
+        "fill" => fill(number("kib").unwrap_or(0)),
         "allocate" => allocate(number("mib").unwrap_or(0)),
         "exit" => exit(number("code").unwrap_or(0)),
         "abort" => abort(),
@@ -201,6 +202,16 @@ async fn upload(mut body: Incoming) -> Response<Body> {
         }
     }
     text(count.to_string())
+}
+
+/// Keeps so much in its state directory.
+fn fill(kib: u64) -> Response<Body> {
+    let directory = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    let file = std::path::Path::new(&directory).join("fill");
+    match std::fs::write(&file, vec![1; usize::try_from(kib << 10).unwrap_or(0)]) {
+        Ok(()) => text(format!("{kib} KiB")),
+        Err(error) => text(format!("write {}: {error}\n", file.display())),
+    }
 }
 
 fn allocate(mib: u64) -> Response<Body> {

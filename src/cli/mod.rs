@@ -13,6 +13,7 @@ mod history;
 mod journal;
 mod logs;
 mod maintenance;
+mod measure;
 mod new;
 mod outcome;
 mod package;
@@ -118,6 +119,8 @@ enum Verb {
     Systemd(systemd::Systemd),
     #[command(name = "end-proxy", hide = true)]
     EndProxy(planes::EndProxy),
+    #[command(name = "measure-state", hide = true)]
+    MeasureState(measure::MeasureState),
     #[command(name = keeper::VERB, hide = true)]
     Keep,
 }
@@ -194,6 +197,7 @@ pub fn run() -> ExitCode {
         Verb::Completions(verb) => verb.run(),
         Verb::Manager(verb) => wait_for(verb.run(&common)),
         Verb::Proxy(verb) => wait_for(verb.run(&common)),
+        Verb::MeasureState(verb) => verb.run(),
         Verb::EndProxy(_) => planes::EndProxy::run(&common),
         Verb::Systemd(verb) => wait_for(verb.run(&common)),
         Verb::Keep => unreachable!("handled above"),

@@ -216,6 +216,9 @@ fn detail(worker: &WorkerStatus, log: &str) {
             run.requests, run.in_flight, run.restarts
         );
     }
+    if let Some(state) = state_size(worker) {
+        println!("  {state}");
+    }
     if worker.in_maintenance {
         let message = match worker.maintenance.as_str() {
             "" => String::new(),
@@ -234,6 +237,26 @@ fn detail(worker: &WorkerStatus, log: &str) {
         println!("  {EXPOSED}");
     }
     println!("  log: {log}");
+}
+
+/// What it keeps on the disk, as in `state 1.2GiB of 2GiB`.
+fn state_size(worker: &WorkerStatus) -> Option<String> {
+    if worker.state_size == 0 {
+        return None;
+    }
+    let more = if worker.state_is_more {
+        "more than "
+    } else {
+        ""
+    };
+    let most = match worker.state_max {
+        0 => String::new(),
+        most => format!(" of {}", ByteSize(most)),
+    };
+    Some(format!(
+        "state {more}{}{most}",
+        ByteSize(worker.state_size).rough()
+    ))
 }
 
 /// One of several instances.

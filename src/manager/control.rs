@@ -70,6 +70,12 @@ pub struct WorkerStatus {
     pub maintenance: String,
     /// Whether its port can be reached from outside the machine.
     pub exposed: bool,
+    /// What its state directory takes on the disk in bytes; 0: not measured yet, or it has none.
+    pub state_size: u64,
+    /// Whether it takes more than that: it was not counted to its end.
+    pub state_is_more: bool,
+    /// The most it is to take, `state_max` in the configuration; 0: any.
+    pub state_max: u64,
 }
 
 /// A generation as it is now.

@@ -16,6 +16,7 @@ use super::halts::{Halts, Waiting, Written};
 use super::link::{LinkEvent, Outbox, Questions};
 use super::perform::{Build, Early, Launch, Performer, Stop, Tasks};
 use super::report::answering;
+use super::state::{Measured, States};
 use super::strays::{Sweeps, Swept};
 use super::wishes::{Caller, Looking, Wanted};
 use super::{BuildWatch, Progress};
@@ -67,6 +68,8 @@ pub(super) struct Core {
     /// Looks for what no record knows, and stops of it.
     pub(super) swept: JoinSet<Swept>,
     pub(super) sweeps: Sweeps,
+    pub(super) states: States,
+    pub(super) measuring: JoinSet<Measured>,
     pub(super) proxy: Option<Outbox>,
     pub(super) questions: Questions,
     /// The look at the disk under way. One at a time, so that what is seen later is newer.
@@ -137,6 +140,8 @@ impl Core {
             aside: JoinSet::new(),
             swept: JoinSet::new(),
             sweeps: Sweeps::default(),
+            states: States::default(),
+            measuring: JoinSet::new(),
             proxy: None,
             questions: Questions::default(),
             looking: None,
@@ -222,6 +227,7 @@ impl Core {
         let unconfirmed = self.unconfirmed.iter().map(|reload| reload.until);
         let due = fleet.into_iter().chain(self.start_at).chain(self.tell_at);
         let due = due.chain(unconfirmed).chain(self.halt_deadline());
+        let due = due.chain(self.states.deadline().filter(|_| !self.ending));
         due.fold(self.trim_at, Instant::min)
     }
 
@@ -242,6 +248,7 @@ impl Core {
         if self.start_at.take_if(|at| *at <= Instant::now()).is_some() {
             self.looks.push_back(Wanted::Start);
         }
+        self.measure_if_due();
         self.confirm();
         self.expire_halts();
         self.step(Event::Tick);

@@ -14,6 +14,7 @@ mod look;
 pub mod pair;
 mod perform;
 mod report;
+mod state;
 mod strays;
 mod users;
 mod wishes;
@@ -44,6 +45,7 @@ pub use journal::Journal;
 pub use link::Door;
 pub use look::LookError;
 use perform::{Performer, chain};
+pub use state::line as line_of_state;
 
 /// What the proxy said that may wait for the loop; the rest waits in the proxy.
 const LINK_EVENTS: usize = 16;
@@ -334,6 +336,9 @@ pub async fn run(
             Some(done) = core.tasks.join_next() => core.step(done.map_err(ManagerError::Panicked)?),
             Some(_) = core.aside.join_next() => {}
             Some(swept) = core.swept.join_next() => core.swept(swept.map_err(ManagerError::Panicked)?),
+            Some(measured) = core.measuring.join_next() => {
+                core.measured(measured.map_err(ManagerError::Panicked)?);
+            }
             Some(written) = core.writing.join_next() => {
                 core.written(written.map_err(ManagerError::Panicked)?);
             }

@@ -285,7 +285,7 @@ impl Ground<'_> {
 
     /// The directory a worker may write to, which outlives its generations. With a sandbox systemd makes it, as a link to one that
     /// the worker's user owns.
-    fn data_directory(&self, worker: &WorkerName, directory: &Path) -> PathBuf {
+    pub(super) fn data_directory(&self, worker: &WorkerName, directory: &Path) -> PathBuf {
         match self.state {
             Some(state) => state.join(worker.as_str()),
             None => directory.join("data"),

@@ -303,7 +303,7 @@ impl Performer {
     }
 
     /// What is the same for all pairs.
-    fn ground(&self) -> pair::Ground<'_> {
+    pub(super) fn ground(&self) -> pair::Ground<'_> {
         pair::Ground {
             kind: self.kind,
             mode: self.mode,

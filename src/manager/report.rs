@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::control::{self, GenerationStatus, InstanceStatus, WorkerOutcome, WorkerStatus};
 use super::core::Core;
 use crate::ansi;
+use crate::footprint::Footprint;
+use crate::limits::ByteSize;
 use crate::messages;
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Kind, Note, Outcome, PairView, RunView, Severity, WorkerView};
@@ -40,6 +42,7 @@ impl Core {
             }
         };
         let now = self.started.elapsed();
+        let states = self.states();
         let counts = self.questions.ask(self.proxy.as_ref());
         let performer = Arc::clone(&self.performer);
         self.aside.spawn(async move {
@@ -52,8 +55,9 @@ impl Core {
                 .map(|count| (count.instance.clone(), count))
                 .collect();
             let group = performer.systemd.group().await;
-            let made =
-                tokio::task::spawn_blocking(move || statuses(view, &counts, group.as_ref(), now));
+            let made = tokio::task::spawn_blocking(move || {
+                statuses(view, &counts, &states, group.as_ref(), now)
+            });
             if let Ok(report) = made.await {
                 let _ = reply.send(report);
             }
@@ -186,6 +190,7 @@ impl Core {
         }
         self.tell_reloading();
         self.sweep(false);
+        self.states.hurry();
     }
 
     /// Tells a line to the journal and to those who wait for these reloads.
@@ -290,10 +295,12 @@ fn seconds(left: Duration) -> u64 {
 fn statuses(
     view: Vec<WorkerView>,
     counts: &HashMap<Instance, Count>,
+    states: &BTreeMap<WorkerName, (Option<Footprint>, Option<ByteSize>)>,
     group: Option<&Group>,
     now: Duration,
 ) -> Vec<WorkerStatus> {
     let status = |worker: WorkerView| {
+        let (state, most) = states.get(&worker.name).copied().unwrap_or_default();
         let generations = worker.generations.iter().map(|run| {
             let instances = run.pairs.iter();
             let instances = instances.map(|one| instance_status(one, group));
@@ -316,6 +323,9 @@ fn statuses(
                 .map_or(0, |at| at.saturating_sub(now).as_secs().max(1)),
             paused_for: worker.halt.pause.map_or(0, |pause| seconds(pause.left())),
             exposed: worker.exposed,
+            state_size: state.map_or(0, |state| state.bytes),
+            state_is_more: state.is_some_and(|state| !state.is_all),
+            state_max: most.map_or(0, |most| most.0),
             in_maintenance: worker.halt.maintenance.is_some(),
             maintenance: worker
                 .halt

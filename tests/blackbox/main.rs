@@ -29,6 +29,7 @@ mod sandbox;
 mod save;
 mod scale;
 mod shipped;
+mod state;
 mod survival;
 mod terminal;
 mod tls;

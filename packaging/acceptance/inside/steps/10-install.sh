@@ -19,7 +19,7 @@ claim_apt_install_starts_the_server() { #: needed
 
 claim_no_unit_is_said_to_be_wrong() {
     local unit output
-    for unit in tqserver.service tqserver-proxy.service tqserver.slice; do
+    for unit in tqserver.service tqserver-proxy.service tqserver-state.service tqserver.slice; do
         output="$(systemd-analyze verify "/usr/lib/systemd/system/$unit" 2>&1 | grep -i tqserver | grep -v "Command 'man " || true)"
         is "$output" '' "systemd-analyze verify $unit"
     done
@@ -35,6 +35,7 @@ claim_the_exposure_of_all_units_is_low() {
     page_is /lonely 'lonely 1'
     at_most "$(exposure tqserver.service)" 2.0 manager
     at_most "$(exposure tqserver-proxy.service)" 2.0 proxy
+    at_most "$(exposure tqserver-state.service)" 2.0 'what measures the state'
     at_most "$(exposure "tqserver-plain@$(generation plain).service")" 1.5 'default worker'
     at_most "$(exposure "tqserver-lonely@$(generation lonely).service")" 0.6 'worker without network'
     run tqserver check

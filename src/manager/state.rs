@@ -1,0 +1,375 @@
+//! How much room the state of each worker takes on the disk: measured after each reload and every ten minutes, and told of before it is
+//! too much.
+//!
+//! Without a sandbox the directories are the manager's user's, and it looks itself. With one each belongs to a user that the manager,
+//! which has no capabilities, cannot look behind: there [`UNIT`] does, which sees nothing else, and leaves what it found in a file.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::disk::SMALL;
+use super::perform::{Performer, chain};
+use crate::config::WorkerType;
+use crate::footprint::{Bounds, Footprint, measure, rest_after};
+use crate::limits::ByteSize;
+use crate::messages;
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::Spec;
+
+/// How often it is measured.
+const EVERY: Duration = Duration::from_secs(600);
+/// How long after the end of one measurement the next begins at the earliest, however often somebody reloads.
+const PAUSE: Duration = Duration::from_secs(5);
+/// What looks into the directories of other users.
+const UNIT: &str = "tqserver-state.service";
+/// In the runtime directory: what it has found.
+const FOUND: &str = ".state";
+/// Most of that that is read.
+const LONGEST: u64 = 1 << 20;
+/// How long the unit is waited for: somewhat longer than its own deadline.
+const UNIT_DEADLINE: Duration = Duration::from_secs(660);
+
+/// What was found, and what hindered it.
+pub(super) type Measured = (Vec<(WorkerName, Footprint)>, Option<String>);
+
+/// What is known of the state of all workers.
+pub(super) struct States {
+    found: BTreeMap<WorkerName, (Footprint, Level)>,
+    /// When it is measured next.
+    pub(super) at: Instant,
+    /// And not before.
+    rests_until: Instant,
+    under_way: bool,
+    /// Of files: a measurement that hangs keeps it.
+    turn: Arc<Mutex<()>>,
+    /// What was told to have hindered it.
+    told: Option<String>,
+}
+
+/// How near its limit a worker's state is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    #[default]
+    Below,
+    /// From 90 % on.
+    Near,
+    /// From 100 % on.
+    Full,
+}
+
+impl Level {
+    /// What was not counted to its end is no less than it was.
+    fn after(self, found: Footprint, most: Option<ByteSize>) -> Self {
+        let level = match most {
+            Some(most) if found.bytes >= most.0 => Self::Full,
+            Some(most) if found.bytes >= most.0 / 10 * 9 => Self::Near,
+            Some(_) if !found.is_all => self,
+            _ => Self::Below,
+        };
+        if found.is_all { level } else { level.max(self) }
+    }
+}
+
+/// `1.2GiB`, or `more than 1.2GiB`.
+fn words(found: Footprint) -> String {
+    let size = ByteSize(found.bytes).rough();
+    match found.is_all {
+        true => size,
+        false => format!("more than {size}"),
+    }
+}
+
+impl Default for States {
+    fn default() -> Self {
+        Self {
+            found: BTreeMap::new(),
+            at: Instant::now() + PAUSE,
+            rests_until: Instant::now(),
+            under_way: false,
+            turn: Arc::default(),
+            told: None,
+        }
+    }
+}
+
+impl States {
+    /// Soon, because something has changed.
+    pub(super) fn hurry(&mut self) {
+        self.at = self.at.min(self.rests_until.max(Instant::now()));
+    }
+
+    /// When it is to be looked after; `None`: what is under way ends first.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.under_way).then_some(self.at)
+    }
+}
+
+impl Core {
+    /// Begins to measure if it is time. Nobody waits for it.
+    pub(super) fn measure_if_due(&mut self) {
+        let due = self
+            .states
+            .deadline()
+            .is_some_and(|at| at <= Instant::now());
+        if !due || self.ending {
+            return;
+        }
+        self.states.under_way = true;
+        self.states.at = Instant::now() + EVERY;
+        let places = self.specs_of_state().into_iter();
+        let places = places.map(|(name, spec)| (name.clone(), self.performer.state_of(name, spec)));
+        let places: Vec<_> = places.collect();
+        let (performer, turn) = (Arc::clone(&self.performer), Arc::clone(&self.states.turn));
+        self.measuring.spawn(async move {
+            match performer.ground().has_sandbox() {
+                true if places.is_empty() => (Vec::new(), None),
+                true => performer.measured_by_unit().await,
+                false => performer.measure(places, turn).await,
+            }
+        });
+    }
+
+    /// Takes what was found, and tells what is crossed.
+    pub(super) fn measured(&mut self, (found, problem): Measured) {
+        let states = &mut self.states;
+        states.under_way = false;
+        states.rests_until = Instant::now() + PAUSE;
+        states.at = states.at.max(states.rests_until);
+        if let Some(problem) = problem.as_ref().filter(|_| problem != states.told) {
+            tracing::warn!("the state of workers is not known: {problem}");
+        }
+        states.told = problem;
+        let mut before = std::mem::take(&mut self.states.found);
+        let specs = self.specs_of_state();
+        let mut kept = BTreeMap::new();
+        for (name, footprint) in found {
+            // Of a worker that is gone its directory may still be there.
+            let Some(spec) = specs.get(&name) else {
+                continue;
+            };
+            let most = spec.settings.limits.state_max;
+            let level = before.remove(&name).map(|(_, level)| level);
+            let level = level.unwrap_or_default();
+            let now = level.after(footprint, most);
+            if let Some(most) = most.filter(|_| now > level) {
+                self.warn(&name, spec, footprint, most, now);
+            }
+            kept.insert(name, (footprint, now));
+        }
+        // What could not be measured this time is as it was.
+        before.retain(|name, _| specs.contains_key(name));
+        kept.extend(before);
+        self.states.found = kept;
+    }
+
+    fn warn(
+        &self,
+        worker: &WorkerName,
+        spec: &Spec,
+        found: Footprint,
+        most: ByteSize,
+        level: Level,
+    ) {
+        let directory = self.performer.state_of(worker, spec);
+        let beyond = match (level, self.performer.systemd.has_state_quota()) {
+            (Level::Full, true) => {
+                "; where its file system has project quotas it cannot write more"
+            }
+            (Level::Full, false) => "; nothing stops it from writing more",
+            _ => "",
+        };
+        tracing::warn!(
+            message_id = messages::STATE_LARGE,
+            tq.worker = %worker,
+            "the state of worker '{worker}' in {} takes {} of {most} ('state_max'){beyond}; remove what it can do without, or raise \
+             'state_max' in its worker.yaml or in {}",
+            directory.display(),
+            words(found),
+            self.settings.file.display()
+        );
+    }
+
+    /// What is known of a worker's state: what it takes, if that was measured, and its limit.
+    pub(super) fn states(&self) -> BTreeMap<WorkerName, (Option<Footprint>, Option<ByteSize>)> {
+        let specs = self.specs_of_state().into_iter();
+        let known = specs.map(|(name, spec)| {
+            let found = self.states.found.get(name).map(|(found, _)| *found);
+            (name.clone(), (found, spec.settings.limits.state_max))
+        });
+        known.collect()
+    }
+
+    /// Each worker that has a state, as the generation that serves is made, or else the newest.
+    fn specs_of_state(&self) -> BTreeMap<&WorkerName, &Spec> {
+        let mut chosen: BTreeMap<&WorkerName, (bool, Generation, &Spec)> = BTreeMap::new();
+        for (Instance { worker, generation }, spec) in &self.specs {
+            if spec.settings.kind == WorkerType::Static {
+                continue;
+            }
+            let serves = self.fleet.serving(worker) == Some(*generation);
+            let this = (serves, *generation, spec);
+            let best = chosen.entry(worker).or_insert(this);
+            if (this.0, this.1) > (best.0, best.1) {
+                *best = this;
+            }
+        }
+        let chosen = chosen.into_iter();
+        chosen.map(|(name, (.., spec))| (name, spec)).collect()
+    }
+}
+
+impl Performer {
+    fn state_of(&self, worker: &WorkerName, spec: &Spec) -> PathBuf {
+        self.ground().data_directory(worker, &spec.directory)
+    }
+
+    /// Measures one after the other. A directory that a worker has not made yet is left out.
+    async fn measure(&self, places: Vec<(WorkerName, PathBuf)>, turn: Arc<Mutex<()>>) -> Measured {
+        let bounds = Bounds::one_of(places.len());
+        let (mut all, mut problem) = (Vec::new(), None);
+        for (name, place) in places {
+            let began = Instant::now();
+            let what = || format!("measure {}", place.display());
+            let turn = self.disk.turn(SMALL, what, Arc::clone(&turn).lock_owned());
+            let turn = match turn.await {
+                Ok(turn) => turn,
+                Err(error) => return (all, Some(chain(&error))),
+            };
+            let path = place.clone();
+            let measured = self.disk.run(SMALL, what, move |effort| {
+                let _turn = turn;
+                // Where it lies is not the worker's word: a link there is somebody's wish.
+                measure(&std::fs::canonicalize(path)?, bounds, || {
+                    effort.step();
+                    !effort.is_given_up()
+                })
+            });
+            match measured.await {
+                Ok(Ok(found)) => all.push((name, found)),
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Ok(Err(error)) => problem = Some(format!("{}: {error}", what())),
+                Err(error) => return (all, Some(chain(&error))),
+            }
+            tokio::time::sleep(rest_after(began.elapsed())).await;
+        }
+        (all, problem)
+    }
+
+    /// Has it measured by the unit that may.
+    async fn measured_by_unit(&self) -> Measured {
+        if let Err(error) = self.systemd.run_service(UNIT, UNIT_DEADLINE).await {
+            let cure = format!("`systemctl status {UNIT}` shows why");
+            return (Vec::new(), Some(format!("{}; {cure}", chain(&error))));
+        }
+        let file = self.runtime_directory.join(FOUND);
+        let path = file.clone();
+        let what = || format!("read {}", file.display());
+        let text = self.disk.run(SMALL, what, move |_| read(&path)).await;
+        match text {
+            Ok(Ok(text)) => (text.lines().filter_map(parse).collect(), None),
+            Ok(Err(error)) => (Vec::new(), Some(format!("{}: {error}", what()))),
+            Err(error) => (Vec::new(), Some(chain(&error))),
+        }
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A line of what the unit has found: a name, bytes, and `all` or `more`.
+fn parse(line: &str) -> Option<(WorkerName, Footprint)> {
+    let mut words = line.split(' ');
+    let (name, bytes, word) = (words.next()?, words.next()?, words.next()?);
+    let found = Footprint {
+        bytes: bytes.parse().ok()?,
+        is_all: word == "all",
+    };
+    Some((WorkerName::parse(name).ok()?, found))
+}
+
+/// Such a line; `None`: no worker is called so.
+pub fn line(name: &std::ffi::OsStr, found: Footprint) -> Option<String> {
+    let name = WorkerName::parse(name.to_str()?).ok()?;
+    let word = if found.is_all { "all" } else { "more" };
+    Some(format!("{name} {} {word}", found.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(bytes: u64) -> Footprint {
+        Footprint {
+            bytes,
+            is_all: true,
+        }
+    }
+
+    fn more_than(bytes: u64) -> Footprint {
+        Footprint {
+            bytes,
+            is_all: false,
+        }
+    }
+
+    #[test]
+    fn a_limit_is_crossed_once_at_90_and_once_at_100_percent_and_again_after_it_was_left() {
+        let most = Some(ByteSize(1000));
+        let mut level = Level::default();
+        let mut crossed = |found| {
+            let before = level;
+            level = before.after(found, most);
+            level > before
+        };
+        for (bytes, is_crossed) in [
+            (0, false),
+            (899, false),
+            (900, true),
+            (950, false),
+            (1000, true),
+            (5000, false),
+            (950, false),
+            (1000, true),
+            (10, false),
+            (1001, true),
+        ] {
+            assert_eq!(crossed(all(bytes)), is_crossed, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_counted_to_its_end_is_no_less_than_before() {
+        let most = Some(ByteSize(1000));
+        let full = Level::Full;
+        assert_eq!(full.after(more_than(10), most), Level::Full);
+        assert_eq!(full.after(all(10), most), Level::Below);
+        assert_eq!(Level::Below.after(more_than(10), most), Level::Below);
+        assert_eq!(Level::Near.after(more_than(2000), most), Level::Full);
+        assert_eq!(full.after(more_than(2000), None), Level::Full);
+        assert_eq!(full.after(all(2000), None), Level::Below);
+    }
+
+    #[test]
+    fn what_the_unit_writes_is_read_and_nothing_else() {
+        for found in [all(4096), more_than(1 << 40)] {
+            let line = line("api.users".as_ref(), found).unwrap();
+            let name = WorkerName::parse("api.users").unwrap();
+            assert_eq!(parse(&line), Some((name, found)));
+        }
+        assert_eq!(line(".snapshots".as_ref(), all(1)), None);
+        for odd in ["", "a", "a b all", "../x 1 all", "a -1 all"] {
+            assert_eq!(parse(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a worker keeps on the disk is measured, and told of before it is too much.
+
+use crate::house::worker::says;
+use crate::house::{House, until};
+
+/// The warnings so far of this worker's state.
+fn warnings(house: &House) -> Vec<String> {
+    let said = house.server().all_it_said().into_iter();
+    said.filter(|line| line.contains("the state of worker 'index'"))
+        .collect()
+}
+
+#[test]
+fn a_worker_that_fills_its_state_is_told_of_at_90_and_at_100_percent() {
+    let house = House::new()
+        .worker("index", says("one").config("state_max: 2MiB"))
+        .open();
+    house.get("/fill?kib=100").has_status(200);
+    house.reload().succeeds();
+    until("status shows it", || {
+        let status = house.run(["status", "index"]).stdout;
+        status.contains("  state 1") && status.contains("KiB of 2MiB")
+    });
+    assert_eq!(warnings(&house), Vec::<String>::new());
+    house.get("/fill?kib=1900").has_status(200);
+    house.reload().succeeds();
+    until("it is told of at 90 %", || warnings(&house).len() == 1);
+    let directory = house.worker_directory("index").join("data");
+    let warning = &warnings(&house)[0];
+    for part in [
+        &*directory.display().to_string(),
+        "of 2MiB",
+        "raise 'state_max'",
+    ] {
+        assert!(warning.contains(part), "'{part}' is not in '{warning}'");
+    }
+    house.get("/fill?kib=3000").has_status(200);
+    house.reload().succeeds();
+    until("it is told of at 100 %", || warnings(&house).len() == 2);
+    let json: serde_json::Value =
+        serde_json::from_str(&house.run(["status", "index", "--json"]).stdout).expect("JSON");
+    assert!(json[0]["state_size"].as_u64() > Some(3000 << 10), "{json}");
+    assert_eq!(json[0]["state_max"], 2 << 20);
+    // Once, for as long as it stays there.
+    house.get("/fill?kib=4000").has_status(200);
+    house.reload().succeeds();
+    until("it was measured again", || {
+        house
+            .run(["status", "index"])
+            .stdout
+            .contains("state 3.9MiB of 2MiB")
+    });
+    assert_eq!(warnings(&house).len(), 2);
+    house.get("/").is("one");
+}
+
+#[test]
+fn a_higher_limit_is_a_new_generation_and_no_more_than_the_cap() {
+    let house = House::new()
+        .worker("index", says("one").config("state_max: 2MiB"))
+        .workers_section("    max: {state_max: 4MiB}\n")
+        .open();
+    house.replace("index", says("one").config("state_max: 4MiB"));
+    house.reload().succeeds().says("generation 2 serves");
+    house.replace("index", says("one").config("state_max: 5MiB"));
+    house
+        .reload()
+        .fails_with("index: failed: ")
+        .says("state_max");
+}
