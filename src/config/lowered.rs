@@ -111,8 +111,7 @@ mod tests {
     #[test]
     fn what_runs_is_lowered_to_the_cap_and_the_administrators_own_word_stays() {
         let settings = |text: String| Settings::parse(Path::new("server.yaml"), &text).unwrap();
-        let asks =
-            "{tasks_max: 500, gomemlimit: 1GiB, gomaxprocs: 4, max_concurrency: 0, cpu_weight: 5}";
+        let asks = "{state_max: 5GiB, tasks_max: 500, gomemlimit: 1GiB, gomaxprocs: 4, max_concurrency: 0, cpu_weight: 5}";
         let file = WorkerFile::parse(Path::new("worker.yaml"), asks).unwrap();
         let running = Limits::default().with(&file.limits);
         let route = RoutePath::parse("/big").unwrap();

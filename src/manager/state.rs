@@ -2,7 +2,7 @@
 //! too much.
 //!
 //! Without a sandbox the directories are the manager's user's, and it looks itself. With one each belongs to a user that the manager,
-//! which has no capabilities, cannot look behind: there [`UNIT`] does, which sees nothing else, and leaves what it found in a file.
+//! which has no capabilities, cannot look behind: there [`STATE_UNIT`] does, which sees nothing else, and leaves what it found in a file.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -22,13 +22,12 @@ use crate::limits::ByteSize;
 use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::Spec;
+use crate::systemd::STATE_UNIT;
 
 /// How often it is measured.
 const EVERY: Duration = Duration::from_secs(600);
 /// How long after the end of one measurement the next begins at the earliest, however often somebody reloads.
 const PAUSE: Duration = Duration::from_secs(5);
-/// What looks into the directories of other users.
-const UNIT: &str = "tqserver-state.service";
 /// In the runtime directory: what it has found.
 const FOUND: &str = ".state";
 /// Most of that that is read.
@@ -264,8 +263,8 @@ impl Performer {
 
     /// Has it measured by the unit that may.
     async fn measured_by_unit(&self) -> Measured {
-        if let Err(error) = self.systemd.run_service(UNIT, UNIT_DEADLINE).await {
-            let cure = format!("`systemctl status {UNIT}` shows why");
+        if let Err(error) = self.systemd.measure_state(UNIT_DEADLINE).await {
+            let cure = format!("`systemctl status {STATE_UNIT}` shows why");
             return (Vec::new(), Some(format!("{}; {cure}", chain(&error))));
         }
         let file = self.runtime_directory.join(FOUND);

@@ -34,6 +34,8 @@ const STOP_EXTRA: Duration = Duration::from_secs(30);
 /// waits, and the bus keeps what follows.
 const CHANGES: usize = 1 << 16;
 
+/// The service that measures what workers keep, where the manager cannot look itself.
+pub const STATE_UNIT: &str = "tqserver-state.service";
 /// The names that units of generations have.
 pub(super) const PAIRS: &str = "tqserver-*@*";
 const SERVICE: &str = "org.freedesktop.systemd1";
@@ -246,11 +248,12 @@ impl Systemd {
         result
     }
 
-    /// Runs the service `unit`, a `Type=oneshot` that is installed, to its end.
+    /// Runs [`STATE_UNIT`] to its end.
     ///
     /// # Errors
     /// When systemd can not be reached, has no such unit, or the unit fails or has not ended by `deadline`.
-    pub async fn run_service(&self, unit: &str, deadline: Duration) -> Result<(), BusError> {
+    pub async fn measure_state(&self, deadline: Duration) -> Result<(), BusError> {
+        let unit = STATE_UNIT;
         let start = || self.manager.start_unit(unit, "replace");
         let job = self.gate.pass(start).await;
         self.job("run", unit, job, deadline).await

@@ -22,7 +22,9 @@ mod usage;
 
 pub use authority::authorise;
 pub use build::BuildUnit;
-pub use bus::{BusError, Loaded, Systemd, is_going_down, own_job, stop_unit, unit_state};
+pub use bus::{
+    BusError, Loaded, STATE_UNIT, Systemd, is_going_down, own_job, stop_unit, unit_state,
+};
 pub use cgroup::filters_addresses;
 pub use choice::Kind;
 pub use cleaner::Cleaner;

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use zbus::{MessageStream, ObjectPath, OwnedObjectPath, OwnedVariant};
 
+use super::bus::STATE_UNIT;
 use super::state::{RawService, ServiceState};
 use crate::names::{Instance, Pair, UnitKind};
 
@@ -52,7 +53,9 @@ pub(super) async fn follow(
                 let body = message.body();
                 if let Ok((_, job, unit, result)) =
                     body.deserialize::<(u32, ObjectPath<'_>, &str, &str)>()
-                    && (Pair::from_unit(unit).is_some() || Instance::from_build_unit(unit).is_some())
+                    && (Pair::from_unit(unit).is_some()
+                        || Instance::from_build_unit(unit).is_some()
+                        || unit == STATE_UNIT)
                 {
                     job_ended(&jobs, job.into(), result);
                 }
