@@ -57,7 +57,7 @@ as_told() {
     is "$(wc -l <"$RECORDS/runs")" $(($2 - $1 + 1)) 'processes of small workers'
     is "$(sed 's/^tqserver-\(w[0-9]*\)@.*/\1/' "$RECORDS/runs" | sort -u)" "$(many_names "$1" "$2")" 'workers'
     many_names "$1" "$2" | sed 's|.*|url = "http://127.0.0.1:8080/&/"|' |
-        curl -sS --fail-with-body --parallel --parallel-max 8 --max-time 60 --config - >"$RECORDS/answers" 2>&1 || true
+        curl -sS --fail-with-body --parallel --parallel-max 8 --max-time 60 --config - >"$RECORDS/answers" 2>"$RECORDS/errors" || cat "$RECORDS/errors"
     wrong="$(grep -vx "$3" "$RECORDS/answers" || true)"
     is "$wrong" '' 'responses of another version'
     is "$(wc -l <"$RECORDS/answers")" $(($2 - $1 + 1)) 'responses'
