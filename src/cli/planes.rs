@@ -117,20 +117,14 @@ impl Told {
         }
     }
 
-    /// A reload shows in the unit's state also when nobody asked systemd for it.
+    /// A reload shows in the unit's status line, and not by RELOADING=1: systemd 257 then waits for the READY=1 of a manager that has
+    /// died within `systemctl reload`, until the watchdog ends that.
     fn tell(&mut self, progress: &Progress) {
         if self.ending {
             return;
         }
-        let reloading = progress.reloading > 0;
-        if self.ready && reloading != self.reloading {
-            match reloading {
-                true => notify::reloading(),
-                false => notify::ready(&ansi::one_line(&progress.status())),
-            }
-            self.reloading = reloading;
-        }
-        let status = match (progress.settled, reloading) {
+        self.reloading = progress.reloading > 0;
+        let status = match (progress.settled, self.reloading) {
             (false, _) => format!("starting; {}", progress.status()),
             (true, true) => match progress.reloaded {
                 Some((over, all)) => format!("reloading, {over} of {all}; {}", progress.status()),

@@ -22,14 +22,6 @@ pub fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
-/// Tells systemd that the service reads its configuration anew; [`ready`] ends that. Newer systemds want to know since when.
-pub fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => drop(sd_notify::notify(&[NotifyState::Reloading, now])),
-        Err(_) => drop(sd_notify::notify(&[NotifyState::Reloading])),
-    }
-}
-
 /// Asks systemd for so much more time, counted from now, for the start, reload or stop under way.
 pub fn extend_timeout(more: Duration) {
     // The crate's own word for it ends at an hour and a little.
