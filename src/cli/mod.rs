@@ -119,6 +119,8 @@ enum Verb {
     Systemd(systemd::Systemd),
     #[command(name = "end-proxy", hide = true)]
     EndProxy(planes::EndProxy),
+    #[command(name = "end-workers", hide = true)]
+    EndWorkers(planes::EndWorkers),
     #[command(name = "measure-state", hide = true)]
     MeasureState(measure::MeasureState),
     #[command(name = keeper::VERB, hide = true)]
@@ -199,6 +201,7 @@ pub fn run() -> ExitCode {
         Verb::Proxy(verb) => wait_for(verb.run(&common)),
         Verb::MeasureState(verb) => verb.run(),
         Verb::EndProxy(_) => planes::EndProxy::run(&common),
+        Verb::EndWorkers(verb) => wait_for(verb.run(&common)),
         Verb::Systemd(verb) => wait_for(verb.run(&common)),
         Verb::Keep => unreachable!("handled above"),
     };

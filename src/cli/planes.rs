@@ -22,7 +22,7 @@ use crate::proxy;
 use crate::route::Place;
 use crate::systemd::fd_store::FdStore;
 use crate::systemd::notify::Watchdog;
-use crate::systemd::{Kind, is_going_down, netlink, notify, own_job, stop_unit};
+use crate::systemd::{Kind, Known, Systemd, is_going_down, netlink, notify, own_job, stop_unit};
 use crate::wire::FrontState;
 
 /// The socket between the planes, in the runtime directory.
@@ -325,6 +325,47 @@ impl EndProxy {
         );
         let _ = pidfd_send_signal(&process, Signal::KILL);
         Ok(0)
+    }
+}
+
+/// Stops what a manager has left that died while systemd was stopping it (`ExecStopPost=`): nobody else would, and the workers would run
+/// on without a server. After any other end this does nothing.
+#[derive(Debug, clap::Args)]
+pub(super) struct EndWorkers {}
+
+impl EndWorkers {
+    pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
+        let bus = common.kind().bus(&common.config);
+        if own_job(&bus).await.as_deref() != Some("stop") || is_going_down(&bus).await {
+            return Ok(0);
+        }
+        let state = common.kind().state_directory(&common.config);
+        let settings = settings(common, Some(&state));
+        let grace = settings.map_or(DEFAULT_GRACE, |settings| settings.shutdown_grace);
+        stop_unit(&bus, PROXY, 2 * grace + PROXY_STOP_EXTRA).await;
+        let (systemd, mut changes) = Systemd::connect(&bus).await?;
+        tokio::spawn(async move { while changes.recv().await.is_some() {} });
+        let own = systemd.own_unit().await;
+        let known = Known {
+            units: own.into_iter().chain([PROXY.to_owned()]).collect(),
+            ..Known::default()
+        };
+        let left = systemd.strays(&known).await?;
+        if left.is_empty() {
+            return Ok(0);
+        }
+        tracing::warn!(
+            "the manager ended before all workers were stopped; stopping the {} units that are left",
+            left.len()
+        );
+        let stops = left.iter().map(|unit| systemd.stop(unit, grace));
+        let stopped = futures_util::future::join_all(stops).await;
+        let errors = stopped.into_iter().filter_map(Result::err);
+        let errors: Vec<_> = errors.map(anyhow::Error::from).collect();
+        for error in &errors {
+            tracing::error!("{error:#}");
+        }
+        Ok(u8::from(!errors.is_empty()))
     }
 }
 

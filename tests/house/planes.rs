@@ -20,7 +20,8 @@ impl House {
         // What is shipped names the installed program and the user's own directories.
         let manager = format!(
             "[Service]\nStateDirectory=\nExecStart=\nExecStart={program} manager {config} {mode} --state-directory={house}/state\n\
-             ExecReload=\nExecReload={program} reload {config}\nStandardOutput=append:{house}/manager.log\n\
+             ExecReload=\nExecReload={program} reload {config}\n\
+             ExecStopPost=\nExecStopPost={program} end-workers {config}\nStandardOutput=append:{house}/manager.log\n\
              StandardError=append:{house}/manager.log\n"
         );
         let proxy = format!(

@@ -53,7 +53,8 @@ fault_worker_at_its_memory_max() {
         load_goes_on 100
         eventually 15 clock_is_past $((since + 10))
     done
-    verdict 3
+    # Three processes, one after another, each with a restart.
+    verdict 6
     # Of the older hierarchies systemd does not hear why the process was killed.
     [[ ! -e /sys/fs/cgroup/cgroup.controllers ]] || eventually 10 prints oom-kill tqserver history alpha
     all_is_well
