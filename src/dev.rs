@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Instead, Mode, Settings};
+use crate::limits::cores;
 use crate::manager::{self, Door, Ending, Journal, ManagerError, Nudge, Options, Progress};
 use crate::names::WorkerName;
 use crate::proxy::{self, ProxyError};
@@ -315,7 +316,7 @@ pub fn make(directory: &Path) -> anyhow::Result<()> {
 
 /// Threads that serve: one a core.
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    cores()
 }
 
 fn options(start: &Start, runtime_directory: PathBuf, door: Door) -> anyhow::Result<Options> {

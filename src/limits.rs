@@ -71,6 +71,11 @@ impl ByteSize {
     }
 }
 
+/// How many processors this process may use; 1 where that is not known.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// How many CPUs' worth of time a unit may use: `cores` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuQuota {

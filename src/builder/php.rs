@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Unavailable, executable};
 use crate::config::Limits;
+use crate::limits::cores;
 
 /// The name of its configuration among what a worker is handed. No name of a secret begins with a dot.
 pub const CONFIGURATION: &str = ".php-fpm.conf";
@@ -106,7 +107,7 @@ impl Pool<'_> {
     fn children(&self) -> u64 {
         let cores = match self.limits.gomaxprocs {
             Some(quota) => u64::from(quota.cores),
-            None => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
+            None => cores() as u64,
         };
         let children = (cores * CHILDREN_PER_CORE).clamp(FEWEST_CHILDREN, MOST_CHILDREN);
         let memory = self.limits.gomemlimit.map(|memory| memory.0);

@@ -22,7 +22,7 @@ use crate::proxy;
 use crate::route::Place;
 use crate::systemd::fd_store::FdStore;
 use crate::systemd::notify::Watchdog;
-use crate::systemd::{Kind, Known, Systemd, is_going_down, netlink, notify, own_job, stop_unit};
+use crate::systemd::{Kind, Systemd, is_going_down, netlink, notify, own_job, stop_unit};
 use crate::wire::FrontState;
 
 /// The socket between the planes, in the runtime directory.
@@ -287,6 +287,13 @@ fn heart(watchdog: Watchdog) -> proxy::Heart {
     }
 }
 
+/// The grace of the settings in use.
+fn grace(common: &Common) -> Duration {
+    let state = common.kind().state_directory(&common.config);
+    let settings = settings(common, Some(&state));
+    settings.map_or(DEFAULT_GRACE, |settings| settings.shutdown_grace)
+}
+
 /// Ends the proxy, which is the main process of the unit this runs in (`ExecStop=`). What faces the internet may ask systemd for more and
 /// more time (`EXTEND_TIMEOUT_USEC=`) and do as it likes with SIGTERM; here it can not.
 #[derive(Debug, clap::Args)]
@@ -302,9 +309,7 @@ impl EndProxy {
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
             return Ok(0);
         };
-        let state = common.kind().state_directory(&common.config);
-        let settings = settings(common, Some(&state));
-        let grace = settings.map_or(DEFAULT_GRACE, |settings| settings.shutdown_grace);
+        let grace = grace(common);
         let deadline = std::time::Instant::now() + grace * 2 + STOP_EXTRA;
         let _ = pidfd_send_signal(&process, Signal::TERM);
         loop {
@@ -336,36 +341,16 @@ pub(super) struct EndWorkers {}
 impl EndWorkers {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let bus = common.kind().bus(&common.config);
-        if own_job(&bus).await.as_deref() != Some("stop") || is_going_down(&bus).await {
+        let grace = grace(common);
+        if how_to_end(&bus, grace).await == Ending::Leave {
             return Ok(0);
         }
-        let state = common.kind().state_directory(&common.config);
-        let settings = settings(common, Some(&state));
-        let grace = settings.map_or(DEFAULT_GRACE, |settings| settings.shutdown_grace);
-        stop_unit(&bus, PROXY, 2 * grace + PROXY_STOP_EXTRA).await;
         let (systemd, mut changes) = Systemd::connect(&bus).await?;
         tokio::spawn(async move { while changes.recv().await.is_some() {} });
         let own = systemd.own_unit().await;
-        let known = Known {
-            units: own.into_iter().chain([PROXY.to_owned()]).collect(),
-            ..Known::default()
-        };
-        let left = systemd.strays(&known).await?;
-        if left.is_empty() {
-            return Ok(0);
-        }
-        tracing::warn!(
-            "the manager ended before all workers were stopped; stopping the {} units that are left",
-            left.len()
-        );
-        let stops = left.iter().map(|unit| systemd.stop(unit, grace));
-        let stopped = futures_util::future::join_all(stops).await;
-        let errors = stopped.into_iter().filter_map(Result::err);
-        let errors: Vec<_> = errors.map(anyhow::Error::from).collect();
-        for error in &errors {
-            tracing::error!("{error:#}");
-        }
-        Ok(u8::from(!errors.is_empty()))
+        let stays: Vec<String> = own.into_iter().chain([PROXY.to_owned()]).collect();
+        manager::stop_what_is_left(&systemd, &stays, grace).await?;
+        Ok(0)
     }
 }
 

@@ -7,11 +7,13 @@ use super::client::{Client, plain};
 use super::columns::columns;
 use super::{Common, exit, refused, say};
 use crate::config::printable;
+use crate::footprint::Footprint;
 use crate::holders;
 use crate::limits::ByteSize;
 use crate::manager::control::{
     ControlError, GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus,
 };
+use crate::manager::size_of_state;
 use crate::plan::EXPOSED;
 use crate::systemd::Kind;
 
@@ -244,19 +246,15 @@ fn state_size(worker: &WorkerStatus) -> Option<String> {
     if worker.state_size == 0 {
         return None;
     }
-    let more = if worker.state_is_more {
-        "more than "
-    } else {
-        ""
+    let found = Footprint {
+        bytes: worker.state_size,
+        is_all: !worker.state_is_more,
     };
     let most = match worker.state_max {
         0 => String::new(),
         most => format!(" of {}", ByteSize(most)),
     };
-    Some(format!(
-        "state {more}{}{most}",
-        ByteSize(worker.state_size).rough()
-    ))
+    Some(format!("state {}{most}", size_of_state(found)))
 }
 
 /// One of several instances.

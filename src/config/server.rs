@@ -18,7 +18,7 @@ use super::problem::{Place, Problem, Problems};
 use super::section::Section;
 use super::source::{self, Owner};
 use super::{BuildLimits, Caps, Exposure, Limits, LimitsPatch, Settings, SnapshotLimits};
-use crate::limits::ByteSize;
+use crate::limits::{ByteSize, cores};
 use crate::route::{Front, Listen, RoutePath};
 use directories::directories;
 
@@ -55,10 +55,6 @@ const DAY: u64 = 86_400;
 
 /// How many instances can be started at the same time.
 const CONCURRENT_STARTS: RangeInclusive<u64> = 1..=256;
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
 
 impl Settings {
     /// Reads `file`.

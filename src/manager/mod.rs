@@ -45,7 +45,8 @@ pub use journal::Journal;
 pub use link::Door;
 pub use look::LookError;
 use perform::{Performer, chain};
-pub use state::line as line_of_state;
+pub use state::{line as line_of_state, words as size_of_state};
+pub use strays::stop_what_is_left;
 
 /// What the proxy said that may wait for the loop; the rest waits in the proxy.
 const LINK_EVENTS: usize = 16;
@@ -374,7 +375,8 @@ pub async fn run(
         match core.ended {
             true => {
                 let grace = core.settings.shutdown_grace;
-                core.performer.stop_what_is_left(grace).await
+                strays::stop_what_is_left(&core.performer.systemd, &core.performer.stays, grace)
+                    .await
             }
             false => Ok(()),
         }

@@ -77,7 +77,7 @@ impl Level {
 }
 
 /// `1.2GiB`, or `more than 1.2GiB`.
-fn words(found: Footprint) -> String {
+pub fn words(found: Footprint) -> String {
     let size = ByteSize(found.bytes).rough();
     match found.is_all {
         true => size,

@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ManagerError;
 use super::core::Core;
-use super::perform::{Performer, chain};
+use super::perform::chain;
 use crate::config::Mode;
 use crate::names::{Instance, SLICE, worker_slice};
-use crate::systemd::{BusError, Known};
+use crate::systemd::{BusError, Known, Systemd};
 
 /// Our own planes. They are in the slice, too.
 pub(super) const PLANES: [&str; 2] = ["tqserver.service", "tqserver-proxy.service"];
@@ -114,49 +114,51 @@ impl Core {
             tracing::warn!("unit '{unit}' runs in {SLICE} and no record knows it; it is stopped");
             let (performer, grace) = (Arc::clone(&self.performer), self.settings.shutdown_grace);
             self.swept.spawn(async move {
-                performer.stop_stray(&unit, grace).await;
+                stop_stray(&performer.systemd, &unit, grace).await;
                 Swept::Stopped(unit)
             });
         }
     }
 }
 
-impl Performer {
-    async fn stop_stray(&self, unit: &str, grace: Duration) {
-        if let Err(error) = self.systemd.stop(unit, grace).await {
-            let text = chain(&error);
-            tracing::warn!("{text}; it is looked for again after the next reload");
-        }
+async fn stop_stray(systemd: &Systemd, unit: &str, grace: Duration) {
+    if let Err(error) = systemd.stop(unit, grace).await {
+        let text = chain(&error);
+        tracing::warn!("{text}; it is looked for again after the next reload");
     }
+}
 
-    /// Stops whatever is left in our slice, and again until nothing is.
-    ///
-    /// # Errors
-    /// What is left when the time is over, or that nobody knows.
-    pub(super) async fn stop_what_is_left(&self, grace: Duration) -> Result<(), ManagerError> {
-        let known = Known {
-            units: self.stays.iter().cloned().collect(),
-            ..Known::default()
-        };
-        let deadline = Instant::now() + grace + LAST_EXTRA;
-        let mut again = Backoff::default();
-        loop {
-            let left = self.systemd.strays(&known).await;
-            let is_over = Instant::now() >= deadline;
-            match left {
-                Ok(left) if left.is_empty() => return Ok(()),
-                Ok(left) if is_over => return Err(ManagerError::Left(left)),
-                Err(error) if is_over => return Err(ManagerError::Bus(error)),
-                Ok(left) => {
-                    tracing::warn!("still there, and stopped now: {}", left.join(", "));
-                    let stopping = left.iter().map(|unit| self.stop_stray(unit, grace));
-                    let stopping = futures_util::future::join_all(stopping);
-                    let _ = timeout_at(deadline, stopping).await;
-                }
-                Err(error) => tracing::warn!("{}; asked again", chain(&error)),
+/// Stops whatever is left in our slice but the units in `stays`, and again until nothing is.
+///
+/// # Errors
+/// What is left when the time is over, or that nobody knows.
+pub async fn stop_what_is_left(
+    systemd: &Systemd,
+    stays: &[String],
+    grace: Duration,
+) -> Result<(), ManagerError> {
+    let known = Known {
+        units: stays.iter().cloned().collect(),
+        ..Known::default()
+    };
+    let deadline = Instant::now() + grace + LAST_EXTRA;
+    let mut again = Backoff::default();
+    loop {
+        let left = systemd.strays(&known).await;
+        let is_over = Instant::now() >= deadline;
+        match left {
+            Ok(left) if left.is_empty() => return Ok(()),
+            Ok(left) if is_over => return Err(ManagerError::Left(left)),
+            Err(error) if is_over => return Err(ManagerError::Bus(error)),
+            Ok(left) => {
+                tracing::warn!("still there, and stopped now: {}", left.join(", "));
+                let stopping = left.iter().map(|unit| stop_stray(systemd, unit, grace));
+                let stopping = futures_util::future::join_all(stopping);
+                let _ = timeout_at(deadline, stopping).await;
             }
-            let _ = timeout_at(deadline, again.wait()).await;
+            Err(error) => tracing::warn!("{}; asked again", chain(&error)),
         }
+        let _ = timeout_at(deadline, again.wait()).await;
     }
 }
 
