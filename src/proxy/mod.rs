@@ -35,141 +35,40 @@
 //! | `patience`, `pace` | a clock that is cheap to start and stop, and how slow a client may be |
 //! | `fuzzed` | what must hold of any bytes from outside; not in the server |
 
-mod access;
-mod answers;
-mod body;
-mod compression;
-mod conditions;
-mod connection;
-mod crowd;
-mod development;
-mod dial;
-mod fastcgi;
-mod files;
-mod flow;
-mod forward;
+mod control;
+mod downstream;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzed;
-mod generation;
-mod headers;
-mod holder;
-mod hosts;
-mod http1;
-mod http2;
-mod inbound;
-mod interim;
-mod lane;
-mod line;
-mod link;
-mod listener;
-mod memory;
-mod pace;
-mod pages;
-mod path;
-mod patience;
-mod piece;
-mod pool;
-mod preamble;
-mod precompressed;
-mod probe;
-mod public;
-mod pulse;
-mod report;
-mod several;
-mod socket;
-mod starting;
-mod stream;
-mod strict;
+mod options;
+mod request;
+mod response;
+mod serve;
+mod shard;
 mod table;
-mod tunnel;
-mod upload;
+mod upstream;
+mod wire;
 
-use std::fmt;
+pub use self::options::{Heart, Link, Options, Serving, Store};
+
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::LocalOptions;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::crowd::Crowd;
-use self::link::Steward;
-use self::listener::Listeners;
-use self::pulse::Pulse;
-use self::table::{Board, Published};
-use crate::route::Place;
-use crate::wire::FrontState;
+use self::control::link::Steward;
+use self::control::pulse::Pulse;
+use self::downstream::connection_limit::Crowd;
+use self::downstream::listener::Listeners;
+use self::table::board::{Board, Published};
 
 /// Longest wait for the journal to take the last lines of the access log.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
-
-/// Where a proxy leaves what the next one is to find.
-pub trait Store: Send {
-    /// Keeps a socket that was newly bound at `place`.
-    fn keep_listener(&self, place: &Place, listener: BorrowedFd<'_>);
-    /// Keeps the socket of this place no longer.
-    fn drop_listener(&self, place: &Place);
-    /// Keeps the route table in force, in place of the one before.
-    fn keep_table(&self, table: &[u8]);
-    /// Keeps the keys of TLS sessions, in place of those before.
-    fn keep_tickets(&self, keys: &[u8]);
-}
-
-/// Who is told that the proxy is alive.
-pub struct Heart {
-    /// How often.
-    pub every: Duration,
-    /// Called so often while all threads of the proxy do their work.
-    pub beat: Box<dyn Fn() + Send>,
-    /// Called when one of them hangs, with a sentence that says which, and how. No more beats come then.
-    pub hung: Box<dyn Fn(&str) + Send>,
-}
-
-/// What the proxy needs to run. All else comes over the link.
-pub struct Options {
-    /// The way to the manager.
-    pub link: Link,
-    /// Sockets that an earlier proxy has left with systemd. They are used where the table wants to listen at their address; the others
-    /// are closed with the first table.
-    pub inherited: Vec<OwnedFd>,
-    /// The route table that an earlier proxy has left. It is served by while no manager can be reached.
-    pub remembered: Option<Vec<u8>>,
-    /// Keys of TLS sessions that an earlier proxy has left.
-    pub tickets: Option<Vec<u8>>,
-    /// Where to leave all of that for the next proxy.
-    pub store: Option<Box<dyn Store>>,
-    /// Told of each table in force; `None` before the first.
-    pub serving: Option<watch::Sender<Option<Serving>>>,
-    /// Threads that serve, at least one.
-    pub threads: usize,
-    /// Who is told that the proxy is alive.
-    pub heart: Option<Heart>,
-}
-
-/// The way to the manager.
-#[derive(Debug)]
-pub enum Link {
-    /// A connection that stands: one end of a socket pair.
-    Stream(UnixStream),
-    /// The manager's socket: connected to, and again whenever it breaks.
-    Path(PathBuf),
-}
-
-/// How the proxy meets its clients by the table in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Serving {
-    /// Where, and where not.
-    pub front: FrontState,
-    /// How long requests in flight may take to end at shutdown.
-    pub grace: Duration,
-}
 
 /// Why the proxy can not go on.
 #[derive(Debug, thiserror::Error)]
@@ -180,16 +79,6 @@ pub enum ProxyError {
     /// A defect.
     #[error("the proxy's thread {0} has panicked")]
     Panicked(usize),
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("link", &self.link)
-            .field("inherited", &self.inherited)
-            .field("threads", &self.threads)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Serves until `shutdown`, then lets requests end for at most [`crate::route::Front::grace`]. Without a [`Store`] no more are accepted;
@@ -204,7 +93,8 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     let stop = shutdown.child_token();
     let _stop = stop.clone().drop_guard();
     let mut pulse = Pulse::default();
-    let (journal, written) = access::start().map_err(|error| ProxyError::Start(threads, error))?;
+    let (journal, written) =
+        response::access::start().map_err(|error| ProxyError::Start(threads, error))?;
     let descriptors = getrlimit(Resource::Nofile).current;
     let descriptors = descriptors.map_or(usize::MAX, |most| {
         usize::try_from(most).unwrap_or(usize::MAX)
@@ -212,7 +102,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     let crowd = Arc::new(Crowd::new(descriptors));
     let mut lanes = Vec::new();
     for shard in 0..threads {
-        let context = lane::Context {
+        let context = shard::Context {
             shard,
             board: board.clone(),
             stop: stop.clone(),
@@ -227,7 +117,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     drop(journal);
     let listeners = Listeners::new(options.inherited, options.tickets.as_deref());
     // This thread too: what it serves is the manager.
-    let own = tokio::spawn(pulse::answer(pulse.thread("main".to_owned())));
+    let own = tokio::spawn(control::pulse::answer(pulse.thread("main".to_owned())));
     let watch = options.heart.map(|heart| pulse.watch(heart)).transpose();
     let _watch = watch.map_err(|error| ProxyError::Start(threads, error))?;
     let steward = Steward::new(board, threads, listeners, options.store, options.serving);
@@ -246,7 +136,7 @@ fn thread_name(shard: usize) -> String {
 }
 
 /// Starts a thread that serves; the receiver gets its end, or an error if it panics.
-fn start(context: lane::Context, ear: pulse::Ear) -> io::Result<oneshot::Receiver<()>> {
+fn start(context: shard::Context, ear: control::pulse::Ear) -> io::Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     let (begun, begin) = mpsc::channel();
     thread::Builder::new()
@@ -261,9 +151,9 @@ fn start(context: lane::Context, ear: pulse::Ear) -> io::Result<oneshot::Receive
                 Err(error) => return drop(begun.send(Err(error))),
             };
             let _ = begun.send(Ok(()));
-            runtime.spawn_local(pulse::answer(ear));
+            runtime.spawn_local(control::pulse::answer(ear));
             // A task of its own, for the future that is blocked on is polled whenever any of the tasks has something to do.
-            let lane = runtime.spawn_local(lane::run(context));
+            let lane = runtime.spawn_local(serve::accept::run(context));
             if runtime.block_on(lane).is_err() {
                 // It has panicked, and was heard.
                 return;

@@ -10,10 +10,10 @@ use http::header::{
 };
 use http::{Method, Uri};
 
-use super::super::compression::{Accepted, Coding};
-use super::super::conditions::{Condition, Validators, part};
-use super::super::headers::{self, Forwarded, Origin};
 use super::{fields, lines};
+use crate::proxy::response::compression::{Accepted, Coding};
+use crate::proxy::wire::conditions::{Condition, Validators, part};
+use crate::proxy::wire::headers::{self, Forwarded, Origin};
 
 /// Fields that stay between two neighbours (RFC 9110, 7.6.1).
 const HOP: [&str; 7] = [

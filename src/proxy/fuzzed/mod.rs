@@ -18,9 +18,9 @@ use std::task::{Context, Poll, Waker};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, ReadBuf};
 
-pub use super::fastcgi::fuzzed::{answer as fastcgi, script};
-pub use super::http1::fuzzed::answer;
-pub use super::http2::fuzzed::http2;
+pub use super::serve::http2::fuzzed::http2;
+pub use super::upstream::fastcgi::fuzzed::{answer as fastcgi, script};
+pub use super::upstream::http1::fuzzed::answer;
 pub use fields::{accept, conditions, forwarded};
 pub use paths::{hosts, path, redirects, table};
 pub use streams::{preamble, strict};

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
 
-use super::super::generation::Generation;
-use super::super::memory;
-use super::super::path::{decode, respell, without};
-use super::super::table::{Board, Published, Table};
 use super::lines;
 use crate::names::{Instance, WorkerName};
+use crate::proxy::control::memory;
+use crate::proxy::table::Table;
+use crate::proxy::table::board::{Board, Published};
+use crate::proxy::upstream::generation::Generation;
+use crate::proxy::wire::path::{decode, respell, without};
 use crate::route::{
     ErrorPages, Flow, Halt, HostPattern, Redirect, Route, RoutePath, RouteTable, Target, Timeouts,
     endless, host_name, rest_of_path,

@@ -15,9 +15,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::super::preamble;
-use super::super::strict::{Flaw, Scanner, Verdict};
 use super::{Pieces, STEPS, now};
+use crate::proxy::downstream::preamble;
+use crate::proxy::wire::strict::{Flaw, Scanner, Verdict};
 
 /// How every header of the PROXY protocol, version 2, begins.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

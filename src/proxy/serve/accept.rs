@@ -1,0 +1,317 @@
+//! One thread of the proxy from its start to its end: accepts clients where the table in force says.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::connection::{self, Arrival};
+use crate::proxy::downstream::connection_limit::Full;
+use crate::proxy::downstream::listener::{BACKLOG, Listener};
+use crate::proxy::downstream::preamble;
+use crate::proxy::downstream::signals::Signals;
+use crate::proxy::downstream::stream::{Door, Raw};
+use crate::proxy::shard::{Context, Lane};
+
+/// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force, and if it has
+/// a successor those that came meanwhile for as long again.
+pub(crate) async fn run(context: Context) {
+    let (stop, successor) = (context.stop.clone(), context.successor);
+    let mut changed = context.board.subscribe();
+    let lane = Rc::new(Lane::new(context));
+    let mut accepting = Accepting::default();
+    accepting.follow(&lane);
+    loop {
+        let reap = lane.reap();
+        tokio::select! {
+            _ = changed.changed() => accepting.follow(&lane),
+            () = tokio::time::sleep_until(reap) => {}
+            Some(_) = accepting.tasks.join_next() => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    lane.clients().part();
+    let grace = lane.table().front().grace;
+    let old = lane.take_tasks().end();
+    if !successor {
+        drop(accepting);
+        // What is left after the grace is dropped with the thread.
+        let _ = tokio::time::timeout(grace, old).await;
+        return;
+    }
+    // The next proxy starts when this one has ended, so everybody else would wait in the queue for a download or a tunnel that takes
+    // its time. They are accepted for one answer each.
+    let _ = tokio::time::timeout(grace, old).await;
+    // From here on connections queue in the listener, which systemd hands to the next proxy.
+    drop(accepting);
+    // Tunnels that began meanwhile have no end to wait for.
+    let clients = lane.take_tasks().clients;
+    clients.close();
+    let _ = tokio::time::timeout(grace, clients.wait()).await;
+}
+
+/// Notes that a client has left.
+struct Leaving<'a>(&'a Lane, u64);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.clients().remove(self.1);
+    }
+}
+
+/// How long a handshake may take that has begun when its socket is given up; nobody else could end it.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// The listeners this thread accepts from.
+#[derive(Default)]
+struct Accepting {
+    tasks: JoinSet<()>,
+    /// By the listener's number; cancelled to stop accepting there.
+    stops: HashMap<u64, CancellationToken>,
+}
+
+impl Accepting {
+    /// Accepts where the table in force says.
+    fn follow(&mut self, lane: &Rc<Lane>) {
+        let published = lane.table().published.clone();
+        self.stops.retain(|id, stop| {
+            let stays = published.listeners.iter().any(|l| l.id == *id);
+            if !stays {
+                stop.cancel();
+            }
+            stays
+        });
+        let leaving = published.leaving.iter().map(|listener| (listener, true));
+        let stays = published.listeners.iter().map(|listener| (listener, false));
+        for (listener, is_leaving) in leaving.chain(stays) {
+            if self.stops.contains_key(&listener.id) {
+                continue;
+            }
+            match Door::open(listener) {
+                Ok(door) => {
+                    let stop = CancellationToken::new();
+                    match is_leaving {
+                        true => stop.cancel(),
+                        false => drop(self.stops.insert(listener.id, stop.clone())),
+                    }
+                    let accepting = accept(lane.clone(), listener.clone(), door, stop);
+                    self.tasks.spawn_local(accepting);
+                }
+                Err(error) => error!(
+                    "can not accept connections at {} on thread {}: {error}",
+                    listener.listen,
+                    lane.number()
+                ),
+            }
+        }
+    }
+}
+
+/// Accepts until `stop`, and a little longer: who has connected by then, or has begun to, was promised an answer.
+async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: CancellationToken) {
+    let last_call = async {
+        stop.cancelled().await;
+        tokio::time::sleep(HANDSHAKE).await;
+    };
+    let mut last_call = std::pin::pin!(last_call);
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            // Clients may come faster than they are let in: that must not keep the door open.
+            biased;
+            () = &mut last_call => break,
+            accepted = door.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failing = false;
+                admit(&lane, &met(&lane, &listener), stream, peer);
+            }
+            Err(error) if is_the_clients(&error) => {}
+            // Given up, and the other threads have closed it already.
+            Err(_) if stop.is_cancelled() => return,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!("can not accept connections for now ({error}), trying again");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // The event loop may not have heard yet of those who have connected, and there are no more of them than this.
+    let queued = std::iter::from_fn(|| door.queued()).take(BACKLOG.into());
+    for (stream, peer) in queued {
+        admit(&lane, &met(&lane, &listener), stream, peer);
+    }
+}
+
+/// Whether a failed accept concerns one client only, who is gone.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Pause after an accept that failed for want of something: trying again at once would only burn what is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How the table in force wants clients to be met that come by `listener`.
+fn met(lane: &Lane, listener: &Arc<Listener>) -> Arc<Listener> {
+    let table = lane.table();
+    let mut all = table.published.listeners.iter();
+    let same = all.find(|other| other.id == listener.id);
+    same.unwrap_or(listener).clone()
+}
+
+/// Serves a client, whom the lane waits for when it stops.
+fn admit(lane: &Rc<Lane>, listener: &Arc<Listener>, stream: Raw, peer: Option<SocketAddr>) {
+    let table = lane.table();
+    let front = table.front();
+    let crowd = lane.connection_limit();
+    let is_full = crowd.is_full(front);
+    let mut seat = crowd.seat();
+    let address = preamble::client_of(peer);
+    if let Some(address) = address.filter(|address| !front.trusts(*address))
+        && let Err(full) = seat.is(address, front)
+    {
+        return crowd.complain(full, front);
+    }
+    if !lane.clients().has_room(is_full) {
+        return crowd.complain(Full::All, front);
+    }
+    let signals = Arc::new(Signals::new());
+    let number = lane.clients().number();
+    let arrival = Arrival {
+        stream,
+        listener: listener.clone(),
+        peer,
+        signals: signals.clone(),
+        seat,
+        number,
+    };
+    let served = lane.clone();
+    let task = lane.serve(async move {
+        let _leaving = Leaving(&served, number);
+        connection::serve(served.clone(), arrival).await;
+    });
+    lane.clients().add(number, signals, task);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::proxy::downstream::connection_limit::Crowd;
+    use crate::proxy::downstream::listener::Listeners;
+    use crate::proxy::response::access;
+    use crate::proxy::table::board::Board;
+    use crate::proxy::table::lookup::Lookup;
+    use crate::proxy::table::tests::{board, serve};
+    use crate::route::{Front, Listen, Place};
+
+    fn lane(board: Arc<Board>) -> Lane {
+        Lane::new(Context {
+            shard: 0,
+            board,
+            stop: CancellationToken::new(),
+            journal: access::start().unwrap().0,
+            crowd: Arc::new(Crowd::new(usize::MAX)),
+            successor: false,
+        })
+    }
+
+    #[test]
+    fn a_table_that_changes_while_a_request_is_counted_is_not_followed() {
+        let board = Arc::new(board(&["/"]));
+        let old = serve(&board, 1);
+        let lane = lane(board.clone());
+        let lookup = Lookup {
+            host: HeaderValue::from_static("h"),
+            path: "/".into(),
+        };
+        let table = lane.table();
+        let new = serve(&board, 2);
+        // The manager may hear "drained" of the old one from here on.
+        let (_, ticket) = lane.pick(&table, &lookup);
+        assert_eq!((old.in_flight(), new.in_flight()), (0, 1));
+        drop(ticket);
+        assert_eq!(new.in_flight(), 0);
+    }
+
+    /// Its bytes are here; that the thread has not looked yet is not the client's doing.
+    #[tokio::test]
+    async fn a_request_that_has_just_come_is_answered_before_its_client_makes_room() {
+        const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+        let everything = async {
+            let lane = Rc::new(lane(Arc::new(board(&[]))));
+            let front = Front {
+                listen: vec![Listen::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
+                ..Front::default()
+            };
+            let mut listeners = Listeners::new(Vec::new(), None);
+            listeners.follow(&front, None);
+            let listener = &listeners.current()[0];
+            let Place::Tcp(address) = &listener.listen.place else {
+                panic!("another place");
+            };
+            let (mut client, mut idler) = tokio::join!(connect(*address), connect(*address));
+            let door = Door::open(listener).unwrap();
+            while let Some((stream, peer)) = door.queued() {
+                admit(&lane, listener, stream, peer);
+            }
+            for client in [&mut client, &mut idler] {
+                client.write_all(ASKED).await.unwrap();
+                assert!(answer(client).await.starts_with("http/1.1 "));
+            }
+            assert_eq!(client.try_write(ASKED).unwrap(), ASKED.len());
+            let sent_away = [
+                lane.clients().send_idle_away(),
+                lane.clients().send_idle_away(),
+            ];
+            assert_eq!(sent_away, [1, 1]);
+            assert_eq!(
+                lane.clients().send_idle_away(),
+                0,
+                "each place is given away once"
+            );
+            let last = answer(&mut client).await;
+            assert!(last.contains("connection: close"), "{last}");
+            assert_eq!(answer(&mut idler).await, "");
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    async fn connect(address: SocketAddr) -> tokio::net::TcpStream {
+        tokio::net::TcpStream::connect(address).await.unwrap()
+    }
+
+    /// What comes next; nothing: the connection is over.
+    async fn answer(client: &mut tokio::net::TcpStream) -> String {
+        let mut bytes = [0; 4096];
+        let count = client.read(&mut bytes).await.unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).to_ascii_lowercase()
+    }
+
+    #[test]
+    fn request_ids_are_new_each_time() {
+        let lane = lane(Arc::new(board(&[])));
+        let ids: Vec<_> = (0..1000).map(|_| lane.request_id()).collect();
+        let different: std::collections::HashSet<_> =
+            ids.iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(different.len(), ids.len());
+        let id = uuid::Uuid::parse_str(ids[0].to_str().unwrap()).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+    }
+}

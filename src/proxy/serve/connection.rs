@@ -1,0 +1,195 @@
+//! One client's connection: its requests, one after the other.
+
+use crate::proxy::request::client::Client;
+use crate::proxy::request::client::Met;
+use crate::proxy::request::respond;
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::http2;
+use crate::proxy::downstream::connection_limit::Seat;
+use crate::proxy::downstream::listener::Listener;
+use crate::proxy::downstream::preamble::{self, Proxied};
+use crate::proxy::downstream::request_body::Inbound;
+use crate::proxy::downstream::signals::Signals;
+use crate::proxy::downstream::socket::Socket;
+use crate::proxy::downstream::stream::{self, Raw, Stream};
+use crate::proxy::shard::Lane;
+use crate::proxy::table::Table;
+use crate::proxy::wire::headers::{self, Origin};
+use crate::proxy::wire::pace::Pace;
+use crate::tls;
+
+/// A client at the door.
+pub(crate) struct Arrival {
+    pub(crate) stream: Raw,
+    /// Where it came in.
+    pub(crate) listener: Arc<Listener>,
+    /// Where it comes from; `None` behind a unix socket.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) signals: Arc<Signals>,
+    /// Its place among all.
+    pub(crate) seat: Seat,
+    /// What its thread calls it.
+    pub(crate) number: u64,
+}
+
+/// Serves a client until it leaves, or `lane` stops.
+pub(crate) async fn serve(lane: Rc<Lane>, arrival: Arrival) {
+    let address = preamble::client_of(arrival.peer);
+    if let Err(error) = meet(lane, arrival).await {
+        match address {
+            Some(address) => debug!("connection of {address} ended: {error}"),
+            None => debug!("connection of a client behind a socket ended: {error}"),
+        }
+    }
+}
+
+/// Finds out who it is and what it speaks.
+async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
+    let Arrival {
+        stream: mut raw,
+        listener,
+        mut peer,
+        signals,
+        mut seat,
+        number,
+    } = arrival;
+    let table = lane.table();
+    let front = table.front();
+    let how = &listener.listen;
+    let mut address = preamble::client_of(peer);
+    let mut local = stream::local(&raw);
+    let mut trusted = address.map_or(how.trusted, |address| front.trusts(address));
+    if how.proxy_protocol {
+        if !trusted {
+            return Err(
+                "it is not a trusted proxy, and only those may speak the PROXY protocol there"
+                    .into(),
+            );
+        }
+        let proxied = within(front.read_timeout, preamble::proxied(&mut raw)).await?;
+        if let Some(Proxied { client, server }) = proxied {
+            (peer, local) = (Some(client), Some(server));
+            address = Some(client.ip());
+            trusted = front.trusts(client.ip());
+        }
+    }
+    if let Some(address) = address.filter(|_| !trusted)
+        && let Err(full) = seat.is(address, front)
+    {
+        lane.connection_limit().complain(full, front);
+        return Err("there are too many of its address".into());
+    }
+    let mut is_http2 = false;
+    let mut shown = None;
+    let stream = match table.published.tls.as_ref().filter(|_| how.tls) {
+        Some(acceptor) => {
+            let stream = within(front.read_timeout, acceptor.accept(raw)).await?;
+            is_http2 = tls::is_http2(&stream);
+            shown = acceptor.shown(&stream);
+            Stream::Right(Box::new(stream))
+        }
+        None if how.tls => return Err("there is no certificate".into()),
+        None => Stream::Left(raw),
+    };
+    let proto = if how.tls { "https" } else { "http" };
+    let address = match address {
+        Some(address) => HeaderValue::from_str(&address.to_string())?,
+        None => HeaderValue::from_static(headers::UNKNOWN),
+    };
+    let client = Rc::new(Client::new(
+        Met {
+            origin: Rc::new(Origin {
+                way: address.clone(),
+                client: address,
+                client_port: peer.map(|peer| peer.port()),
+                proto: HeaderValue::from_static(proto),
+                is_told: false,
+                local,
+            }),
+            trusted,
+            redirect: how.redirect,
+            shown,
+            write_pace: Pace::writing(front),
+            signals,
+            lane,
+        },
+        seat,
+    ));
+    let mut socket = Socket::new(stream, client.signals().clone(), front);
+    // When the proxy stops it is not hyper that is told, which closes at once what is idle: the next request may be on its way.
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    client.lane().clients().welcome(number, waker);
+    if client.lane().is_stopping() {
+        client.signals().part();
+    }
+    if front.http2_cleartext && !how.tls {
+        let (has_preface, read) = preamble::has_preface(&mut socket).await?;
+        socket.unread(read);
+        is_http2 = has_preface;
+    }
+    if is_http2 {
+        let server = table.server2.clone();
+        drop(table);
+        socket.multiplex();
+        return Ok(http2::serve(client, socket, server).await?);
+    }
+    serve_http1(client, socket, table).await
+}
+
+/// Ends a step of the beginning that takes too long.
+async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    if limit.is_zero() {
+        return step.await;
+    }
+    match tokio::time::timeout(limit, step).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn serve_http1(
+    client: Rc<Client>,
+    socket: Socket,
+    table: Rc<Table>,
+) -> Result<(), Box<dyn Error>> {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answering = client.signals().answering();
+        let client = client.clone();
+        let mut request = request.map(Inbound::Http1);
+        async move {
+            let mut response = respond::respond(&client, &mut request, None).await;
+            if client.signals().interims().is_waiting() {
+                client.signals().interims().empty().await;
+            }
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                answering.for_ever();
+            } else {
+                if client.signals().is_parting() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                response.body_mut().answering(answering);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = table.server.serve_connection(TokioIo::new(socket), service);
+    drop(table);
+    Ok(connection.with_upgrades().await?)
+}
