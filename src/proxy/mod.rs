@@ -7,12 +7,12 @@
 //! |---|---|
 //! | `link` | the manager's wishes, and the answers |
 //! | `listener` | the sockets clients connect to |
-//! | `lane` | one thread: accepts, follows the table |
+//! | `shard` | one thread: accepts, follows the table |
 //! | `memory` | the last table, for the next proxy |
 //! | `pulse` | whether every thread still does its work |
 //! | `table`, `hosts`, `path` | from a request's host and path to its route |
 //! | `generation` | the counters that all threads share |
-//! | `crowd` | how many clients there are, and how many too many |
+//! | `connection_limit` | how many clients there are, and how many too many |
 //! | `connection`, `socket`, `stream` | one client: its requests, its deadlines, its bytes |
 //! | `strict` | messages whose end is ambiguous |
 //! | `flow` | what stands between a request and its worker: limits, a queue, a pause |
@@ -32,7 +32,7 @@
 //! | `answers` | and on a worker's route as the worker's settings say |
 //! | `access` | the access log |
 //! | `probe` | a health request for the manager |
-//! | `patience`, `pace` | a clock that is cheap to start and stop, and how slow a client may be |
+//! | `timer`, `pace` | a clock that is cheap to start and stop, and how slow a client may be |
 //! | `fuzzed` | what must hold of any bytes from outside; not in the server |
 
 mod control;
@@ -61,9 +61,9 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::control::link::Steward;
+use self::control::link::ControlLink;
 use self::control::pulse::Pulse;
-use self::downstream::connection_limit::Crowd;
+use self::downstream::connection_limit::ConnectionLimit;
 use self::downstream::listener::Listeners;
 use self::table::board::{Board, Published};
 
@@ -99,20 +99,20 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     let descriptors = descriptors.map_or(usize::MAX, |most| {
         usize::try_from(most).unwrap_or(usize::MAX)
     });
-    let crowd = Arc::new(Crowd::new(descriptors));
-    let mut lanes = Vec::new();
+    let connection_limit = Arc::new(ConnectionLimit::new(descriptors));
+    let mut shards = Vec::new();
     for shard in 0..threads {
         let context = shard::Context {
             shard,
             board: board.clone(),
             stop: stop.clone(),
             journal: journal.clone(),
-            crowd: crowd.clone(),
+            connection_limit: connection_limit.clone(),
             successor: options.store.is_some(),
         };
         let ear = pulse.thread(thread_name(shard));
-        let lane = start(context, ear).map_err(|error| ProxyError::Start(shard, error))?;
-        lanes.push(async move { lane.await.map_err(|_| ProxyError::Panicked(shard)) });
+        let thread = start(context, ear).map_err(|error| ProxyError::Start(shard, error))?;
+        shards.push(async move { thread.await.map_err(|_| ProxyError::Panicked(shard)) });
     }
     drop(journal);
     let listeners = Listeners::new(options.inherited, options.tickets.as_deref());
@@ -120,10 +120,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
     let own = tokio::spawn(control::pulse::answer(pulse.thread("main".to_owned())));
     let watch = options.heart.map(|heart| pulse.watch(heart)).transpose();
     let _watch = watch.map_err(|error| ProxyError::Start(threads, error))?;
-    let steward = Steward::new(board, threads, listeners, options.store, options.serving);
+    let link = ControlLink::new(board, threads, listeners, options.store, options.serving);
     let ended = tokio::select! {
-        () = steward.run(options.link, options.remembered) => Ok(()),
-        ended = futures_util::future::try_join_all(lanes) => ended.map(|_| ()),
+        () = link.run(options.link, options.remembered) => Ok(()),
+        ended = futures_util::future::try_join_all(shards) => ended.map(|_| ()),
     };
     own.abort();
     // The last lines of the access log. A journal that does not take them does not hold us up.
@@ -153,8 +153,8 @@ fn start(context: shard::Context, ear: control::pulse::Ear) -> io::Result<onesho
             let _ = begun.send(Ok(()));
             runtime.spawn_local(control::pulse::answer(ear));
             // A task of its own, for the future that is blocked on is polled whenever any of the tasks has something to do.
-            let lane = runtime.spawn_local(serve::accept::run(context));
-            if runtime.block_on(lane).is_err() {
+            let shard = runtime.spawn_local(serve::accept::run(context));
+            if runtime.block_on(shard).is_err() {
                 // It has panicked, and was heard.
                 return;
             }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::downstream::connection_limit::Crowd;
+use super::downstream::connection_limit::ConnectionLimit;
 use super::response::access::Journal;
 use super::table::Table;
 use super::table::board::Board;
@@ -28,7 +28,7 @@ use super::upstream::ticket::Ticket;
 const REAP_MAX: Duration = Duration::from_secs(60);
 
 /// A thread of the proxy.
-pub(crate) struct Lane {
+pub(crate) struct Shard {
     shard: usize,
     board: Arc<Board>,
     table: RefCell<Rc<Table>>,
@@ -36,7 +36,7 @@ pub(crate) struct Lane {
     stop: CancellationToken,
     journal: Journal,
     ids: RequestIds,
-    crowd: Arc<Crowd>,
+    connection_limit: Arc<ConnectionLimit>,
     clients: Clients,
     /// Requests in flight over HTTP/2.
     streams: Cell<usize>,
@@ -58,7 +58,7 @@ pub(crate) struct Context {
     pub(crate) board: Arc<Board>,
     pub(crate) stop: CancellationToken,
     pub(crate) journal: Journal,
-    pub(crate) crowd: Arc<Crowd>,
+    pub(crate) connection_limit: Arc<ConnectionLimit>,
     /// Another proxy will accept from the same listeners when this one has ended.
     pub(crate) successor: bool,
 }
@@ -73,7 +73,7 @@ impl Tasks {
     }
 }
 
-impl Lane {
+impl Shard {
     /// The thread's number.
     pub(crate) fn number(&self) -> usize {
         self.shard
@@ -86,7 +86,7 @@ impl Lane {
             board,
             stop,
             journal,
-            crowd,
+            connection_limit,
             successor: _,
         } = context;
         Self {
@@ -96,7 +96,7 @@ impl Lane {
             tasks: RefCell::default(),
             stop,
             journal,
-            crowd,
+            connection_limit,
             clients: Clients::default(),
             streams: Cell::new(0),
             ids: RequestIds::default(),
@@ -121,8 +121,8 @@ impl Lane {
         lookup: &Lookup<'_>,
     ) -> (Option<Rc<Route>>, Option<Ticket>) {
         // Who may have to wait is counted when the wait is over.
-        let has_gate = |route: &Route| route.rules.as_ref().is_some_and(Rules::have_gate);
-        self.pick_if(table, lookup, |route| !has_gate(route))
+        let has_limiter = |route: &Route| route.rules.as_ref().is_some_and(Rules::have_limiter);
+        self.pick_if(table, lookup, |route| !has_limiter(route))
     }
 
     /// The same; there is a place in the count only if the request `enters` the route.
@@ -166,8 +166,8 @@ impl Lane {
     }
 
     /// How many clients there may be, on all threads.
-    pub(crate) fn connection_limit(&self) -> &Arc<Crowd> {
-        &self.crowd
+    pub(crate) fn connection_limit(&self) -> &Arc<ConnectionLimit> {
+        &self.connection_limit
     }
 
     /// Runs the connection of a client, which the thread waits for when it stops.
@@ -197,7 +197,7 @@ impl Lane {
         Some(Streaming(self.clone()))
     }
 
-    /// Runs a connection that is HTTP no more. The lane waits for it too.
+    /// Runs a connection that is HTTP no more. The shard waits for it too.
     pub(crate) fn tunnel(&self, tunnel: impl Future<Output = ()> + 'static) {
         self.tasks.borrow().tunnels.spawn_local(tunnel);
     }
@@ -220,7 +220,7 @@ impl Lane {
 }
 
 /// A request in flight over HTTP/2.
-pub(crate) struct Streaming(Rc<Lane>);
+pub(crate) struct Streaming(Rc<Shard>);
 
 impl Drop for Streaming {
     fn drop(&mut self) {

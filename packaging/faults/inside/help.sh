@@ -37,7 +37,7 @@ next_version() {
 
 # --- the load
 
-# Starts the clients: load
+# Starts the clients: load [OPTION...]
 load() {
     rm -f "$RECORDS"/{progress,records} "$MOMENTS"
     : >"$MOMENTS"
@@ -45,7 +45,7 @@ load() {
     # shellcheck disable=SC2034 # for load_goes_on
     LOAD_FILES="$RECORDS"
     python3 /faults/client.py --records "$RECORDS/records" --progress "$RECORDS/progress" \
-        --slower $((FACTOR > 4 ? 4 : FACTOR)) &
+        --slower $((FACTOR > 4 ? 4 : FACTOR)) "$@" &
     LOAD_PID=$!
     load_goes_on 200
 }

@@ -18,8 +18,8 @@ use crate::proxy::downstream::listener::{Followed, Listeners};
 use crate::proxy::options::{Link, Serving, Store};
 use crate::proxy::table::board::{Board, Published};
 use crate::proxy::table::rules::Rules;
-use crate::proxy::upstream::gate::Gate;
 use crate::proxy::upstream::generation::Generation;
+use crate::proxy::upstream::limiter::Limiter;
 use crate::route::{Route, RouteTable, Target};
 use crate::wire::{Duplex, FrontState, Mouth, ToManager, ToProxy, VERSION, WireError};
 
@@ -58,7 +58,7 @@ const TICKETS_EVERY: Duration = Duration::from_secs(60);
 const TICKETS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The one that puts tables in force and answers for them.
-pub(crate) struct Steward {
+pub(crate) struct ControlLink {
     board: Arc<Board>,
     threads: usize,
     listeners: Listeners,
@@ -71,7 +71,7 @@ pub(crate) struct Steward {
     /// Workers that are paused and of which it has not been said that nothing is in flight.
     unquiet: Vec<WorkerName>,
     /// Of the workers whose requests may have to wait, and of those whose requests had to and are still in flight.
-    gates: HashMap<WorkerName, Arc<Gate>>,
+    limiters: HashMap<WorkerName, Arc<Limiter>>,
     news: Arc<Notify>,
     store: Option<Box<dyn Store>>,
     /// What lies in the store as the last table.
@@ -87,7 +87,7 @@ pub(crate) struct Steward {
     tickets_at: Instant,
 }
 
-impl Steward {
+impl ControlLink {
     /// A steward of an empty table.
     pub(crate) fn new(
         board: Arc<Board>,
@@ -104,7 +104,7 @@ impl Steward {
             draining: Vec::new(),
             unspent: Vec::new(),
             unquiet: Vec::new(),
-            gates: HashMap::new(),
+            limiters: HashMap::new(),
             news: Arc::default(),
             store,
             stored: Vec::new(),
@@ -303,14 +303,14 @@ impl Steward {
                 self.draining.contains(instance) || self.unquiet.contains(&instance.worker);
             generation.set_draining(is_awaited);
         }
-        let gates = self.set_gates(&table);
+        let limiters = self.set_gates(&table);
         self.remember(&table);
         let (serial, grace) = (table.serial, table.front.grace);
         let routes = table.routes.len();
         self.board.publish(Published {
             table,
             generations: generations.clone(),
-            gates,
+            limiters,
             listeners: self.listeners.current().to_vec(),
             leaving: followed.leaving,
             tls: self.listeners.acceptor(),
@@ -383,7 +383,7 @@ impl Steward {
             self.board.publish(Published {
                 table: table.clone(),
                 generations: published.generations.clone(),
-                gates: published.gates.clone(),
+                limiters: published.limiters.clone(),
                 listeners: self.listeners.current().to_vec(),
                 leaving: followed.leaving,
                 tls: self.listeners.acceptor(),
@@ -393,18 +393,23 @@ impl Steward {
         Some(ToManager::Front(front))
     }
 
-    /// Sets the gates of workers as the table says, and returns them.
-    fn set_gates(&mut self, table: &RouteTable) -> HashMap<WorkerName, Arc<Gate>> {
-        let mut gates = HashMap::new();
-        for route in table.routes.iter().filter(|route| Rules::want_gate(route)) {
-            let gate = self.gates.entry(route.worker.clone());
-            let gate = gate.or_insert_with(|| Arc::new(Gate::new()));
-            gate.set_most(route.flow.max_concurrency);
-            gates.insert(route.worker.clone(), gate.clone());
+    /// Sets the limiters of workers as the table says, and returns them.
+    fn set_gates(&mut self, table: &RouteTable) -> HashMap<WorkerName, Arc<Limiter>> {
+        let mut limiters = HashMap::new();
+        for route in table
+            .routes
+            .iter()
+            .filter(|route| Rules::want_limiter(route))
+        {
+            let limiter = self.limiters.entry(route.worker.clone());
+            let limiter = limiter.or_insert_with(|| Arc::new(Limiter::new()));
+            limiter.set_most(route.flow.max_concurrency);
+            limiters.insert(route.worker.clone(), limiter.clone());
         }
-        self.gates
-            .retain(|worker, gate| gates.contains_key(worker) || Arc::strong_count(gate) > 1);
-        gates
+        self.limiters.retain(|worker, limiter| {
+            limiters.contains_key(worker) || Arc::strong_count(limiter) > 1
+        });
+        limiters
     }
 
     /// Tells of generations that are drained or spent, and of paused workers that are quiet.

@@ -18,7 +18,7 @@ const DESCRIPTORS_KEPT: usize = 64;
 
 /// All clients of all threads.
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct ConnectionLimit {
     all: AtomicUsize,
     /// How many the descriptors of this process are enough for. Beyond, the last client would take the one that its request needs for
     /// the worker; and idle clients would keep all others out, for an accept that fails sends nobody away.
@@ -31,8 +31,8 @@ pub(crate) struct Crowd {
 
 /// One client's place among all. It is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    crowd: Arc<Crowd>,
+pub(crate) struct ConnectionPermit {
+    crowd: Arc<ConnectionLimit>,
     address: Option<IpAddr>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Full {
     Address,
 }
 
-impl Crowd {
+impl ConnectionLimit {
     /// Nobody, in a process that may have so many descriptors open (RLIMIT_NOFILE).
     pub(crate) fn new(descriptors: usize) -> Self {
         Self {
@@ -65,9 +65,9 @@ impl Crowd {
     }
 
     /// Takes in a client.
-    pub(crate) fn seat(self: &Arc<Self>) -> Seat {
+    pub(crate) fn permit(self: &Arc<Self>) -> ConnectionPermit {
         self.all.fetch_add(1, Ordering::Relaxed);
-        Seat {
+        ConnectionPermit {
             crowd: self.clone(),
             address: None,
         }
@@ -110,7 +110,7 @@ impl Crowd {
     }
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// The client is at `address`.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.crowd.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = self.address {
@@ -166,15 +166,15 @@ mod tests {
     #[test]
     fn there_are_no_more_clients_than_descriptors_for_them_and_their_workers() {
         let front = Published::nothing().table.front;
-        let crowd = Arc::new(Crowd::new(DESCRIPTORS_KEPT + 5));
-        let one = crowd.seat();
+        let crowd = Arc::new(ConnectionLimit::new(DESCRIPTORS_KEPT + 5));
+        let one = crowd.permit();
         assert!(!crowd.is_full(&front));
-        let _two = crowd.seat();
+        let _two = crowd.permit();
         assert!(crowd.is_full(&front));
         drop(one);
         assert!(!crowd.is_full(&front));
         assert!(
-            !Arc::new(Crowd::new(0)).is_full(&front),
+            !Arc::new(ConnectionLimit::new(0)).is_full(&front),
             "one is always let in"
         );
     }
@@ -183,14 +183,14 @@ mod tests {
     fn a_place_is_free_again_when_a_client_leaves() {
         let mut front = Published::nothing().table.front;
         (front.max_connections, front.max_connections_per_address) = (3, 1);
-        let crowd = Arc::new(Crowd::new(usize::MAX));
-        let enter = |address: &str| -> Result<Seat, Full> {
+        let crowd = Arc::new(ConnectionLimit::new(usize::MAX));
+        let enter = |address: &str| -> Result<ConnectionPermit, Full> {
             if crowd.is_full(&front) {
                 return Err(Full::All);
             }
-            let mut seat = crowd.seat();
-            seat.is(address.parse().unwrap(), &front)?;
-            Ok(seat)
+            let mut permit = crowd.permit();
+            permit.is(address.parse().unwrap(), &front)?;
+            Ok(permit)
         };
         let one = enter("192.0.2.1").unwrap();
         assert_eq!(enter("::ffff:192.0.2.1").unwrap_err(), Full::Address);

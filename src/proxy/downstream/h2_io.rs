@@ -9,11 +9,11 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::signals::Answering;
+use super::signals::InFlightGuard;
 
 /// The two halves of a stream.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub(crate) struct H2Io {
     send: SendStream<Bytes>,
     receive: RecvStream,
     /// What was received and not yet read.
@@ -21,12 +21,16 @@ pub(crate) struct Piece {
     /// Our last word is said.
     closed: bool,
     /// The connection is not idle as long as this lives.
-    _answering: Answering,
+    _answering: InFlightGuard,
 }
 
-impl Piece {
+impl H2Io {
     /// A stream whose request was answered with 200.
-    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, answering: Answering) -> Self {
+    pub(crate) fn new(
+        send: SendStream<Bytes>,
+        receive: RecvStream,
+        answering: InFlightGuard,
+    ) -> Self {
         Self {
             _answering: answering,
             send,
@@ -37,7 +41,7 @@ impl Piece {
     }
 }
 
-impl AsyncRead for Piece {
+impl AsyncRead for H2Io {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -58,7 +62,7 @@ impl AsyncRead for Piece {
     }
 }
 
-impl AsyncWrite for Piece {
+impl AsyncWrite for H2Io {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,7 +98,7 @@ impl AsyncWrite for Piece {
     }
 }
 
-impl Drop for Piece {
+impl Drop for H2Io {
     fn drop(&mut self) {
         if !self.closed {
             // As a TCP connection that is not closed in order (RFC 8441, 5).

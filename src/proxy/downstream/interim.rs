@@ -32,7 +32,7 @@ pub(crate) struct Interim {
 
 /// A client that is told of interim answers.
 #[derive(Debug)]
-pub(crate) enum Hearer<'a> {
+pub(crate) enum InterimSink<'a> {
     /// It speaks HTTP/1.1, and its socket is to write them.
     Http1(&'a Outbox),
     /// It speaks HTTP/2, and they are frames of its stream.
@@ -86,7 +86,7 @@ impl Hints {
     }
 }
 
-impl Hearer<'_> {
+impl InterimSink<'_> {
     /// Passes an interim answer on.
     pub(crate) fn tell(&self, interim: Interim) {
         match self {
@@ -182,16 +182,16 @@ mod tests {
     #[test]
     fn they_are_written_one_after_the_other_and_waited_for() {
         let outbox = Outbox::default();
-        let hearer = Hearer::Http1(&outbox);
-        hearer.tell(hints("</a>"));
-        hearer.tell(hints("</b>"));
+        let sink = InterimSink::Http1(&outbox);
+        sink.tell(hints("</a>"));
+        sink.tell(hints("</b>"));
         assert!(outbox.is_waiting());
         let bytes = outbox.take();
         assert_eq!(
             bytes,
             "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </b>\r\n\r\n"
         );
-        hearer.tell(hints("</c>"));
+        sink.tell(hints("</c>"));
         outbox.written();
         assert!(outbox.is_waiting());
         outbox.take();
@@ -202,12 +202,12 @@ mod tests {
     #[test]
     fn one_that_would_have_to_wait_for_too_many_others_is_left_out() {
         let outbox = Outbox::default();
-        let hearer = Hearer::Http1(&outbox);
+        let sink = InterimSink::Http1(&outbox);
         let long = "x".repeat(BYTES / 2);
-        hearer.tell(hints(&long));
+        sink.tell(hints(&long));
         let once = outbox.take();
         for _ in 0..3 {
-            hearer.tell(hints(&long));
+            sink.tell(hints(&long));
         }
         assert_eq!(outbox.take(), once);
     }

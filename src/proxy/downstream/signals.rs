@@ -45,7 +45,7 @@ pub(crate) struct Signals {
 
 /// While it lives the connection waits for us and not for the client.
 #[derive(Debug)]
-pub(crate) struct Answering(Option<Arc<Signals>>);
+pub(crate) struct InFlightGuard(Option<Arc<Signals>>);
 
 /// A client that has nothing in flight, by what it has done so far. Of too many the least leave first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,11 +110,11 @@ impl Signals {
     }
 
     /// A request has come and is being answered until the result is dropped.
-    pub(crate) fn answering(self: &Arc<Self>) -> Answering {
+    pub(crate) fn answering(self: &Arc<Self>) -> InFlightGuard {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.turns.fetch_add(1, Ordering::Relaxed);
         }
-        Answering(Some(self.clone()))
+        InFlightGuard(Some(self.clone()))
     }
 
     /// How soon the client is to leave when there are too many; `None` while it has something in flight, or leaves already.
@@ -156,14 +156,14 @@ impl Signals {
     }
 }
 
-impl Answering {
+impl InFlightGuard {
     /// The connection is not HTTP any more, and the socket's deadlines for reading do not apply.
     pub(crate) fn for_ever(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Answering {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         if let Some(signals) = &self.0
             && signals.in_flight.fetch_sub(1, Ordering::Relaxed) == 1

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use super::signals::{PARTING, PARTING_NEW, Signals};
 use super::stream::{self, Stream};
-use crate::proxy::wire::pace::{Pace, Purse};
+use crate::proxy::wire::pace::{Pace, RateBudget};
 use crate::proxy::wire::strict::{Scanner, Verdict};
-use crate::proxy::wire::timer::Patience;
+use crate::proxy::wire::timer::Timer;
 use crate::route::Front;
 
 /// Sent to a client that did not finish its request's head in time.
@@ -50,8 +50,8 @@ pub(crate) struct Socket {
     waiting: Waiting,
     /// The turn that `waiting` belongs to.
     turn: u64,
-    reading: Patience,
-    writing: Purse,
+    reading: Timer,
+    writing: RateBudget,
     limits: Limits,
     /// The clocks know that the proxy stops.
     parting: bool,
@@ -93,8 +93,8 @@ impl Socket {
             scanner: Scanner::default(),
             waiting: Waiting::Request,
             turn: 0,
-            reading: Patience::default(),
-            writing: Purse::new(Pace::writing(front)),
+            reading: Timer::default(),
+            writing: RateBudget::new(Pace::writing(front)),
             limits: Limits {
                 read: front.read_timeout,
                 idle: front.idle_timeout,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::request_body::Inbound;
 use super::signals::Signals;
 use crate::proxy::wire::headers;
-use crate::proxy::wire::pace::{Pace, Purse};
+use crate::proxy::wire::pace::{Pace, RateBudget};
 
 /// How long a client that asked "may I send?" waits for a worker that does not say. RFC 9110 forbids to wait for ever: many never say.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ pub(crate) struct Streaming {
     incoming: Inbound,
     upload: Rc<Upload>,
     /// The client's time.
-    purse: Purse,
+    purse: RateBudget,
     /// Most bytes, and those that have passed.
     most: u64,
     passed: u64,
@@ -138,7 +138,7 @@ impl RequestBody {
         let body = Self::Streaming(Box::new(Streaming {
             incoming,
             upload: upload.clone(),
-            purse: Purse::new(pace),
+            purse: RateBudget::new(pace),
             most,
             passed: 0,
             waits,

@@ -5,18 +5,18 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::proxy::downstream::connection_limit::Seat;
+use crate::proxy::downstream::connection_limit::ConnectionPermit;
 use crate::proxy::downstream::signals::Signals;
-use crate::proxy::shard::{Lane, Streaming};
+use crate::proxy::shard::{Shard, Streaming};
 use crate::proxy::wire::headers::Origin;
 use crate::proxy::wire::pace::Pace;
 use crate::proxy::wire::strict::Flaw;
-use crate::proxy::wire::timer::Patience;
+use crate::proxy::wire::timer::Timer;
 use crate::tls;
 
 /// What is known of a client when its connection is made.
 pub(crate) struct Met {
-    pub(crate) lane: Rc<Lane>,
+    pub(crate) shard: Rc<Shard>,
     /// Where its requests come from, as long as no proxy says otherwise.
     pub(crate) origin: Rc<Origin>,
     /// It is a proxy whose word is believed.
@@ -34,27 +34,27 @@ pub(crate) struct Met {
 pub(crate) struct Client {
     met: Met,
     /// Its place among all clients.
-    _seat: Seat,
+    _permit: ConnectionPermit,
     /// Requests so far.
     requests: Cell<u64>,
     /// A clock that requests hand on, one to the next.
-    spare: Rc<Cell<Option<Patience>>>,
+    spare: Rc<Cell<Option<Timer>>>,
 }
 
 impl Client {
     /// A client that has not asked for anything yet.
-    pub(crate) fn new(met: Met, seat: Seat) -> Self {
+    pub(crate) fn new(met: Met, permit: ConnectionPermit) -> Self {
         Self {
             met,
-            _seat: seat,
+            _permit: permit,
             requests: Cell::new(0),
             spare: Rc::default(),
         }
     }
 
     /// The thread that serves it.
-    pub(crate) fn lane(&self) -> &Rc<Lane> {
-        &self.met.lane
+    pub(crate) fn shard(&self) -> &Rc<Shard> {
+        &self.met.shard
     }
 
     /// Counts the next request, and says what is wrong with it if the scanner found anything.
@@ -90,7 +90,7 @@ impl Client {
 
     /// A place for a request among many on the connection, if there is one left on this thread.
     pub(crate) fn stream(&self) -> Option<Streaming> {
-        self.met.lane.stream()
+        self.met.shard.stream()
     }
 
     /// The client's socket.
@@ -99,22 +99,22 @@ impl Client {
     }
 
     /// A clock for one request.
-    pub(crate) fn patience(&self) -> Patience {
+    pub(crate) fn timer(&self) -> Timer {
         self.spare.take().unwrap_or_default()
     }
 
     /// Takes a clock back.
-    pub(crate) fn keep(&self, patience: Patience) {
-        self.spare.set(Some(patience));
+    pub(crate) fn keep(&self, timer: Timer) {
+        self.spare.set(Some(timer));
     }
 
     /// Where a clock is to be put back.
-    pub(crate) fn spare(&self) -> Rc<Cell<Option<Patience>>> {
+    pub(crate) fn spare(&self) -> Rc<Cell<Option<Timer>>> {
         self.spare.clone()
     }
 
     /// Runs what outlives the connection's HTTP.
     pub(crate) fn tunnel(&self, tunnel: impl Future<Output = ()> + 'static) {
-        self.met.lane.tunnel(tunnel);
+        self.met.shard.tunnel(tunnel);
     }
 }

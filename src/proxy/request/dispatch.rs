@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::forward::{Errand, forward};
+use super::forward::{ForwardContext, forward};
 use super::notes::Notes;
 use super::{development, first_generation, queue};
 use crate::proxy::downstream::request_body::Inbound;
@@ -42,7 +42,7 @@ pub(super) async fn dispatch(
     notes: &mut Notes,
 ) -> Result<Response<Body>, Refusal> {
     check_framing(client)?;
-    let mut table = client.lane().table();
+    let mut table = client.shard().table();
     check_field_count(&table, request)?;
     let (host, origin) = identify(client, &table, request)?;
     // A share in the target's bytes, by which the path is still there when the request is not ours any more.
@@ -56,9 +56,9 @@ pub(super) async fn dispatch(
     }
     let is_page = table.development().is_some() && development::is_wanted(request);
     if is_page {
-        table = Box::pin(development::hold(client.lane(), &lookup)).await;
+        table = Box::pin(development::hold(client.shard(), &lookup)).await;
     }
-    let (mut route, mut ticket) = client.lane().pick(&table, &lookup);
+    let (mut route, mut ticket) = client.shard().pick(&table, &lookup);
     // A page has waited already. What comes of the time a request has is over then.
     let mut since = None;
     if !is_page
@@ -68,8 +68,8 @@ pub(super) async fn dispatch(
             .is_some()
     {
         since = Some(Instant::now());
-        table = Box::pin(first_generation::wait(client.lane(), &lookup)).await;
-        (route, ticket) = client.lane().pick(&table, &lookup);
+        table = Box::pin(first_generation::wait(client.shard(), &lookup)).await;
+        (route, ticket) = client.shard().pick(&table, &lookup);
     }
     let mut route = route.ok_or_else(Refusal::not_found)?;
     respell(request, &route, &lookup);
@@ -90,8 +90,8 @@ pub(super) async fn dispatch(
     let mut deadline = Deadline::default();
     if let Some(rules) = &route.rules {
         deadline = rules.deadline(since);
-        if rules.have_gate() {
-            let entered = queue::enter(client.lane(), &lookup, deadline);
+        if rules.have_limiter() {
+            let entered = queue::enter(client.shard(), &lookup, deadline);
             (route, ticket) = Box::pin(entered).await?;
             if let Some(entry) = &notes.entry {
                 entry.goes_to(ticket.as_ref().map(Ticket::number));
@@ -104,7 +104,7 @@ pub(super) async fn dispatch(
         return without_worker(&table, &route, request.method(), is_page, notes);
     };
     let front = table.front();
-    let mut errand = Errand {
+    let mut context = ForwardContext {
         upstream,
         host: lookup.host,
         origin,
@@ -118,7 +118,7 @@ pub(super) async fn dispatch(
     drop(table);
     drop(lookup.path);
     drop(target);
-    forward(client, &mut errand, ticket, request).await
+    forward(client, &mut context, ticket, request).await
 }
 
 /// A request whose end is ambiguous is refused, and its connection closed.
@@ -200,7 +200,7 @@ fn own_response<B>(
         return Ok(Some(to_https(request, &lookup.host, port)));
     }
     if table.development().is_some() {
-        return Ok(development::answer(client.lane(), &lookup.path, request));
+        return Ok(development::answer(client.shard(), &lookup.path, request));
     }
     Ok(None)
 }
@@ -241,7 +241,7 @@ fn note(
     }
     if route.access_log {
         let generation = ticket.map(Ticket::number);
-        let journal = client.lane().journal();
+        let journal = client.shard().journal();
         let entry = journal.enter(request, route, generation, id, &origin.client, &lookup.host);
         notes.entry = Some(entry);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::proxy::shard::Lane;
+use crate::proxy::shard::Shard;
 use crate::proxy::table::Table;
 use crate::proxy::table::lookup::Lookup;
 use crate::proxy::table::route::Route;
@@ -27,14 +27,14 @@ pub(crate) fn wait_of(route: &Route) -> Option<Duration> {
 
 /// Waits for the first generation on the route of a request, as long as a request may, and returns the table of then.
 #[cold]
-pub(crate) async fn wait(lane: &Lane, lookup: &Lookup<'_>) -> Rc<Table> {
+pub(crate) async fn wait(shard: &Shard, lookup: &Lookup<'_>) -> Rc<Table> {
     // From before the first look on.
-    let mut changed = lane.changes();
+    let mut changed = shard.changes();
     let since = Instant::now();
     // Once the proxy stops: when an answer would not be out any more before the proxy has ended.
     let mut last: Option<Instant> = None;
     loop {
-        let table = lane.table();
+        let table = shard.table();
         let wait = lookup.find(&table).and_then(|route| wait_of(route));
         let until = wait.map(|wait| since + wait);
         let until = until.map(|until| last.map_or(until, |last| last.min(until)));
@@ -44,7 +44,7 @@ pub(crate) async fn wait(lane: &Lane, lookup: &Lookup<'_>) -> Rc<Table> {
         tokio::select! {
             ended = changed.changed() => if ended.is_err() { return table },
             () = sleep_until(until) => return table,
-            () = lane.stopping(), if last.is_none() => {
+            () = shard.stopping(), if last.is_none() => {
                 last = Some(Instant::now() + table.front().grace / 2);
             }
         }

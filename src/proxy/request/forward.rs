@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::tunnel::{self, Switch};
-use crate::proxy::downstream::interim::{Hearer, Hints};
+use crate::proxy::downstream::interim::{Hints, InterimSink};
 use crate::proxy::downstream::request_body::Inbound;
 use crate::proxy::downstream::upload::{RequestBody, Upload, UploadError};
 use crate::proxy::request::client::Client;
@@ -26,8 +26,8 @@ use crate::proxy::response::access::Entry;
 use crate::proxy::response::body::Body;
 use crate::proxy::response::relay::{Feed, Relay};
 use crate::proxy::table::route::Route;
-use crate::proxy::upstream::balance::Place;
-use crate::proxy::upstream::http1::{self, AnswerError, ExchangeError};
+use crate::proxy::upstream::balance::Selection;
+use crate::proxy::upstream::http1::{self, ExchangeError, ResponseError};
 use crate::proxy::upstream::pool::{Content, Message, Upstream};
 use crate::proxy::upstream::ticket::Ticket;
 use crate::proxy::wire::deadline::Deadline;
@@ -35,11 +35,11 @@ use crate::proxy::wire::headers::{self, Forwarded, Origin};
 use crate::proxy::wire::pace::Pace;
 use crate::proxy::wire::path;
 use crate::proxy::wire::refusal::Refusal;
-use crate::proxy::wire::timer::Patience;
+use crate::proxy::wire::timer::Timer;
 use crate::route::Protocol;
 
 /// What is known of a request when it is to go to a worker.
-pub(crate) struct Errand<'a> {
+pub(crate) struct ForwardContext<'a> {
     pub(crate) route: Rc<Route>,
     pub(crate) upstream: Rc<Upstream>,
     pub(crate) host: HeaderValue,
@@ -71,52 +71,52 @@ enum ForwardError {
     #[error("it changed to another protocol without being asked")]
     Switched,
     #[error(transparent)]
-    Malformed(AnswerError),
+    Malformed(ResponseError),
     #[error(transparent)]
     Client(UploadError),
 }
 
-/// Sends `request` to the worker and returns its answer, or the refusal that stands for it. The errand stays where it is, and of the request
+/// Sends `request` to the worker and returns its answer, or the refusal that stands for it. The context stays where it is, and of the request
 /// nothing is left while the worker answers: a share in its bytes would keep all of the buffer that they came in.
 pub(crate) async fn forward(
     client: &Rc<Client>,
-    errand: &mut Errand<'_>,
+    context: &mut ForwardContext<'_>,
     mut ticket: Ticket,
     request: &mut Request<Inbound>,
 ) -> Result<Response<Body>, Refusal> {
     ticket.begin();
     let old = request.version() < Version::HTTP_11;
     let upgrade = (!old
-        && errand.upstream.protocol != Protocol::Http2
+        && context.upstream.protocol != Protocol::Http2
         && headers::wants_upgrade(request.headers())
         && request.body().is_end_stream())
     .then(|| Switch::of(request));
-    let hearer = match request.extensions_mut().remove::<Hints>() {
-        Some(hints) => Some(Hearer::Http2(hints)),
-        None => (!old).then(|| Hearer::Http1(client.signals().interims())),
+    let sink = match request.extensions_mut().remove::<Hints>() {
+        Some(hints) => Some(InterimSink::Http2(hints)),
+        None => (!old).then(|| InterimSink::Http1(client.signals().interims())),
     };
-    let (mut message, upload) = outbound(client, errand, request, upgrade.is_some());
+    let (mut message, upload) = outbound(client, context, request, upgrade.is_some());
     *request.headers_mut() = HeaderMap::new();
     *request.uri_mut() = Uri::default();
-    errand.host = HeaderValue::from_static("");
-    let mut patience = client.patience();
-    let timeouts = errand.route.timeouts;
+    context.host = HeaderValue::from_static("");
+    let mut timer = client.timer();
+    let timeouts = context.route.timeouts;
     let answered = exchange(
-        errand,
+        context,
         &mut ticket,
-        hearer.as_ref(),
+        sink.as_ref(),
         &mut message,
         upload.as_deref(),
-        &mut patience,
+        &mut timer,
     );
     let mut response = match answered.await {
         Ok(response) => response,
-        Err(error) => return Err(refuse(errand, &error)),
+        Err(error) => return Err(refuse(context, &error)),
     };
-    patience.stop();
+    timer.stop();
     *response.version_mut() = Version::HTTP_11;
     if let Some(place) = &ticket.place
-        && let Some(cookie) = place.cookie(errand.origin.proto == "https")
+        && let Some(cookie) = place.cookie(context.origin.proto == "https")
     {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -124,24 +124,24 @@ pub(crate) async fn forward(
     let body = match content {
         Content::Switched(worker_side) => {
             let Some(client_side) = upgrade else {
-                return Err(refuse(errand, &ForwardError::Switched));
+                return Err(refuse(context, &ForwardError::Switched));
             };
-            client.keep(patience);
+            client.keep(timer);
             client.tunnel(tunnel::run(
                 client_side,
                 worker_side,
                 ticket,
-                errand.entry.take(),
-                errand.tunnel_limit,
+                context.entry.take(),
+                context.tunnel_limit,
             ));
             Body::empty()
         }
         Content::Whole(bytes, connection) => {
-            client.keep(patience);
+            client.keep(timer);
             if let Some(connection) = connection
                 && upload.is_none_or(|upload| upload.is_whole())
             {
-                errand.upstream.put(connection);
+                context.upstream.put(connection);
             }
             match bytes.is_empty() {
                 true => Body::empty(),
@@ -153,14 +153,14 @@ pub(crate) async fn forward(
             let until_close = old && !parts.headers.contains_key(CONTENT_LENGTH);
             let (limit, deadline) = match is_stream {
                 true => (timeouts.idle, Deadline::default()),
-                false => (timeouts.read, errand.deadline),
+                false => (timeouts.read, context.deadline),
             };
             Body::relay(Relay {
                 feed: Feed::Coming(coming),
-                upstream: errand.upstream.clone(),
+                upstream: context.upstream.clone(),
                 ticket: Some(ticket),
                 upload,
-                patience,
+                timer,
                 spare: client.spare(),
                 limit,
                 deadline,
@@ -174,17 +174,17 @@ pub(crate) async fn forward(
 /// Makes the client's request the worker's.
 fn outbound(
     client: &Client,
-    errand: &Errand<'_>,
+    context: &ForwardContext<'_>,
     request: &mut Request<Inbound>,
     upgrading: bool,
 ) -> (Message, Option<Rc<Upload>>) {
     let incoming = std::mem::replace(request.body_mut(), Inbound::Empty);
     let has_body = !incoming.is_end_stream();
-    let speaks_http2 = errand.upstream.protocol == Protocol::Http2;
+    let speaks_http2 = context.upstream.protocol == Protocol::Http2;
     // Over HTTP/2 the worker has room for the beginning of a body in any case.
     let expects = has_body && request.version() >= Version::HTTP_11 && !speaks_http2;
     let stripped;
-    let target = match errand.route.stripped {
+    let target = match context.route.stripped {
         0 => request.uri(),
         segments => {
             stripped = path::without(request.uri(), segments);
@@ -196,26 +196,30 @@ fn outbound(
     let body = has_body.then(|| {
         RequestBody::streaming(
             incoming,
-            pace(errand, headers),
-            errand.route.rules.as_ref().map_or(u64::MAX, |r| r.max_body),
+            pace(context, headers),
+            context
+                .route
+                .rules
+                .as_ref()
+                .map_or(u64::MAX, |r| r.max_body),
             waits,
-            errand.route.underscores_in_headers,
+            context.route.underscores_in_headers,
             client.signals(),
         )
     });
     let forwarded = Forwarded {
-        origin: &errand.origin,
-        host: &errand.host,
-        prefix: &errand.route.prefix,
-        id: errand.id,
-        odd_names: errand.route.underscores_in_headers,
+        origin: &context.origin,
+        host: &context.host,
+        prefix: &context.route.prefix,
+        id: context.id,
+        odd_names: context.route.underscores_in_headers,
     };
     if speaks_http2 {
         let mut outbound = HeaderMap::with_capacity(headers.len() + 8);
         headers::to_worker(headers, &forwarded, upgrading, expects, |name, value| {
             outbound.append(name, value.clone());
         });
-        let parts = http2_parts(request, target, outbound, &errand.host);
+        let parts = http2_parts(request, target, outbound, &context.host);
         let (body, upload) = body.unzip();
         let body = body.unwrap_or(RequestBody::Empty);
         return (Message::Http2(Box::new(parts), body), upload);
@@ -235,13 +239,13 @@ fn outbound(
 
 /// How slow the client may be in its body. A call that goes on for as long as both sides like is a tunnel; only to a worker that speaks
 /// HTTP/2 can it be one.
-fn pace(errand: &Errand<'_>, headers: &HeaderMap) -> Pace {
-    match errand.upstream.protocol == Protocol::Http2 && is_stream(headers) {
+fn pace(context: &ForwardContext<'_>, headers: &HeaderMap) -> Pace {
+    match context.upstream.protocol == Protocol::Http2 && is_stream(headers) {
         true => Pace {
-            most: errand.tunnel_limit,
+            most: context.tunnel_limit,
             rate: 0,
         },
-        false => errand.client_pace,
+        false => context.client_pace,
     }
 }
 
@@ -271,50 +275,50 @@ fn http2_parts(
 
 /// Sends the request until it is answered, has failed, or must not be sent again.
 async fn exchange(
-    errand: &mut Errand<'_>,
+    context: &mut ForwardContext<'_>,
     ticket: &mut Ticket,
-    hearer: Option<&Hearer<'_>>,
+    sink: Option<&InterimSink<'_>>,
     message: &mut Message,
     upload: Option<&Upload>,
-    patience: &mut Patience,
+    timer: &mut Timer,
 ) -> Result<Response<Content>, ForwardError> {
-    let timeouts = errand.route.timeouts;
-    let deadline = errand.deadline;
-    let mut retries = errand.route.retries;
-    let mut kept = errand.upstream.take();
+    let timeouts = context.route.timeouts;
+    let deadline = context.deadline;
+    let mut retries = context.route.retries;
+    let mut kept = context.upstream.take();
     let may_repeat = upload.is_none() && message.method().is_idempotent();
     // All tries together have the time of one.
-    patience.stop();
+    timer.stop();
     loop {
         let reused = kept.is_some();
         let connection = match kept.take() {
             Some(connection) => connection,
             None => {
                 // On a further try, what is left of the time of all.
-                let limit = deadline.cap(shorter(timeouts.write, patience.left()));
-                let patient = ticket.place.as_ref().is_none_or(Place::is_last);
+                let limit = deadline.cap(shorter(timeouts.write, timer.left()));
+                let patient = ticket.place.as_ref().is_none_or(Selection::is_last);
                 let connected =
-                    errand
+                    context
                         .upstream
-                        .connect(limit, timeouts.write, patient, &errand.origin);
+                        .connect(limit, timeouts.write, patient, &context.origin);
                 // Not a part of this future, which would be twice as large for what is seldom done.
                 match Box::pin(connected).await {
                     Ok(connection) => connection,
                     Err(_) if deadline.is_over() => return Err(ForwardError::Late),
                     Err(error) => {
                         let place = ticket.place.as_mut();
-                        let Some(other) = place.and_then(Place::move_on) else {
+                        let Some(other) = place.and_then(Selection::move_on) else {
                             return Err(ForwardError::Connect(error));
                         };
                         kept = other.take();
-                        errand.upstream = other;
+                        context.upstream = other;
                         continue;
                     }
                 }
             }
         };
-        let answer = pin!(connection.exchange(message, hearer));
-        let answer = within(answer, patience, timeouts.read, deadline, upload).await;
+        let answer = pin!(connection.exchange(message, sink));
+        let answer = within(answer, timer, timeouts.read, deadline, upload).await;
         let error = match answer {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(error)) => error,
@@ -339,7 +343,7 @@ async fn exchange(
             ExchangeError::Unsent(error) | ExchangeError::Unheard(error) => (error, may_repeat),
             ExchangeError::Broken(error) => (error, false),
         };
-        let has_time = patience.left().is_none_or(|left| !left.is_zero());
+        let has_time = timer.left().is_none_or(|left| !left.is_zero());
         let is_late = http1::is_timeout(&error);
         if may_repeat && retries > 0 && has_time && !is_late {
             retries -= 1;
@@ -356,7 +360,7 @@ async fn exchange(
 /// deadlines of its own.
 fn within<T>(
     mut answer: Pin<&mut impl Future<Output = T>>,
-    patience: &mut Patience,
+    timer: &mut Timer,
     limit: Duration,
     deadline: Deadline,
     upload: Option<&Upload>,
@@ -366,13 +370,13 @@ fn within<T>(
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
             }
-            ready!(patience.poll(cx, deadline.cap(limit)));
+            ready!(timer.poll(cx, deadline.cap(limit)));
             let now = Instant::now();
             match upload {
                 _ if deadline.is_over() => return Poll::Ready(Err(())),
-                Some(upload) if upload.outcome().is_none() => patience.start(deadline.cap(limit)),
+                Some(upload) if upload.outcome().is_none() => timer.start(deadline.cap(limit)),
                 Some(upload) if upload.progress() + limit > now => {
-                    patience.start(deadline.cap(upload.progress() + limit - now))
+                    timer.start(deadline.cap(upload.progress() + limit - now))
                 }
                 _ => return Poll::Ready(Err(())),
             };
@@ -380,10 +384,10 @@ fn within<T>(
     })
 }
 
-/// The answer to the client for an errand that failed; what the operator should know is logged here, once.
+/// The answer to the client for an context that failed; what the operator should know is logged here, once.
 #[cold]
-fn refuse(errand: &Errand<'_>, error: &ForwardError) -> Refusal {
-    let worker = &errand.route.worker;
+fn refuse(context: &ForwardContext<'_>, error: &ForwardError) -> Refusal {
+    let worker = &context.route.worker;
     let status = match error {
         ForwardError::Connect(_) => StatusCode::SERVICE_UNAVAILABLE,
         ForwardError::Silent(_) | ForwardError::Stalled(_) | ForwardError::Late => {
@@ -400,7 +404,7 @@ fn refuse(errand: &Errand<'_>, error: &ForwardError) -> Refusal {
             return Refusal::bad_request(&error.to_string());
         }
     };
-    let generation = &errand.upstream.generation;
+    let generation = &context.upstream.generation;
     generation.complain(|| {
         warn!(
             tq.worker = %worker,

@@ -11,12 +11,12 @@ use http::StatusCode;
 use tokio::time::{Instant, sleep_until};
 
 use crate::names::WorkerName;
-use crate::proxy::shard::Lane;
+use crate::proxy::shard::Shard;
 use crate::proxy::table::Table;
 use crate::proxy::table::lookup::Lookup;
 use crate::proxy::table::route::Route;
 use crate::proxy::table::rules::{Limit, Rules};
-use crate::proxy::upstream::gate::{Gate, Pass, Wait};
+use crate::proxy::upstream::limiter::{Limiter, Permit, Wait};
 use crate::proxy::upstream::ticket::Ticket;
 use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::refusal::Refusal;
@@ -40,18 +40,18 @@ fn busy(worker: &WorkerName, why: &str) -> Refusal {
 /// # Errors
 /// With the answer it gets when that takes too long, or too many wait.
 pub(crate) async fn enter(
-    lane: &Lane,
+    shard: &Shard,
     lookup: &Lookup<'_>,
     deadline: Deadline,
 ) -> Result<(Rc<Route>, Option<Ticket>), Refusal> {
     loop {
-        let table = hold(lane, lookup, deadline).await?;
+        let table = hold(shard, lookup, deadline).await?;
         let route = lookup.find(&table).ok_or_else(Refusal::not_found)?;
         let rules = route.rules.as_ref();
-        let pass = match rules.and_then(Rules::limit) {
-            Some((gate, limit)) => {
-                match queue(lane, lookup, &route.worker, gate, limit, deadline).await? {
-                    Some(pass) => Some(pass),
+        let permit = match rules.and_then(Rules::limit) {
+            Some((limiter, limit)) => {
+                match queue(shard, lookup, &route.worker, limiter, limit, deadline).await? {
+                    Some(permit) => Some(permit),
                     None => continue,
                 }
             }
@@ -59,14 +59,14 @@ pub(crate) async fn enter(
         };
         // Whether the route that is picked is still one that the request may enter so.
         let enters = Cell::new(false);
-        let (route, mut ticket) = lane.pick_if(&table, lookup, |route| {
-            let gate = route.rules.as_ref().and_then(Rules::limit);
+        let (route, mut ticket) = shard.pick_if(&table, lookup, |route| {
+            let limiter = route.rules.as_ref().and_then(Rules::limit);
             let is_paused = route.rules.as_ref().and_then(Rules::pause).is_some();
-            let has_pass = match (gate, &pass) {
-                (Some((gate, _)), Some(pass)) => pass.is_of(gate),
-                (gate, pass) => gate.is_none() && pass.is_none(),
+            let has_permit = match (limiter, &permit) {
+                (Some((limiter, _)), Some(permit)) => permit.is_of(limiter),
+                (limiter, permit) => limiter.is_none() && permit.is_none(),
             };
-            enters.set(has_pass && !is_paused);
+            enters.set(has_permit && !is_paused);
             enters.get()
         });
         let route = route.ok_or_else(Refusal::not_found)?;
@@ -75,7 +75,7 @@ pub(crate) async fn enter(
                 rules.serve()?;
             }
             if let Some(ticket) = &mut ticket {
-                ticket.hold(pass);
+                ticket.hold(permit);
             }
             return Ok((route, ticket));
         }
@@ -83,19 +83,23 @@ pub(crate) async fn enter(
 }
 
 /// Waits while the route is paused, and returns the table of then.
-async fn hold(lane: &Lane, lookup: &Lookup<'_>, deadline: Deadline) -> Result<Rc<Table>, Refusal> {
+async fn hold(
+    shard: &Shard,
+    lookup: &Lookup<'_>,
+    deadline: Deadline,
+) -> Result<Rc<Table>, Refusal> {
     // From before the first look on.
-    let mut changed = lane.changes();
+    let mut changed = shard.changes();
     let mut wait = None;
     // Once the proxy stops: when it is too late to go on waiting, since an answer would not be out before the proxy has ended.
     let mut last = None;
     loop {
-        let table = lane.table();
+        let table = shard.table();
         let found = lookup.find(&table).and_then(|route| {
-            let (gate, until) = route.rules.as_ref()?.pause()?;
-            Some((route.worker.clone(), gate.clone(), until))
+            let (limiter, until) = route.rules.as_ref()?.pause()?;
+            Some((route.worker.clone(), limiter.clone(), until))
         });
-        let Some((worker, gate, until)) = found else {
+        let Some((worker, limiter, until)) = found else {
             return Ok(table);
         };
         if deadline.is_over() {
@@ -105,11 +109,11 @@ async fn hold(lane: &Lane, lookup: &Lookup<'_>, deadline: Deadline) -> Result<Rc
             return Err(busy(&worker, "it is paused, and the server is restarted"));
         }
         if wait.is_none() {
-            wait = Wait::for_end_of_pause(&gate);
+            wait = Wait::for_end_of_pause(&limiter);
         }
         if wait.is_none() {
             let why = "it is paused, and as many requests wait as may";
-            gate.complain(&worker, why);
+            limiter.complain(&worker, why);
             return Err(busy(&worker, why));
         }
         let until = last.map_or(deadline.or(until), |last| deadline.or(until).min(last));
@@ -118,7 +122,7 @@ async fn hold(lane: &Lane, lookup: &Lookup<'_>, deadline: Deadline) -> Result<Rc
                 return Err(busy(&worker, "the server is being stopped"));
             },
             () = sleep_until(until) => {}
-            () = lane.stopping(), if last.is_none() => {
+            () = shard.stopping(), if last.is_none() => {
                 last = Some(Instant::now() + table.front().grace / 2);
             }
         }
@@ -127,40 +131,40 @@ async fn hold(lane: &Lane, lookup: &Lookup<'_>, deadline: Deadline) -> Result<Rc
 
 /// Waits for a place in the worker; `None`: places are not what it takes any more.
 async fn queue(
-    lane: &Lane,
+    shard: &Shard,
     lookup: &Lookup<'_>,
     worker: &WorkerName,
-    gate: &Arc<Gate>,
+    limiter: &Arc<Limiter>,
     limit: &Limit,
     deadline: Deadline,
-) -> Result<Option<Pass>, Refusal> {
-    if let Some(pass) = gate.pass() {
-        return Ok(Some(pass));
+) -> Result<Option<Permit>, Refusal> {
+    if let Some(permit) = limiter.try_acquire() {
+        return Ok(Some(permit));
     }
-    let Some(_wait) = Wait::for_place(gate, limit.queue_size) else {
+    let Some(_wait) = Wait::for_place(limiter, limit.queue_size) else {
         let why = "as many requests wait for it as may";
-        gate.complain(worker, why);
+        limiter.complain(worker, why);
         return Err(busy(worker, why));
     };
-    let mut changed = lane.changes();
+    let mut changed = shard.changes();
     let until = deadline.or(Instant::now() + limit.queue_timeout);
-    let mut place = pin!(gate.clone().acquire());
+    let mut place = pin!(limiter.clone().acquire());
     loop {
-        let table = lane.table();
+        let table = shard.table();
         let rules = lookup.find(&table).and_then(|route| route.rules.as_ref());
-        let same = |(other, _): (&Arc<Gate>, _)| Arc::ptr_eq(other, gate);
+        let same = |(other, _): (&Arc<Limiter>, _)| Arc::ptr_eq(other, limiter);
         if !rules.and_then(Rules::limit).is_some_and(same) {
             return Ok(None);
         }
         tokio::select! {
             biased;
-            pass = place.as_mut() => return Ok(Some(pass)),
+            permit = place.as_mut() => return Ok(Some(permit)),
             () = sleep_until(until) => {
                 if deadline.is_over() {
                     return Err(too_late(worker));
                 }
                 let why = "no request before this one has ended in time";
-                gate.complain(worker, why);
+                limiter.complain(worker, why);
                 return Err(busy(worker, why));
             }
             ended = changed.changed() => if ended.is_err() {

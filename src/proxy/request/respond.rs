@@ -25,7 +25,7 @@ pub(crate) async fn respond(
 ) -> Response<Body> {
     let id = match headers::request_id(request.headers()) {
         Some(id) => id.clone(),
-        None => client.lane().request_id(),
+        None => client.shard().request_id(),
     };
     // If the response is ours.
     let form = Form::wanted(request.headers().get(ACCEPT));

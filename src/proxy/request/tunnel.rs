@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::either::Either;
 use tracing::debug;
 
-use crate::proxy::downstream::h2_io::Piece;
+use crate::proxy::downstream::h2_io::H2Io;
 use crate::proxy::response::access::Entry;
 use crate::proxy::upstream::http1::Switched;
 use crate::proxy::upstream::ticket::Ticket;
@@ -29,7 +29,7 @@ const BUFFER: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) enum Switch {
     Http1(OnUpgrade),
-    Http2(oneshot::Receiver<Piece>),
+    Http2(oneshot::Receiver<H2Io>),
 }
 
 /// A [`Switch`] among a request's extensions, which have to be cloned.
@@ -37,7 +37,7 @@ pub(crate) enum Switch {
 struct Held(Arc<Mutex<Option<Switch>>>);
 
 /// The bytes of the client's side: of a connection that was HTTP/1.1, or of a stream among others.
-type Bytes = Either<TokioIo<Upgraded>, Piece>;
+type Bytes = Either<TokioIo<Upgraded>, H2Io>;
 
 /// One side, which notes when it last spoke.
 struct Side<S> {
@@ -49,7 +49,7 @@ struct Side<S> {
 
 impl Switch {
     /// The extension of a request whose stream comes by `receiver` when it has been answered.
-    pub(crate) fn http2(receiver: oneshot::Receiver<Piece>) -> impl Clone + Send + Sync + 'static {
+    pub(crate) fn http2(receiver: oneshot::Receiver<H2Io>) -> impl Clone + Send + Sync + 'static {
         Held(Arc::new(Mutex::new(Some(Self::Http2(receiver)))))
     }
 

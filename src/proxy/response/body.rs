@@ -12,14 +12,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::access::Entry;
 use super::compression::Encoding;
 use super::relay::Relay;
-use crate::proxy::downstream::signals::Answering;
+use crate::proxy::downstream::signals::InFlightGuard;
 use crate::proxy::wire::file_body::FileBody;
 
 /// What hyper's server sends.
 pub(crate) struct Body {
     kind: Kind,
     /// The connection waits for us as long as there is a body.
-    answering: Option<Answering>,
+    answering: Option<InFlightGuard>,
     /// Where the answer is noted, on a route with an access log.
     entry: Option<Rc<Entry>>,
     /// What comes after the end of all else.
@@ -81,7 +81,7 @@ impl Body {
     }
 
     /// Marks the end of the answer for the client's socket.
-    pub(crate) fn answering(&mut self, answering: Answering) {
+    pub(crate) fn answering(&mut self, answering: InFlightGuard) {
         self.answering = Some(answering);
     }
 

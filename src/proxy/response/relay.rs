@@ -17,7 +17,7 @@ use crate::proxy::upstream::pool::{Coming, Upstream};
 use crate::proxy::upstream::ticket::Ticket;
 use crate::proxy::wire::cause;
 use crate::proxy::wire::deadline::Deadline;
-use crate::proxy::wire::timer::Patience;
+use crate::proxy::wire::timer::Timer;
 
 /// A worker's body, and all that is held until it has ended.
 pub(crate) struct Relay {
@@ -28,8 +28,8 @@ pub(crate) struct Relay {
     /// The request's own body, which may still be on its way.
     pub(crate) upload: Option<Rc<Upload>>,
     /// Borrowed from the client's connection, so that not every response needs a timer.
-    pub(crate) patience: Patience,
-    pub(crate) spare: Rc<Cell<Option<Patience>>>,
+    pub(crate) timer: Timer,
+    pub(crate) spare: Rc<Cell<Option<Timer>>>,
     /// Longest silence of the worker.
     pub(crate) limit: Duration,
     /// When all is to be over.
@@ -78,7 +78,7 @@ impl Relay {
         match coming.poll_frame(cx) {
             Poll::Ready(Some(Ok(_))) if self.deadline.is_over() => self.tear_late(),
             Poll::Ready(Some(Ok(frame))) => {
-                self.patience.stop();
+                self.timer.stop();
                 // Nothing comes after trailers, and nobody asks for it.
                 if frame.is_trailers() || coming.is_end() {
                     self.end();
@@ -98,7 +98,7 @@ impl Relay {
                         return self.tear(io::Error::other(error));
                     }
                 }
-                ready!(self.patience.poll(cx, self.deadline.cap(self.limit)));
+                ready!(self.timer.poll(cx, self.deadline.cap(self.limit)));
                 if self.deadline.is_over() {
                     return self.tear_late();
                 }
@@ -149,8 +149,8 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let mut patience = std::mem::take(&mut self.patience);
-        patience.stop();
-        self.spare.set(Some(patience));
+        let mut timer = std::mem::take(&mut self.timer);
+        timer.stop();
+        self.spare.set(Some(timer));
     }
 }

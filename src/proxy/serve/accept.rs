@@ -17,28 +17,28 @@ use crate::proxy::downstream::listener::{BACKLOG, Listener};
 use crate::proxy::downstream::preamble;
 use crate::proxy::downstream::signals::Signals;
 use crate::proxy::downstream::stream::{Door, Raw};
-use crate::proxy::shard::{Context, Lane};
+use crate::proxy::shard::{Context, Shard};
 
 /// Serves on this thread until it is told to stop, then lets requests end for at most the grace of the table in force, and if it has
 /// a successor those that came meanwhile for as long again.
 pub(crate) async fn run(context: Context) {
     let (stop, successor) = (context.stop.clone(), context.successor);
     let mut changed = context.board.subscribe();
-    let lane = Rc::new(Lane::new(context));
+    let shard = Rc::new(Shard::new(context));
     let mut accepting = Accepting::default();
-    accepting.follow(&lane);
+    accepting.follow(&shard);
     loop {
-        let reap = lane.reap();
+        let reap = shard.reap();
         tokio::select! {
-            _ = changed.changed() => accepting.follow(&lane),
+            _ = changed.changed() => accepting.follow(&shard),
             () = tokio::time::sleep_until(reap) => {}
             Some(_) = accepting.tasks.join_next() => {}
             () = stop.cancelled() => break,
         }
     }
-    lane.clients().part();
-    let grace = lane.table().front().grace;
-    let old = lane.take_tasks().end();
+    shard.clients().part();
+    let grace = shard.table().front().grace;
+    let old = shard.take_tasks().end();
     if !successor {
         drop(accepting);
         // What is left after the grace is dropped with the thread.
@@ -51,13 +51,13 @@ pub(crate) async fn run(context: Context) {
     // From here on connections queue in the listener, which systemd hands to the next proxy.
     drop(accepting);
     // Tunnels that began meanwhile have no end to wait for.
-    let clients = lane.take_tasks().clients;
+    let clients = shard.take_tasks().clients;
     clients.close();
     let _ = tokio::time::timeout(grace, clients.wait()).await;
 }
 
 /// Notes that a client has left.
-struct Leaving<'a>(&'a Lane, u64);
+struct Leaving<'a>(&'a Shard, u64);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
@@ -78,8 +78,8 @@ struct Accepting {
 
 impl Accepting {
     /// Accepts where the table in force says.
-    fn follow(&mut self, lane: &Rc<Lane>) {
-        let published = lane.table().published.clone();
+    fn follow(&mut self, shard: &Rc<Shard>) {
+        let published = shard.table().published.clone();
         self.stops.retain(|id, stop| {
             let stays = published.listeners.iter().any(|l| l.id == *id);
             if !stays {
@@ -100,13 +100,13 @@ impl Accepting {
                         true => stop.cancel(),
                         false => drop(self.stops.insert(listener.id, stop.clone())),
                     }
-                    let accepting = accept(lane.clone(), listener.clone(), door, stop);
+                    let accepting = accept(shard.clone(), listener.clone(), door, stop);
                     self.tasks.spawn_local(accepting);
                 }
                 Err(error) => error!(
                     "can not accept connections at {} on thread {}: {error}",
                     listener.listen,
-                    lane.number()
+                    shard.number()
                 ),
             }
         }
@@ -114,7 +114,7 @@ impl Accepting {
 }
 
 /// Accepts until `stop`, and a little longer: who has connected by then, or has begun to, was promised an answer.
-async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: CancellationToken) {
+async fn accept(shard: Rc<Shard>, listener: Arc<Listener>, door: Door, stop: CancellationToken) {
     let last_call = async {
         stop.cancelled().await;
         tokio::time::sleep(HANDSHAKE).await;
@@ -131,7 +131,7 @@ async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: Cance
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                admit(&lane, &met(&lane, &listener), stream, peer);
+                admit(&shard, &met(&shard, &listener), stream, peer);
             }
             Err(error) if is_the_clients(&error) => {}
             // Given up, and the other threads have closed it already.
@@ -147,7 +147,7 @@ async fn accept(lane: Rc<Lane>, listener: Arc<Listener>, door: Door, stop: Cance
     // The event loop may not have heard yet of those who have connected, and there are no more of them than this.
     let queued = std::iter::from_fn(|| door.queued()).take(BACKLOG.into());
     for (stream, peer) in queued {
-        admit(&lane, &met(&lane, &listener), stream, peer);
+        admit(&shard, &met(&shard, &listener), stream, peer);
     }
 }
 
@@ -165,45 +165,45 @@ fn is_the_clients(error: &io::Error) -> bool {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the table in force wants clients to be met that come by `listener`.
-fn met(lane: &Lane, listener: &Arc<Listener>) -> Arc<Listener> {
-    let table = lane.table();
+fn met(shard: &Shard, listener: &Arc<Listener>) -> Arc<Listener> {
+    let table = shard.table();
     let mut all = table.published.listeners.iter();
     let same = all.find(|other| other.id == listener.id);
     same.unwrap_or(listener).clone()
 }
 
-/// Serves a client, whom the lane waits for when it stops.
-fn admit(lane: &Rc<Lane>, listener: &Arc<Listener>, stream: Raw, peer: Option<SocketAddr>) {
-    let table = lane.table();
+/// Serves a client, whom the shard waits for when it stops.
+fn admit(shard: &Rc<Shard>, listener: &Arc<Listener>, stream: Raw, peer: Option<SocketAddr>) {
+    let table = shard.table();
     let front = table.front();
-    let crowd = lane.connection_limit();
-    let is_full = crowd.is_full(front);
-    let mut seat = crowd.seat();
+    let connection_limit = shard.connection_limit();
+    let is_full = connection_limit.is_full(front);
+    let mut permit = connection_limit.permit();
     let address = preamble::client_of(peer);
     if let Some(address) = address.filter(|address| !front.trusts(*address))
-        && let Err(full) = seat.is(address, front)
+        && let Err(full) = permit.is(address, front)
     {
-        return crowd.complain(full, front);
+        return connection_limit.complain(full, front);
     }
-    if !lane.clients().has_room(is_full) {
-        return crowd.complain(Full::All, front);
+    if !shard.clients().has_room(is_full) {
+        return connection_limit.complain(Full::All, front);
     }
     let signals = Arc::new(Signals::new());
-    let number = lane.clients().number();
+    let number = shard.clients().number();
     let arrival = Arrival {
         stream,
         listener: listener.clone(),
         peer,
         signals: signals.clone(),
-        seat,
+        permit,
         number,
     };
-    let served = lane.clone();
-    let task = lane.serve(async move {
+    let served = shard.clone();
+    let task = shard.serve(async move {
         let _leaving = Leaving(&served, number);
         connection::serve(served.clone(), arrival).await;
     });
-    lane.clients().add(number, signals, task);
+    shard.clients().add(number, signals, task);
 }
 
 #[cfg(test)]
@@ -213,7 +213,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::proxy::downstream::connection_limit::Crowd;
+    use crate::proxy::downstream::connection_limit::ConnectionLimit;
     use crate::proxy::downstream::listener::Listeners;
     use crate::proxy::response::access;
     use crate::proxy::table::board::Board;
@@ -221,13 +221,13 @@ mod tests {
     use crate::proxy::table::tests::{board, serve};
     use crate::route::{Front, Listen, Place};
 
-    fn lane(board: Arc<Board>) -> Lane {
-        Lane::new(Context {
+    fn shard(board: Arc<Board>) -> Shard {
+        Shard::new(Context {
             shard: 0,
             board,
             stop: CancellationToken::new(),
             journal: access::start().unwrap().0,
-            crowd: Arc::new(Crowd::new(usize::MAX)),
+            connection_limit: Arc::new(ConnectionLimit::new(usize::MAX)),
             successor: false,
         })
     }
@@ -236,15 +236,15 @@ mod tests {
     fn a_table_that_changes_while_a_request_is_counted_is_not_followed() {
         let board = Arc::new(board(&["/"]));
         let old = serve(&board, 1);
-        let lane = lane(board.clone());
+        let shard = shard(board.clone());
         let lookup = Lookup {
             host: HeaderValue::from_static("h"),
             path: "/".into(),
         };
-        let table = lane.table();
+        let table = shard.table();
         let new = serve(&board, 2);
         // The manager may hear "drained" of the old one from here on.
-        let (_, ticket) = lane.pick(&table, &lookup);
+        let (_, ticket) = shard.pick(&table, &lookup);
         assert_eq!((old.in_flight(), new.in_flight()), (0, 1));
         drop(ticket);
         assert_eq!(new.in_flight(), 0);
@@ -255,7 +255,7 @@ mod tests {
     async fn a_request_that_has_just_come_is_answered_before_its_client_makes_room() {
         const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
         let everything = async {
-            let lane = Rc::new(lane(Arc::new(board(&[]))));
+            let shard = Rc::new(shard(Arc::new(board(&[]))));
             let front = Front {
                 listen: vec![Listen::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
                 ..Front::default()
@@ -269,7 +269,7 @@ mod tests {
             let (mut client, mut idler) = tokio::join!(connect(*address), connect(*address));
             let door = Door::open(listener).unwrap();
             while let Some((stream, peer)) = door.queued() {
-                admit(&lane, listener, stream, peer);
+                admit(&shard, listener, stream, peer);
             }
             for client in [&mut client, &mut idler] {
                 client.write_all(ASKED).await.unwrap();
@@ -277,12 +277,12 @@ mod tests {
             }
             assert_eq!(client.try_write(ASKED).unwrap(), ASKED.len());
             let sent_away = [
-                lane.clients().send_idle_away(),
-                lane.clients().send_idle_away(),
+                shard.clients().send_idle_away(),
+                shard.clients().send_idle_away(),
             ];
             assert_eq!(sent_away, [1, 1]);
             assert_eq!(
-                lane.clients().send_idle_away(),
+                shard.clients().send_idle_away(),
                 0,
                 "each place is given away once"
             );
@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn request_ids_are_new_each_time() {
-        let lane = lane(Arc::new(board(&[])));
-        let ids: Vec<_> = (0..1000).map(|_| lane.request_id()).collect();
+        let shard = shard(Arc::new(board(&[])));
+        let ids: Vec<_> = (0..1000).map(|_| shard.request_id()).collect();
         let different: std::collections::HashSet<_> =
             ids.iter().map(HeaderValue::as_bytes).collect();
         assert_eq!(different.len(), ids.len());

@@ -21,14 +21,14 @@ use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 use super::http2;
-use crate::proxy::downstream::connection_limit::Seat;
+use crate::proxy::downstream::connection_limit::ConnectionPermit;
 use crate::proxy::downstream::listener::Listener;
 use crate::proxy::downstream::preamble::{self, Proxied};
 use crate::proxy::downstream::request_body::Inbound;
 use crate::proxy::downstream::signals::Signals;
 use crate::proxy::downstream::socket::Socket;
 use crate::proxy::downstream::stream::{self, Raw, Stream};
-use crate::proxy::shard::Lane;
+use crate::proxy::shard::Shard;
 use crate::proxy::table::Table;
 use crate::proxy::wire::headers::{self, Origin};
 use crate::proxy::wire::pace::Pace;
@@ -43,15 +43,15 @@ pub(crate) struct Arrival {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) signals: Arc<Signals>,
     /// Its place among all.
-    pub(crate) seat: Seat,
+    pub(crate) permit: ConnectionPermit,
     /// What its thread calls it.
     pub(crate) number: u64,
 }
 
-/// Serves a client until it leaves, or `lane` stops.
-pub(crate) async fn serve(lane: Rc<Lane>, arrival: Arrival) {
+/// Serves a client until it leaves, or `shard` stops.
+pub(crate) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     let address = preamble::client_of(arrival.peer);
-    if let Err(error) = meet(lane, arrival).await {
+    if let Err(error) = meet(shard, arrival).await {
         match address {
             Some(address) => debug!("connection of {address} ended: {error}"),
             None => debug!("connection of a client behind a socket ended: {error}"),
@@ -60,16 +60,16 @@ pub(crate) async fn serve(lane: Rc<Lane>, arrival: Arrival) {
 }
 
 /// Finds out who it is and what it speaks.
-async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
+async fn meet(shard: Rc<Shard>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
     let Arrival {
         stream: mut raw,
         listener,
         mut peer,
         signals,
-        mut seat,
+        mut permit,
         number,
     } = arrival;
-    let table = lane.table();
+    let table = shard.table();
     let front = table.front();
     let how = &listener.listen;
     let mut address = preamble::client_of(peer);
@@ -90,9 +90,9 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
         }
     }
     if let Some(address) = address.filter(|_| !trusted)
-        && let Err(full) = seat.is(address, front)
+        && let Err(full) = permit.is(address, front)
     {
-        lane.connection_limit().complain(full, front);
+        shard.connection_limit().complain(full, front);
         return Err("there are too many of its address".into());
     }
     let mut is_http2 = false;
@@ -127,15 +127,15 @@ async fn meet(lane: Rc<Lane>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
             shown,
             write_pace: Pace::writing(front),
             signals,
-            lane,
+            shard,
         },
-        seat,
+        permit,
     ));
     let mut socket = Socket::new(stream, client.signals().clone(), front);
     // When the proxy stops it is not hyper that is told, which closes at once what is idle: the next request may be on its way.
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    client.lane().clients().welcome(number, waker);
-    if client.lane().is_stopping() {
+    client.shard().clients().welcome(number, waker);
+    if client.shard().is_stopping() {
         client.signals().part();
     }
     if front.http2_cleartext && !how.tls {

@@ -40,7 +40,7 @@ use tracing::debug;
 
 use self::filter::Filter;
 use self::rules::Malformed;
-use crate::proxy::downstream::h2_io::Piece;
+use crate::proxy::downstream::h2_io::H2Io;
 use crate::proxy::downstream::interim::Hints;
 use crate::proxy::downstream::request_body::Inbound;
 use crate::proxy::downstream::socket::Socket;
@@ -49,7 +49,7 @@ use crate::proxy::request::respond;
 use crate::proxy::request::tunnel::Switch;
 use crate::proxy::response::body::Body;
 use crate::proxy::shard::Streaming;
-use crate::proxy::wire::pace::{Pace, Purse};
+use crate::proxy::wire::pace::{Pace, RateBudget};
 
 /// Requests that a client may take back in a row, and how many more it may with each second. Each has cost a worker some work
 /// (CVE-2023-44487); a browser takes back those of a page that is left.
@@ -188,7 +188,7 @@ async fn answer(
         }
         if let Ok(send) = send(head, false) {
             // Nobody there: the worker's side is gone, and the client sees the stream end.
-            let _ = piece.send(Piece::new(send, receive, answering));
+            let _ = piece.send(H2Io::new(send, receive, answering));
         }
         return End::Answered;
     }
@@ -248,7 +248,7 @@ fn date() -> HeaderValue {
 }
 
 /// What becomes a tunnel: the half that the client sends on, and where the whole is wanted.
-type Tunnel = (RecvStream, oneshot::Sender<Piece>);
+type Tunnel = (RecvStream, oneshot::Sender<H2Io>);
 
 /// The request as the rest of the proxy knows it. A WebSocket's becomes the upgrade that workers know.
 fn into_http1(request: Request<RecvStream>) -> (Request<Inbound>, Option<Tunnel>) {
@@ -303,7 +303,7 @@ fn websocket_key() -> HeaderValue {
 
 /// Sends a body piece by piece, as the client takes it.
 async fn pipe(mut body: Body, mut stream: SendStream<Bytes>, pace: Pace) -> End {
-    let mut purse = Purse::new(pace);
+    let mut purse = RateBudget::new(pace);
     loop {
         let frame = poll_fn(|cx| poll_next(&mut body, &mut stream, cx)).await;
         let frame = match frame {
@@ -371,7 +371,7 @@ fn poll_next(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'
 /// Room in the client's window; `None` when it is too slow, or has left.
 fn poll_room(
     stream: &mut SendStream<Bytes>,
-    purse: &mut Purse,
+    purse: &mut RateBudget,
     cx: &mut Context<'_>,
 ) -> Poll<Option<usize>> {
     loop {

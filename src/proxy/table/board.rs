@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::builders::BUFFER_MIN;
 use crate::names::{Instance, WorkerName};
 use crate::proxy::downstream::listener::Listener;
-use crate::proxy::upstream::gate::Gate;
 use crate::proxy::upstream::generation::Generation;
+use crate::proxy::upstream::limiter::Limiter;
 use crate::route::{Front, RouteTable};
 use crate::tls::Acceptor;
 
@@ -21,7 +21,7 @@ pub(crate) struct Published {
     pub(crate) table: RouteTable,
     pub(crate) generations: HashMap<Instance, Arc<Generation>>,
     /// Of the workers whose requests may have to wait.
-    pub(crate) gates: HashMap<WorkerName, Arc<Gate>>,
+    pub(crate) limiters: HashMap<WorkerName, Arc<Limiter>>,
     pub(crate) listeners: Vec<Arc<Listener>>,
     /// Those of the last proxy that are given up with this table: who waits there is let in.
     pub(crate) leaving: Vec<Arc<Listener>>,
@@ -52,7 +52,7 @@ impl Published {
                 development: None,
             },
             generations: HashMap::new(),
-            gates: HashMap::new(),
+            limiters: HashMap::new(),
             listeners: Vec::new(),
             leaving: Vec::new(),
             tls: None,

@@ -27,7 +27,7 @@ use self::hosts::Routes;
 use self::public::Public;
 use super::table::assets::Assets;
 use super::table::rules::Rules;
-use super::upstream::balance::Several;
+use super::upstream::balance::Balancer;
 use super::upstream::generation::Generation;
 use super::upstream::pool::Upstream;
 use crate::names::Instance;
@@ -99,7 +99,7 @@ impl Table {
                     } else {
                         let ways = asked.instances.iter();
                         let ways = ways.map(|(number, address)| (*number, way(address)));
-                        Target::Several(Rc::new(Several::new(
+                        Target::Instances(Rc::new(Balancer::new(
                             ways.collect(),
                             route.sticky.as_deref(),
                             &route.worker,
@@ -141,8 +141,8 @@ impl Table {
                 retries: route.flow.retries,
                 rules: Rules::of(
                     route,
-                    Rules::want_gate(route)
-                        .then(|| published.gates.get(&route.worker))
+                    Rules::want_limiter(route)
+                        .then(|| published.limiters.get(&route.worker))
                         .flatten(),
                 ),
                 access_log: route.access_log,

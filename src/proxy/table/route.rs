@@ -10,7 +10,7 @@ use super::development::State;
 use super::public::Public;
 use super::rules::Rules;
 use crate::names::WorkerName;
-use crate::proxy::upstream::balance::Several;
+use crate::proxy::upstream::balance::Balancer;
 use crate::proxy::upstream::pool::Upstream;
 use crate::proxy::upstream::ticket::Ticket;
 use crate::route::{ErrorPages, HostPattern, Redirect, RoutePath, Timeouts};
@@ -50,7 +50,7 @@ pub(crate) struct Route {
 pub(crate) enum Target {
     Serving(Rc<Upstream>),
     /// A generation with several instances.
-    Several(Rc<Several>),
+    Instances(Rc<Balancer>),
     Files,
     Unavailable {
         reason: String,
@@ -76,7 +76,7 @@ impl Target {
     pub(crate) fn upstreams(&self) -> &[Rc<Upstream>] {
         match self {
             Self::Serving(upstream) => std::slice::from_ref(upstream),
-            Self::Several(several) => several.upstreams(),
+            Self::Instances(several) => several.upstreams(),
             Self::Files | Self::Unavailable { .. } => &[],
         }
     }
@@ -93,7 +93,7 @@ impl Target {
     pub(crate) fn way(&self, ticket: &mut Ticket, headers: &HeaderMap) -> Option<Rc<Upstream>> {
         match self {
             Self::Serving(upstream) => Some(upstream.clone()),
-            Self::Several(several) => {
+            Self::Instances(several) => {
                 let place = ticket.place.insert(several.place(headers));
                 Some(place.upstream().clone())
             }

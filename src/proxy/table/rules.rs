@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::proxy::upstream::gate::Gate;
+use crate::proxy::upstream::limiter::Limiter;
 use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::refusal::Refusal;
 use crate::route::{Maintenance, Route as Asked};
@@ -24,7 +24,7 @@ pub(crate) struct Rules {
     pub(crate) max_body: u64,
     request_timeout: Duration,
     /// Shared by all threads; there if `limit` or `paused` is.
-    gate: Option<Arc<Gate>>,
+    limiter: Option<Arc<Limiter>>,
     limit: Option<Limit>,
     /// Until when requests wait.
     paused: Option<Instant>,
@@ -40,37 +40,37 @@ pub(crate) struct Limit {
 
 impl Rules {
     /// The rules of a route; `None`: a request goes straight to its worker.
-    pub(crate) fn of(route: &Asked, gate: Option<&Arc<Gate>>) -> Option<Self> {
+    pub(crate) fn of(route: &Asked, limiter: Option<&Arc<Limiter>>) -> Option<Self> {
         let (flow, halt) = (&route.flow, &route.halt);
         let left = halt.pause.map(|pause| pause.left());
         let rules = Self {
             max_body: flow.max_body.unwrap_or(u64::MAX),
             request_timeout: flow.request_timeout,
-            gate: gate.cloned(),
-            limit: (gate.is_some() && flow.max_concurrency > 0).then_some(Limit {
+            limiter: limiter.cloned(),
+            limit: (limiter.is_some() && flow.max_concurrency > 0).then_some(Limit {
                 queue_size: flow.queue_size,
                 queue_timeout: flow.queue_timeout,
             }),
             paused: left
-                .filter(|left| gate.is_some() && !left.is_zero())
+                .filter(|left| limiter.is_some() && !left.is_zero())
                 .map(|left| Instant::now() + left),
             maintenance: halt.maintenance.clone(),
         };
         let plain = rules.max_body == u64::MAX
             && rules.request_timeout.is_zero()
-            && rules.gate.is_none()
+            && rules.limiter.is_none()
             && rules.maintenance.is_none();
         (!plain).then_some(rules)
     }
 
-    /// Whether the route wants a gate for its worker.
-    pub(crate) fn want_gate(route: &Asked) -> bool {
+    /// Whether the route wants a limiter for its worker.
+    pub(crate) fn want_limiter(route: &Asked) -> bool {
         route.flow.max_concurrency > 0 || route.halt.pause.is_some()
     }
 
     /// Whether a request may have to wait.
-    pub(crate) fn have_gate(&self) -> bool {
-        self.gate.is_some()
+    pub(crate) fn have_limiter(&self) -> bool {
+        self.limiter.is_some()
     }
 
     /// When a request is to be over that has come at `since`, or just now.
@@ -107,15 +107,15 @@ impl Rules {
         self.maintenance.is_some()
     }
 
-    /// The gate before which requests wait now, and until when.
-    pub(crate) fn pause(&self) -> Option<(&Arc<Gate>, Instant)> {
+    /// The limiter before which requests wait now, and until when.
+    pub(crate) fn pause(&self) -> Option<(&Arc<Limiter>, Instant)> {
         let until = self.paused.filter(|until| *until > Instant::now())?;
-        Some((self.gate.as_ref()?, until))
+        Some((self.limiter.as_ref()?, until))
     }
 
-    /// The gate at which requests are counted.
-    pub(crate) fn limit(&self) -> Option<(&Arc<Gate>, &Limit)> {
-        Some((self.gate.as_ref()?, self.limit.as_ref()?))
+    /// The limiter at which requests are counted.
+    pub(crate) fn limit(&self) -> Option<(&Arc<Limiter>, &Limit)> {
+        Some((self.limiter.as_ref()?, self.limit.as_ref()?))
     }
 }
 

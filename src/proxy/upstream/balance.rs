@@ -1,4 +1,4 @@
-//! Several instances of a generation: to which of them a request goes.
+//! Balancer instances of a generation: to which of them a request goes.
 //!
 //! Each thread knows its own requests alone. It gives the next one to the instance with the fewest of them under way, and in turn to
 //! those that have equally few.
@@ -17,7 +17,7 @@ const _: () = assert!(INSTANCES_MAX as u32 <= u64::BITS);
 
 /// The instances of a generation that can be reached, at least one.
 #[derive(Debug)]
-pub(crate) struct Several {
+pub(crate) struct Balancer {
     upstreams: Box<[Rc<Upstream>]>,
     /// Where the search for the one with the fewest requests begins.
     next: Cell<u8>,
@@ -44,8 +44,8 @@ struct Named {
 
 /// A request's place at one of several instances. The request is under way there until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    several: Rc<Several>,
+pub(crate) struct Selection {
+    balancer: Rc<Balancer>,
     /// Where it has been already, one bit each.
     tried: u64,
     /// Where it is.
@@ -54,7 +54,7 @@ pub(crate) struct Place {
     named: bool,
 }
 
-impl Several {
+impl Balancer {
     /// The instances behind `upstreams`, each with its number. With `cookie`, the name of one, a client of the worker stays with the
     /// instance it was at first; `start` tells where the first request goes that may go anywhere.
     pub(crate) fn new(
@@ -102,15 +102,15 @@ impl Several {
     }
 
     /// A place for a request with these header fields.
-    pub(crate) fn place(self: &Rc<Self>, headers: &HeaderMap) -> Place {
+    pub(crate) fn place(self: &Rc<Self>, headers: &HeaderMap) -> Selection {
         let named = self
             .sticky
             .as_ref()
             .and_then(|sticky| sticky.named(headers));
         let at = named.unwrap_or_else(|| self.fewest(0).unwrap_or(0));
         self.upstreams[usize::from(at)].begin();
-        Place {
-            several: self.clone(),
+        Selection {
+            balancer: self.clone(),
             tried: 1 << at,
             at,
             named: named.is_some(),
@@ -149,20 +149,20 @@ impl Sticky {
     }
 }
 
-impl Place {
+impl Selection {
     /// The way there.
     pub(crate) fn upstream(&self) -> &Rc<Upstream> {
-        &self.several.upstreams[usize::from(self.at)]
+        &self.balancer.upstreams[usize::from(self.at)]
     }
 
     /// Whether there is no other instance to try.
     pub(crate) fn is_last(&self) -> bool {
-        self.tried.count_ones() as usize == self.several.upstreams.len()
+        self.tried.count_ones() as usize == self.balancer.upstreams.len()
     }
 
     /// Goes to another instance, as this one can not be reached; `None` when all were tried.
     pub(crate) fn move_on(&mut self) -> Option<Rc<Upstream>> {
-        let next = self.several.fewest(self.tried)?;
+        let next = self.balancer.fewest(self.tried)?;
         self.upstream().end();
         (self.at, self.tried, self.named) = (next, self.tried | 1 << next, false);
         self.upstream().begin();
@@ -171,7 +171,7 @@ impl Place {
 
     /// The header field by which the client is to stay here, if it does not know yet; `secure`: it came by https.
     pub(crate) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
-        let sticky = self.several.sticky.as_ref().filter(|_| !self.named)?;
+        let sticky = self.balancer.sticky.as_ref().filter(|_| !self.named)?;
         let instance = &sticky.instances[usize::from(self.at)];
         Some(if secure {
             instance.secure.clone()
@@ -181,7 +181,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Selection {
     fn drop(&mut self) {
         self.upstream().end();
     }
@@ -218,7 +218,7 @@ mod tests {
         WorkerName::parse(name).unwrap()
     }
 
-    fn several(numbers: &[u8], cookie: Option<&str>) -> Rc<Several> {
+    fn balancer(numbers: &[u8], cookie: Option<&str>) -> Rc<Balancer> {
         let instance = Instance::new(worker("api"), Number(1));
         let generation = Arc::new(Generation::new(instance, 1, Arc::default()));
         let upstream = |number: &u8| {
@@ -228,7 +228,7 @@ mod tests {
         };
         let upstreams = numbers.iter().map(upstream).collect();
         let route = RoutePath::parse("/api").unwrap();
-        Rc::new(Several::new(upstreams, cookie, &worker("api"), &route, 0))
+        Rc::new(Balancer::new(upstreams, cookie, &worker("api"), &route, 0))
     }
 
     fn cookies(text: &str) -> HeaderMap {
@@ -239,18 +239,18 @@ mod tests {
 
     #[test]
     fn single_requests_go_to_each_in_turn() {
-        let several = several(&[1, 2, 3], None);
+        let balancer = balancer(&[1, 2, 3], None);
         let order: Vec<_> = (0..6)
-            .map(|_| several.place(&HeaderMap::new()).at)
+            .map(|_| balancer.place(&HeaderMap::new()).at)
             .collect();
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
     fn a_request_goes_where_the_fewest_are_under_way() {
-        let several = several(&[1, 2, 3], None);
-        let place = || several.place(&HeaderMap::new());
-        let mut held: Vec<Place> = (0..3).map(|_| place()).collect();
+        let balancer = balancer(&[1, 2, 3], None);
+        let place = || balancer.place(&HeaderMap::new());
+        let mut held: Vec<Selection> = (0..3).map(|_| place()).collect();
         held.remove(1);
         assert_eq!(place().at, 1);
         assert_eq!(place().at, 1, "it was given back");
@@ -261,19 +261,19 @@ mod tests {
 
     #[test]
     fn each_instance_is_tried_once() {
-        let several = several(&[1, 2, 3], None);
-        let mut place = several.place(&HeaderMap::new());
+        let balancer = balancer(&[1, 2, 3], None);
+        let mut place = balancer.place(&HeaderMap::new());
         assert!(!place.is_last());
         assert!(place.move_on().is_some() && place.move_on().is_some());
         assert!(place.is_last() && place.move_on().is_none());
         drop(place);
-        let under_way = several.upstreams().iter().map(|one| one.under_way());
+        let under_way = balancer.upstreams().iter().map(|one| one.under_way());
         assert_eq!(under_way.sum::<u32>(), 0);
     }
 
     #[test]
     fn a_client_stays_where_its_cookie_says() {
-        let first = several(&[1, 2, 3], Some("sid"));
+        let first = balancer(&[1, 2, 3], Some("sid"));
         let place = first.place(&HeaderMap::new());
         let cookie = place.cookie(false).unwrap();
         let cookie = cookie.to_str().unwrap();
@@ -287,17 +287,17 @@ mod tests {
             assert_eq!((place.at, place.cookie(false)), (0, None));
         }
         // The first instance of the next generation is called the same, and so is one that others are missing beside.
-        assert_eq!(several(&[1, 2], Some("sid")).place(&said).at, 0);
-        let without = several(&[2, 3], Some("sid"));
+        assert_eq!(balancer(&[1, 2], Some("sid")).place(&said).at, 0);
+        let without = balancer(&[2, 3], Some("sid"));
         let moved = without.place(&said);
         assert!(moved.cookie(false).is_some(), "it names nobody here");
     }
 
     #[test]
     fn a_client_that_had_to_move_is_told_so() {
-        let several = several(&[1, 2], Some("sid"));
+        let balancer = balancer(&[1, 2], Some("sid"));
         let value = opaque(&worker("api"), 1);
-        let mut place = several.place(&cookies(&format!("sid={value}")));
+        let mut place = balancer.place(&cookies(&format!("sid={value}")));
         assert_eq!(place.cookie(false), None);
         place.move_on().unwrap();
         assert!(place.cookie(false).is_some());

@@ -19,7 +19,7 @@ const COMPLAINTS_TIME: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) instance: Instance,
-    shards: Box<[Shard]>,
+    shards: Box<[Counters]>,
     born: Instant,
     max_requests: AtomicU64,
     /// Somebody waits for the last request to end.
@@ -44,7 +44,7 @@ struct Complaints {
 /// Two cache lines, because processors fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shard {
+struct Counters {
     begun: AtomicU64,
     in_flight: AtomicU64,
     /// When a request has ended last, in milliseconds since the generation's birth.
@@ -63,7 +63,7 @@ impl Generation {
     pub(crate) fn new(instance: Instance, threads: usize, news: Arc<Notify>) -> Self {
         Self {
             instance,
-            shards: (0..threads).map(|_| Shard::default()).collect(),
+            shards: (0..threads).map(|_| Counters::default()).collect(),
             born: Instant::now(),
             max_requests: AtomicU64::new(0),
             draining: AtomicBool::new(false),

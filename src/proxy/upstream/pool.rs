@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 use super::dial::patiently;
 use super::generation::{Generation, InFlight};
-use super::http1::{self, AnswerError, ExchangeError, Switched};
-use super::transport::Line;
-use crate::proxy::downstream::interim::Hearer;
+use super::http1::{self, ExchangeError, ResponseError, Switched};
+use super::transport::Transport;
+use crate::proxy::downstream::interim::InterimSink;
 use crate::proxy::downstream::upload::RequestBody;
 use crate::proxy::wire::cause;
 use crate::proxy::wire::headers::{self, Origin};
@@ -266,7 +266,7 @@ impl Upstream {
     ) -> io::Result<Connection> {
         let (address, protocol) = (&self.address, &self.protocol);
         let dialed = patiently(patient, || {
-            Line::connect(address, protocol, &self.generation, write_limit, origin)
+            Transport::connect(address, protocol, &self.generation, write_limit, origin)
         });
         let line = if limit.is_zero() {
             dialed.await?
@@ -284,7 +284,7 @@ impl Upstream {
         }
     }
 
-    async fn share(&self, line: Line) -> io::Result<Share> {
+    async fn share(&self, line: Transport) -> io::Result<Share> {
         let heard = line.heard();
         let (sender, connection) = http2::handshake(Local, TokioIo::new(line))
             .await
@@ -317,18 +317,18 @@ impl Message {
 }
 
 impl Connection {
-    /// Sends a request and waits for the head of its answer. Interim answers are told to `hearer`.
+    /// Sends a request and waits for the head of its answer. Interim answers are told to `sink`.
     ///
     /// # Errors
     /// When no answer comes.
     pub(crate) async fn exchange(
         self,
         message: &mut Message,
-        hearer: Option<&Hearer<'_>>,
+        sink: Option<&InterimSink<'_>>,
     ) -> Result<Response<Content>, ExchangeError> {
         match (self, message) {
             (Self::Http1(connection), Message::Http1(request)) => {
-                let answer = connection.exchange(request, hearer).await?;
+                let answer = connection.exchange(request, sink).await?;
                 Ok(answer.map(|content| match content {
                     http1::Content::Whole(bytes, connection) => {
                         Content::Whole(bytes, connection.map(Self::Http1))
@@ -372,12 +372,12 @@ impl Share {
         })
     }
 
-    fn answer(self, mut answer: Response<Incoming>) -> Result<Response<Content>, AnswerError> {
+    fn answer(self, mut answer: Response<Incoming>) -> Result<Response<Content>, ResponseError> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let what = "its answer over HTTP/2 has the status 101, which there is none of";
-            return Err(AnswerError::Ambiguous(what));
+            return Err(ResponseError::Ambiguous(what));
         }
-        strict::answer(answer.headers()).map_err(AnswerError::Ambiguous)?;
+        strict::answer(answer.headers()).map_err(ResponseError::Ambiguous)?;
         headers::to_client(answer.headers_mut());
         Ok(answer.map(|incoming| match incoming.is_end_stream() {
             true => Content::Whole(Bytes::new(), Some(Connection::Http2(self))),

@@ -1,8 +1,8 @@
 //! What a request holds for as long as it is in flight to a worker.
 
-use super::balance::Place;
-use super::gate::Pass;
+use super::balance::Selection;
 use super::generation::{Generation, InFlight};
+use super::limiter::Permit;
 
 /// A request's hold on the worker: its place in the generation's count, in the limit and at one of the instances. All of it is given back when
 /// this is dropped.
@@ -10,9 +10,9 @@ use super::generation::{Generation, InFlight};
 pub(crate) struct Ticket {
     in_flight: InFlight,
     /// Its place among those that may be in the worker, where they are counted.
-    pass: Option<Pass>,
+    permit: Option<Permit>,
     /// Where it is, if the generation has several instances.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Selection>,
 }
 
 impl Ticket {
@@ -20,7 +20,7 @@ impl Ticket {
     pub(crate) fn new(in_flight: InFlight) -> Self {
         Self {
             in_flight,
-            pass: None,
+            permit: None,
             place: None,
         }
     }
@@ -31,8 +31,8 @@ impl Ticket {
     }
 
     /// Holds a place in the worker for as long.
-    pub(crate) fn hold(&mut self, pass: Option<Pass>) {
-        self.pass = pass;
+    pub(crate) fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
     }
 
     /// The number of the generation it is in flight in.

@@ -16,15 +16,15 @@ use super::fastcgi::{self, Gateway};
 use super::generation::Generation;
 use super::holder;
 use crate::proxy::wire::headers::Origin;
-use crate::proxy::wire::timer::Patience;
+use crate::proxy::wire::timer::Timer;
 use crate::route::{Address, Protocol};
 
 /// A connection to a worker that notices when the worker does not take what it is sent.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Transport {
     stream: Stream,
     heard: Rc<Cell<u64>>,
-    patience: Patience,
+    timer: Timer,
     write_limit: Duration,
 }
 
@@ -41,7 +41,7 @@ async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-impl Line {
+impl Transport {
     /// Connects to `address`, where an instance of `generation` listens that may take `write_limit` to accept a piece; zero is no limit.
     /// One to php-fpm is for a request that comes from `origin`.
     ///
@@ -73,7 +73,7 @@ impl Line {
         Ok(Self {
             stream,
             heard: Rc::default(),
-            patience: Patience::default(),
+            timer: Timer::default(),
             write_limit,
         })
     }
@@ -94,7 +94,7 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,7 +113,7 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for Transport {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -135,11 +135,11 @@ impl AsyncWrite for Line {
         };
         match outcome {
             Poll::Ready(outcome) => {
-                this.patience.stop();
+                this.timer.stop();
                 Poll::Ready(outcome)
             }
             Poll::Pending => {
-                ready!(this.patience.poll(cx, this.write_limit));
+                ready!(this.timer.poll(cx, this.write_limit));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }

@@ -7,7 +7,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::timer::Patience;
+use super::timer::Timer;
 use crate::route::Front;
 
 /// What is asked of a client.
@@ -21,10 +21,10 @@ pub(crate) struct Pace {
 
 /// A client's time, and the clock that takes it away.
 #[derive(Debug)]
-pub(crate) struct Purse {
+pub(crate) struct RateBudget {
     pace: Pace,
     left: Duration,
-    clock: Patience,
+    clock: Timer,
 }
 
 impl Pace {
@@ -50,13 +50,13 @@ impl Pace {
     }
 }
 
-impl Purse {
+impl RateBudget {
     /// A full one.
     pub(crate) fn new(pace: Pace) -> Self {
         Self {
             pace,
             left: pace.most,
-            clock: Patience::default(),
+            clock: Timer::default(),
         }
     }
 
@@ -81,7 +81,7 @@ impl Purse {
     }
 
     /// The clock, for a wait that is not for the client.
-    pub(crate) fn clock(&mut self) -> &mut Patience {
+    pub(crate) fn clock(&mut self) -> &mut Timer {
         &mut self.clock
     }
 }
@@ -96,7 +96,7 @@ mod tests {
 
     /// Whether a client is still welcome that keeps us waiting `pause` before each of `times` pieces of `bytes`.
     async fn is_welcome(rate: u32, pause: Duration, bytes: usize, times: usize) -> bool {
-        let mut purse = Purse::new(Pace { most: MOST, rate });
+        let mut purse = RateBudget::new(Pace { most: MOST, rate });
         for _ in 0..times {
             let waited = poll_fn(|cx| purse.poll(cx));
             if tokio::time::timeout(pause, waited).await.is_ok() {
@@ -122,7 +122,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_is_too_long_ends_it_however_much_came_before() {
-        let mut purse = Purse::new(Pace {
+        let mut purse = RateBudget::new(Pace {
             most: MOST,
             rate: 100,
         });
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_in_which_nobody_waits_costs_nothing() {
-        let mut purse = Purse::new(Pace {
+        let mut purse = RateBudget::new(Pace {
             most: MOST,
             rate: 100,
         });

@@ -10,12 +10,12 @@ use tokio::time::{Instant, Sleep};
 /// Counts one wait after the other. The timer beneath is moved only when a deadline comes earlier than it stands, or when it rings too
 /// early; between two requests of a busy connection it is not touched at all.
 #[derive(Debug, Default)]
-pub(crate) struct Patience {
+pub(crate) struct Timer {
     timer: Option<Pin<Box<Sleep>>>,
     deadline: Option<Instant>,
 }
 
-impl Patience {
+impl Timer {
     /// Ready once `limit` has passed since the clock was started, which the first poll does. A limit of zero is no limit.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         if limit.is_zero() {
@@ -75,23 +75,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_started_anew_rings_at_the_later_time() {
         let began = Instant::now();
-        let mut patience = Patience::default();
+        let mut timer = Timer::default();
         let limit = Duration::from_secs(3);
-        let pending = poll_fn(|cx| Poll::Ready(patience.poll(cx, limit).is_pending())).await;
+        let pending = poll_fn(|cx| Poll::Ready(timer.poll(cx, limit).is_pending())).await;
         assert!(pending);
         tokio::time::advance(Duration::from_secs(2)).await;
-        patience.stop();
-        poll_fn(|cx| patience.poll(cx, limit)).await;
+        timer.stop();
+        poll_fn(|cx| timer.poll(cx, limit)).await;
         assert_eq!(began.elapsed().as_secs(), 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_earlier_deadline_is_kept() {
         let began = Instant::now();
-        let mut patience = Patience::default();
-        poll_fn(|cx| Poll::Ready(patience.poll(cx, Duration::from_secs(60)).is_pending())).await;
-        patience.stop();
-        poll_fn(|cx| patience.poll(cx, Duration::from_secs(1))).await;
+        let mut timer = Timer::default();
+        poll_fn(|cx| Poll::Ready(timer.poll(cx, Duration::from_secs(60)).is_pending())).await;
+        timer.stop();
+        poll_fn(|cx| timer.poll(cx, Duration::from_secs(1))).await;
         assert_eq!(began.elapsed().as_secs(), 1);
     }
 }

@@ -21,7 +21,7 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::proxy::response::body::Body;
-use crate::proxy::shard::Lane;
+use crate::proxy::shard::Shard;
 use crate::proxy::table::Table;
 use crate::proxy::table::development::State;
 use crate::proxy::table::lookup::Lookup;
@@ -39,7 +39,7 @@ const POLICY_IN_PLACE: &str = "default-src 'none'; style-src 'unsafe-inline'; sc
 /// The answer to a request for something of ours.
 #[cold]
 pub(crate) fn answer<B>(
-    lane: &Rc<Lane>,
+    shard: &Rc<Shard>,
     path: &str,
     request: &Request<B>,
 ) -> Option<Response<Body>> {
@@ -48,14 +48,14 @@ pub(crate) fn answer<B>(
         return None;
     }
     let worker = asked_for(request.uri().query().unwrap_or_default());
-    let table = lane.table();
+    let table = shard.table();
     match rest {
         "client.js" => Some(with_type(
             "text/javascript; charset=utf-8",
             Body::full(CLIENT.into()),
         )),
         "events" if request.method() == Method::GET => {
-            let events = events::events(lane.clone(), worker?);
+            let events = events::events(shard.clone(), worker?);
             Some(with_type(
                 "text/event-stream",
                 Body::pieces(Box::pin(events)),
@@ -82,12 +82,12 @@ fn asked_for(query: &str) -> Option<&str> {
 }
 
 /// Waits until nothing newer is on its way on the route of a request, as long as a page may, and returns the table of then.
-pub(crate) async fn hold(lane: &Rc<Lane>, lookup: &Lookup<'_>) -> Rc<Table> {
+pub(crate) async fn hold(shard: &Rc<Shard>, lookup: &Lookup<'_>) -> Rc<Table> {
     // From before the first look on.
-    let mut changed = lane.changes();
+    let mut changed = shard.changes();
     let since = Instant::now();
     loop {
-        let table = lane.table();
+        let table = shard.table();
         let hold = table.development().map(|development| development.hold);
         let route = lookup.find(&table);
         let pending = route.and_then(|route| route.state.as_ref());
@@ -97,7 +97,7 @@ pub(crate) async fn hold(lane: &Rc<Lane>, lookup: &Lookup<'_>) -> Rc<Table> {
         tokio::select! {
             ended = changed.changed() => if ended.is_err() { return table },
             () = tokio::time::sleep_until(since + hold) => return table,
-            () = lane.stopping() => return table,
+            () = shard.stopping() => return table,
         }
     }
 }

@@ -9,10 +9,10 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use super::answer::Answer;
 use super::exchange::Exchange;
 use super::params;
 use super::records::Records;
+use super::response::Answer;
 use super::trouble::Verdict;
 use crate::proxy::fuzzed::{Pieces, fields, lines, now};
 use crate::proxy::wire::headers::Origin;

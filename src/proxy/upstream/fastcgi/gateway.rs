@@ -5,11 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use fastcgi_client::io::AsyncRead as Read;
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -23,8 +22,8 @@ use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use super::answer::{Answer, Body};
 use super::exchange::Exchange;
+use super::response::{Answer, Body};
 use super::trouble::{Trouble, Verdict};
 use super::{hold, params};
 use crate::proxy::upstream::dial::patiently;

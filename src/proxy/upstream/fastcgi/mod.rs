@@ -13,10 +13,9 @@
 //! | `hold` | the request's body, until it is whole |
 //! | `exchange` | the request on its way, and what comes back |
 //! | `records` | whole records of ours alone, and no end before the end |
-//! | `answer` | the answer's head, and its body |
+//! | `response` | the answer's head, and its body |
 //! | `fuzzed` | what must hold of any of them; not in the server |
 
-mod answer;
 mod exchange;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzed;
@@ -24,7 +23,7 @@ mod gateway;
 mod hold;
 mod params;
 mod records;
+mod response;
 mod trouble;
 
 pub(crate) use self::gateway::{Gateway, connect};
-pub(crate) use self::trouble::Trouble;

@@ -16,11 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::answer::{AnswerError, Head, Rest, Taken};
 use super::request::{Request, SendError, is_timeout};
-use crate::proxy::downstream::interim::{Hearer, Interim, MOST};
+use super::response::{Head, ResponseError, Rest, Taken};
+use crate::proxy::downstream::interim::{Interim, InterimSink, MOST};
 use crate::proxy::downstream::upload::UploadError;
-use crate::proxy::upstream::transport::Line;
+use crate::proxy::upstream::transport::Transport;
 
 /// Bytes read at once: of most answers, and of those that go on. It is what a client that reads slowly costs. From 128 KiB on malloc would
 /// ask the kernel for each piece (mallopt(3), `M_MMAP_THRESHOLD`).
@@ -31,7 +31,7 @@ const MANY: usize = 120 << 10;
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// Shared with the rest of a request that is sent while the answer comes.
-    line: Rc<RefCell<Line>>,
+    line: Rc<RefCell<Transport>>,
     heard: Rc<Cell<u64>>,
     /// What was read and is not taken yet.
     buffer: BytesMut,
@@ -51,7 +51,7 @@ pub(crate) enum ExchangeError {
     /// It broke after that.
     Broken(io::Error),
     /// What it said was no answer.
-    Malformed(AnswerError),
+    Malformed(ResponseError),
 }
 
 /// What follows the head of an answer.
@@ -85,14 +85,14 @@ struct Sending {
 /// A connection that is HTTP no more.
 #[derive(Debug)]
 pub(crate) struct Switched {
-    line: Rc<RefCell<Line>>,
+    line: Rc<RefCell<Transport>>,
     /// What came with the answer.
     unread: BytesMut,
 }
 
 impl Connection {
     /// A connection over `line`.
-    pub(crate) fn new(line: Line) -> Self {
+    pub(crate) fn new(line: Transport) -> Self {
         Self {
             heard: line.heard(),
             line: Rc::new(RefCell::new(line)),
@@ -106,21 +106,21 @@ impl Connection {
         self.line.borrow_mut().is_over(watcher)
     }
 
-    /// Sends `request` until its answer has begun. Interim answers are told to `hearer`.
+    /// Sends `request` until its answer has begun. Interim answers are told to `sink`.
     ///
     /// # Errors
     /// When no answer comes. The request is as it was before if nothing of it was sent.
     pub(crate) async fn exchange(
         mut self,
         request: &mut Request,
-        hearer: Option<&Hearer<'_>>,
+        sink: Option<&InterimSink<'_>>,
     ) -> Result<Response<Content>, ExchangeError> {
         request.rewind();
         let before = self.heard.get();
         let mut told = 0;
         // Why the worker takes no more of the request. It may have said something before.
         let mut deaf = None;
-        let head = poll_fn(|cx| self.poll_head(cx, request, hearer, &mut told, &mut deaf)).await;
+        let head = poll_fn(|cx| self.poll_head(cx, request, sink, &mut told, &mut deaf)).await;
         let head = head.map_err(|error| match error {
             ExchangeError::Broken(error) if self.heard.get() == before => {
                 ExchangeError::Unheard(deaf.take().unwrap_or(error))
@@ -134,7 +134,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         request: &mut Request,
-        hearer: Option<&Hearer<'_>>,
+        sink: Option<&InterimSink<'_>>,
         told: &mut usize,
         deaf: &mut Option<io::Error>,
     ) -> Poll<Result<Head, ExchangeError>> {
@@ -170,7 +170,7 @@ impl Connection {
             {
                 if head.status == StatusCode::SWITCHING_PROTOCOLS && !request.is_sent() {
                     let what = "it changed the protocol before it had the request";
-                    let error = ExchangeError::Malformed(AnswerError::Ambiguous(what));
+                    let error = ExchangeError::Malformed(ResponseError::Ambiguous(what));
                     return Poll::Ready(Err(error));
                 }
                 if !head.is_interim() {
@@ -178,9 +178,9 @@ impl Connection {
                 }
                 if head.status == StatusCode::CONTINUE {
                     request.welcome();
-                } else if let Some(hearer) = hearer.filter(|_| *told < MOST) {
+                } else if let Some(sink) = sink.filter(|_| *told < MOST) {
                     *told += 1;
-                    hearer.tell(Interim {
+                    sink.tell(Interim {
                         status: head.status,
                         headers: head.headers,
                     });

@@ -12,8 +12,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::answer::{AnswerError, Head, Rest, Taken};
-use crate::proxy::downstream::interim::{Hearer, Interim, MOST, Outbox};
+use super::response::{Head, ResponseError, Rest, Taken};
+use crate::proxy::downstream::interim::{Interim, InterimSink, MOST, Outbox};
 use crate::proxy::fuzzed::{Pieces, STEPS};
 use crate::proxy::wire::headers;
 
@@ -35,7 +35,7 @@ enum End {
     #[default]
     Torn,
     Whole,
-    Refused(AnswerError),
+    Refused(ResponseError),
     Broken,
 }
 
@@ -125,9 +125,9 @@ fn hear(data: &[u8], step: usize, method: &Method) -> Heard {
 /// What is passed on of interim answers is as many as may be, and can be read.
 fn told(interims: &[(StatusCode, HeaderMap)]) {
     let outbox = Outbox::default();
-    let hearer = Hearer::Http1(&outbox);
+    let sink = InterimSink::Http1(&outbox);
     for (status, headers) in interims.iter().take(MOST) {
-        hearer.tell(Interim {
+        sink.tell(Interim {
             status: *status,
             headers: headers.clone(),
         });

@@ -10,15 +10,15 @@
 //! |---|---|
 //! | `connection` | one exchange after the other |
 //! | `request` | what is written |
-//! | `answer` | what is read |
+//! | `response` | what is read |
 //! | `fuzzed` | what must hold of any of it; not in the server |
 
-mod answer;
 mod connection;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzed;
 mod request;
+mod response;
 
-pub(crate) use self::answer::AnswerError;
 pub(crate) use self::connection::{Coming, Connection, Content, ExchangeError, Switched};
 pub(crate) use self::request::{Request, Writer, is_timeout};
+pub(crate) use self::response::ResponseError;

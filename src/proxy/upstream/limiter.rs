@@ -1,4 +1,4 @@
-//! How many requests are in a worker and wait for it. Threads share one [`Gate`] a worker, and only where a route limits or pauses it.
+//! How many requests are in a worker and wait for it. Threads share one [`Limiter`] a worker, and only where a route limits or pauses it.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
 
 /// How many requests are in a worker and wait for it, over all threads.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Limiter {
     /// A place in the worker each. Those who wait for one get it in the order in which they came.
     places: Semaphore,
     /// How many there should be.
@@ -32,16 +32,16 @@ pub(crate) struct Gate {
 
 /// A place in a worker. It is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Pass(Arc<Gate>);
+pub(crate) struct Permit(Arc<Limiter>);
 
 /// A place among those who wait.
 pub(crate) struct Wait {
-    gate: Arc<Gate>,
-    count: fn(&Gate) -> &AtomicU32,
+    limiter: Arc<Limiter>,
+    count: fn(&Limiter) -> &AtomicU32,
 }
 
-impl Gate {
-    /// A gate that nobody may pass yet.
+impl Limiter {
+    /// A limiter that nobody may permit yet.
     pub(crate) fn new() -> Self {
         Self {
             places: Semaphore::new(0),
@@ -77,18 +77,18 @@ impl Gate {
     }
 
     /// A place that is free.
-    pub(crate) fn pass(self: &Arc<Self>) -> Option<Pass> {
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         self.places.try_acquire().ok()?.forget();
-        Some(Pass(self.clone()))
+        Some(Permit(self.clone()))
     }
 
     /// Waits for a place. Those who wait get one in the order in which they came.
-    pub(crate) async fn acquire(self: Arc<Self>) -> Pass {
+    pub(crate) async fn acquire(self: Arc<Self>) -> Permit {
         // It is never closed.
         if let Ok(permit) = self.places.acquire().await {
             permit.forget();
         }
-        Pass(self)
+        Permit(self)
     }
 
     /// Says that not all who ask get to the worker, unless that was said a moment ago.
@@ -105,14 +105,14 @@ impl Gate {
     }
 }
 
-impl Pass {
-    /// Whether it is one of `gate`.
-    pub(crate) fn is_of(&self, gate: &Arc<Gate>) -> bool {
-        Arc::ptr_eq(&self.0, gate)
+impl Permit {
+    /// Whether it is one of `limiter`.
+    pub(crate) fn is_of(&self, limiter: &Arc<Limiter>) -> bool {
+        Arc::ptr_eq(&self.0, limiter)
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         if !self.0.takes_surplus() {
             self.0.places.add_permits(1);
@@ -122,29 +122,29 @@ impl Drop for Pass {
 
 impl Wait {
     /// One more that waits for the end of a pause, unless too many do.
-    pub(crate) fn for_end_of_pause(gate: &Arc<Gate>) -> Option<Self> {
-        Self::begin(gate, |gate| &gate.held, HELD_MAX)
+    pub(crate) fn for_end_of_pause(limiter: &Arc<Limiter>) -> Option<Self> {
+        Self::begin(limiter, |limiter| &limiter.held, HELD_MAX)
     }
 
     /// One more that waits for a place, if there are fewer than `most`.
-    pub(crate) fn for_place(gate: &Arc<Gate>, most: u32) -> Option<Self> {
-        Self::begin(gate, |gate| &gate.queued, most)
+    pub(crate) fn for_place(limiter: &Arc<Limiter>, most: u32) -> Option<Self> {
+        Self::begin(limiter, |limiter| &limiter.queued, most)
     }
 
     /// One more who waits and is counted there, if there are fewer than `most`.
-    fn begin(gate: &Arc<Gate>, count: fn(&Gate) -> &AtomicU32, most: u32) -> Option<Self> {
+    fn begin(limiter: &Arc<Limiter>, count: fn(&Limiter) -> &AtomicU32, most: u32) -> Option<Self> {
         let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
-        count(gate)
+        count(limiter)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()?;
-        let gate = gate.clone();
-        Some(Self { gate, count })
+        let limiter = limiter.clone();
+        Some(Self { limiter, count })
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        (self.count)(&self.gate).fetch_sub(1, Ordering::Relaxed);
+        (self.count)(&self.limiter).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -152,47 +152,58 @@ impl Drop for Wait {
 mod tests {
     use super::*;
 
-    fn gate(most: u32) -> Arc<Gate> {
-        let gate = Arc::new(Gate::new());
-        gate.set_most(most);
-        gate
+    fn limiter(most: u32) -> Arc<Limiter> {
+        let limiter = Arc::new(Limiter::new());
+        limiter.set_most(most);
+        limiter
     }
 
     #[test]
     fn no_more_than_so_many_pass_at_a_time() {
-        let gate = gate(2);
-        let (first, second) = (gate.pass(), gate.pass());
-        assert!(first.is_some() && second.is_some() && gate.pass().is_none());
+        let limiter = limiter(2);
+        let (first, second) = (limiter.try_acquire(), limiter.try_acquire());
+        assert!(first.is_some() && second.is_some() && limiter.try_acquire().is_none());
         drop(first);
-        assert!(gate.pass().is_some());
+        assert!(limiter.try_acquire().is_some());
     }
 
     #[test]
     fn what_is_taken_from_those_inside_does_not_come_back() {
-        let gate = gate(3);
-        let mut inside = vec![gate.pass(), gate.pass(), gate.pass()];
-        gate.set_most(1);
+        let limiter = limiter(3);
+        let mut inside = vec![
+            limiter.try_acquire(),
+            limiter.try_acquire(),
+            limiter.try_acquire(),
+        ];
+        limiter.set_most(1);
         inside.truncate(1);
-        assert!(gate.pass().is_none(), "one is inside, and one is all");
+        assert!(
+            limiter.try_acquire().is_none(),
+            "one is inside, and one is all"
+        );
         inside.clear();
-        assert_eq!(gate.places.available_permits(), 1);
+        assert_eq!(limiter.places.available_permits(), 1);
     }
 
     #[test]
     fn more_places_are_those_that_were_to_go_before_new_ones() {
-        let gate = gate(3);
-        let inside = [gate.pass(), gate.pass(), gate.pass()];
-        gate.set_most(0);
-        gate.set_most(4);
-        assert_eq!(gate.places.available_permits(), 1);
+        let limiter = limiter(3);
+        let inside = [
+            limiter.try_acquire(),
+            limiter.try_acquire(),
+            limiter.try_acquire(),
+        ];
+        limiter.set_most(0);
+        limiter.set_most(4);
+        assert_eq!(limiter.places.available_permits(), 1);
         drop(inside);
-        assert_eq!(gate.places.available_permits(), 4);
+        assert_eq!(limiter.places.available_permits(), 4);
     }
 
     #[test]
     fn who_stops_waiting_leaves_room() {
-        let gate = gate(0);
-        let begin = || Wait::for_place(&gate, 1);
+        let limiter = limiter(0);
+        let begin = || Wait::for_place(&limiter, 1);
         let first = begin();
         assert!(first.is_some() && begin().is_none());
         drop(first);

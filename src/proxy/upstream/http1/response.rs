@@ -29,7 +29,7 @@ type Place = (Range<usize>, Range<usize>);
 
 /// Why what came is no answer. Nothing more that comes over the connection can be trusted to be the answer to anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AnswerError {
+pub(crate) enum ResponseError {
     #[error("its answer is not HTTP/1 ({0})")]
     Syntax(httparse::Error),
     #[error("its answer's head is longer than {} KiB", HEAD_MAX >> 10)]
@@ -91,7 +91,7 @@ impl Head {
     pub(super) fn take(
         buffer: &mut BytesMut,
         method: &Method,
-    ) -> Result<Option<Self>, AnswerError> {
+    ) -> Result<Option<Self>, ResponseError> {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let status = ParserConfig::default().parse_response_with_uninit_headers(
@@ -102,12 +102,12 @@ impl Head {
         let length = match status {
             Ok(Status::Complete(length)) if length <= HEAD_MAX => length,
             Ok(Status::Partial) if buffer.len() <= HEAD_MAX => return Ok(None),
-            Ok(_) => return Err(AnswerError::Long),
-            Err(error) => return Err(AnswerError::Syntax(error)),
+            Ok(_) => return Err(ResponseError::Long),
+            Err(error) => return Err(ResponseError::Syntax(error)),
         };
         let code = parsed.code.unwrap_or_default();
-        let status =
-            StatusCode::from_u16(code).map_err(|_| AnswerError::Syntax(httparse::Error::Status))?;
+        let status = StatusCode::from_u16(code)
+            .map_err(|_| ResponseError::Syntax(httparse::Error::Status))?;
         let reason = parsed.reason.unwrap_or_default();
         let reason = match status.canonical_reason() {
             Some(usual) if usual == reason => None,
@@ -147,8 +147,8 @@ impl Head {
         places: &[Place],
         is_old: bool,
         method: &Method,
-    ) -> Result<(), AnswerError> {
-        let syntax = AnswerError::Syntax;
+    ) -> Result<(), ResponseError> {
+        let syntax = ResponseError::Syntax;
         let mut framing = strict::Framing::default();
         let mut options = Options::default();
         let mut upgrade = None;
@@ -175,10 +175,10 @@ impl Head {
             self.rest = Rest::Length(0);
             return Ok(());
         }
-        let framing = framing.only().map_err(AnswerError::Ambiguous)?;
+        let framing = framing.only().map_err(ResponseError::Ambiguous)?;
         if is_old && framing.is_chunked {
             let what = "its answer is one of HTTP/1.0 and has a Transfer-Encoding";
-            return Err(AnswerError::Ambiguous(what));
+            return Err(ResponseError::Ambiguous(what));
         }
         self.is_kept = match is_old {
             true => options.keep_alive && !options.close,
@@ -345,7 +345,7 @@ fn broken() -> io::Error {
 mod tests {
     use super::*;
 
-    fn head(text: &str) -> Result<Option<Head>, AnswerError> {
+    fn head(text: &str) -> Result<Option<Head>, ResponseError> {
         Head::take(&mut text.into(), &Method::GET)
     }
 
@@ -404,18 +404,21 @@ mod tests {
         ] {
             let outcome = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
             assert!(
-                matches!(outcome, Err(AnswerError::Ambiguous(_))),
+                matches!(outcome, Err(ResponseError::Ambiguous(_))),
                 "{fields}: {outcome:?}"
             );
         }
         let old = head("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-        assert!(matches!(old, Err(AnswerError::Ambiguous(_))));
+        assert!(matches!(old, Err(ResponseError::Ambiguous(_))));
         for text in [
             "HTTP/2.0 200 OK\r\n\r\n",
             "HTTP/1.1 099 x\r\n\r\n",
             "SSH-2.0\r\n",
         ] {
-            assert!(matches!(head(text), Err(AnswerError::Syntax(_))), "{text}");
+            assert!(
+                matches!(head(text), Err(ResponseError::Syntax(_))),
+                "{text}"
+            );
         }
     }
 
@@ -426,8 +429,11 @@ mod tests {
         assert!(matches!(head(&begun), Ok(None)));
         assert!(matches!(head(&format!("{begun}\r\n")), Ok(Some(_))));
         let long = format!("{begun}{field}");
-        assert_eq!(head(&long).unwrap_err(), AnswerError::Long);
-        assert_eq!(head(&format!("{long}\r\n")).unwrap_err(), AnswerError::Long);
+        assert_eq!(head(&long).unwrap_err(), ResponseError::Long);
+        assert_eq!(
+            head(&format!("{long}\r\n")).unwrap_err(),
+            ResponseError::Long
+        );
     }
 
     #[test]
