@@ -8,7 +8,7 @@ use std::task::Waker;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::signals::{Rank, Signals};
+use super::signals::Signals;
 
 /// The clients of this thread, to find those that can be sent away when there are too many.
 #[derive(Default)]
@@ -95,13 +95,13 @@ impl Clients {
             return 0;
         }
         idle.select_nth_unstable(count - 1);
-        for (rank, number) in &idle[..count] {
+        for (_, number) in &idle[..count] {
             let Some(known) = clients.get(number) else {
                 continue;
             };
-            match (&known.waker, rank) {
-                // Its next request may have come already, and not have been read yet.
-                (Some(waker), Rank::Idle(_)) => {
+            match &known.waker {
+                // Its next request, or its first, may have come already, and not have been read yet.
+                Some(waker) if !known.signals.is_leaving() => {
                     known.signals.leave();
                     waker.wake_by_ref();
                 }

@@ -99,6 +99,7 @@ impl Signals {
         self.part();
     }
 
+    /// Whether it was told to leave.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -115,6 +116,11 @@ impl Signals {
             self.turns.fetch_add(1, Ordering::Relaxed);
         }
         InFlightGuard(Some(self.clone()))
+    }
+
+    /// Whether the client had the time that a new one has to begin its first request, and has not finished the head of one.
+    pub(super) fn is_late(&self) -> bool {
+        self.turns.load(Ordering::Relaxed) == 0 && self.born.elapsed() > PARTING_NEW
     }
 
     /// How soon the client is to leave when there are too many; `None` while it has something in flight, or leaves already.

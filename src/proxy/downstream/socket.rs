@@ -179,6 +179,14 @@ impl Socket {
                     ready!(self.reading.poll(cx, PARTING));
                     return Poll::Ready(Ok(()));
                 }
+                // It has sent a part of its first request, and nothing since.
+                (Waiting::Head, _)
+                    if self.signals.is_leaving()
+                        && self.signals.is_late()
+                        && !stream::has_unread(&self.stream) =>
+                {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
                 (Waiting::Head, _) => {
                     ready!(self.reading.poll(cx, self.limits.read));
                     // The socket takes so little or the client is past caring.

@@ -256,20 +256,11 @@ mod tests {
         const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
         let everything = async {
             let shard = Rc::new(shard(Arc::new(board(&[]))));
-            let front = Front {
-                listen: vec![Listen::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
-                ..Front::default()
-            };
-            let mut listeners = Listeners::new(Vec::new(), None);
-            listeners.follow(&front, None);
-            let listener = &listeners.current()[0];
-            let Place::Tcp(address) = &listener.listen.place else {
-                panic!("another place");
-            };
-            let (mut client, mut idler) = tokio::join!(connect(*address), connect(*address));
-            let door = Door::open(listener).unwrap();
+            let (listener, address) = listener();
+            let (mut client, mut idler) = tokio::join!(connect(address), connect(address));
+            let door = Door::open(&listener).unwrap();
             while let Some((stream, peer)) = door.queued() {
-                admit(&shard, listener, stream, peer);
+                admit(&shard, &listener, stream, peer);
             }
             for client in [&mut client, &mut idler] {
                 client.write_all(ASKED).await.unwrap();
@@ -291,6 +282,54 @@ mod tests {
             assert_eq!(answer(&mut idler).await, "");
         };
         tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    /// On a machine that is short of processors it may have waited for us for longer than a client that never asks gets.
+    #[tokio::test]
+    async fn a_first_request_that_nobody_has_read_yet_is_answered_before_its_client_makes_room() {
+        let everything = async {
+            let shard = Rc::new(shard(Arc::new(board(&[]))));
+            let (listener, address) = listener();
+            let (mut client, mut silent, mut slow) =
+                tokio::join!(connect(address), connect(address), connect(address));
+            let door = Door::open(&listener).unwrap();
+            while let Some((stream, peer)) = door.queued() {
+                admit(&shard, &listener, stream, peer);
+            }
+            slow.write_all(b"GET / HT").await.unwrap();
+            // Until all are served, and the part of a request is read.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(2)).await;
+            let asked: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+            assert_eq!(client.try_write(asked).unwrap(), asked.len());
+            for _ in 0..3 {
+                assert_eq!(shard.clients().send_idle_away(), 1);
+            }
+            tokio::time::resume();
+            let last = answer(&mut client).await;
+            assert!(last.contains("connection: close"), "{last}");
+            assert_eq!(answer(&mut silent).await, "");
+            assert_eq!(answer(&mut slow).await, "");
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    /// A listener on a port of its own.
+    fn listener() -> (Arc<Listener>, SocketAddr) {
+        let front = Front {
+            listen: vec![Listen::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
+            ..Front::default()
+        };
+        let mut listeners = Listeners::new(Vec::new(), None);
+        listeners.follow(&front, None);
+        let listener = listeners.current()[0].clone();
+        let Place::Tcp(address) = listener.listen.place else {
+            panic!("another place");
+        };
+        (listener, address)
     }
 
     async fn connect(address: SocketAddr) -> tokio::net::TcpStream {
