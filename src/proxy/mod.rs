@@ -1,39 +1,23 @@
 //! The data plane: accepts clients, sends each request to the generation its route names, and knows nothing but the route table.
 //!
 //! Each thread is a runtime of its own and owns its clients and its connections to workers; threads share the table and the counters
-//! (why: docs/ARCHITECTURE.md). hyper and its family are used nowhere else.
+//! (why: docs/ARCHITECTURE.md, which also draws the way of a request). hyper and its family are used nowhere else.
 //!
-//! | file | what it is for |
+//! A wing imports from those above it only, and says in its own `mod.rs` what its files are for:
+//!
+//! | wing | what it is for |
 //! |---|---|
-//! | `link` | the manager's wishes, and the answers |
-//! | `listener` | the sockets clients connect to |
-//! | `shard` | one thread: accepts, follows the table |
-//! | `memory` | the last table, for the next proxy |
-//! | `pulse` | whether every thread still does its work |
-//! | `table`, `hosts`, `path` | from a request's host and path to its route |
-//! | `generation` | the counters that all threads share |
-//! | `connection_limit` | how many clients there are, and how many too many |
-//! | `connection`, `socket`, `stream` | one client: its requests, its deadlines, its bytes |
-//! | `strict` | messages whose end is ambiguous |
-//! | `flow` | what stands between a request and its worker: limits, a queue, a pause |
-//! | `starting` | requests that wait for a route's first generation |
-//! | `http2`, `http2/`, `inbound`, `piece` | a client with many requests at a time |
-//! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
-//! | `forward`, `upload`, `body`, `tunnel`, `headers` | one request to a worker, and the answer |
-//! | `interim` | what a worker says before its answer |
-//! | `pool`, `line`, `dial` | a thread's connections to an instance of a generation, their bytes, and how they are made |
-//! | `http1/` | what is said on them to a worker that speaks HTTP/1.1 |
-//! | `several` | the choice between several instances |
-//! | `fastcgi/` | the way to a generation that speaks FastCGI |
-//! | `files`, `precompressed`, `conditions` | `public/` |
-//! | `compression/` | answers made smaller on their way to the client |
-//! | `development` | what developers are shown besides |
-//! | `pages`, `report` | what the proxy says in its own name |
-//! | `answers` | and on a worker's route as the worker's settings say |
-//! | `access` | the access log |
-//! | `probe` | a health request for the manager |
-//! | `timer`, `pace` | a clock that is cheap to start and stop, and how slow a client may be |
-//! | `fuzzed` | what must hold of any bytes from outside; not in the server |
+//! | `wire/` | what bytes and fields mean, and how long one waits for them |
+//! | `downstream/` | the side of the clients: listeners, sockets, bodies |
+//! | `upstream/` | the side of the workers: generations, connections to them, the protocols spoken there |
+//! | `table/` | from a request's host and path to its route |
+//! | `response/` | what is sent to a client |
+//! | `shard` | what belongs to one thread |
+//! | `request/` | one request: down to a worker, and up with the response |
+//! | `serve/` | accepting clients, and the connection of one |
+//! | `control/` | the link to the manager, and what it asks for |
+//! | `options` | what the proxy needs to run |
+//! | `fuzzed/` | what must hold of any bytes from outside; not in the server |
 
 mod control;
 mod downstream;

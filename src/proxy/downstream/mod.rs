@@ -1,4 +1,14 @@
 //! The side of the clients: listeners, sockets, and what comes out of them.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `listener`, `stream` | the sockets clients connect to, and their bytes |
+//! | `connection_limit`, `clients` | how many clients there may be, and which leave first |
+//! | `socket`, `signals` | one client: its deadlines, and what its socket and its requests tell each other |
+//! | `preamble` | what a connection begins with: a header of the PROXY protocol, HTTP/2's preface |
+//! | `request_body`, `upload` | a request's body as it comes, and on its way to the worker |
+//! | `interim` | what a worker says before its response |
+//! | `h2_io` | a stream of HTTP/2 as bytes both ways |
 
 pub(super) mod clients;
 pub(super) mod connection_limit;

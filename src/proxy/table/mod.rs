@@ -1,4 +1,13 @@
 //! The route table as one thread serves by it: looked up by host and path, with the thread's own connections to the workers beneath.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `board` | the table in force, shared by all threads |
+//! | `lookup`, `hosts` | what a route is found by, and finding it |
+//! | `route`, `rules` | a route; what stands between a request and its worker |
+//! | `public`, `assets` | a route's directory of files, and which of them are served |
+//! | `development` | how far a worker is, as developers' pages are told |
+//! | `builders` | how hyper and h2 are to serve connections |
 
 pub(super) mod assets;
 pub(super) mod board;

@@ -1,4 +1,13 @@
 //! What bytes and fields mean, and how long one waits for them. Nothing here has a connection of its own.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `headers`, `path`, `conditions` | header fields between client and worker, paths, conditional and range requests |
+//! | `strict` | messages whose end is ambiguous |
+//! | `refusal`, `cause` | an error that the proxy answers with; what to tell of one that has others beneath it |
+//! | `timer`, `deadline`, `pace` | a clock that is cheap to start and stop; when a request is to be over; how slow a client may be |
+//! | `request_id` | new names for requests |
+//! | `unread`, `file_body` | bytes that were read earlier; a part of a file as it is sent |
 
 pub(super) mod cause;
 pub(super) mod conditions;
