@@ -381,7 +381,9 @@ fn refuse_what_is_not_left_to_deployers(inventory: &mut Inventory, settings: &Se
         let Some(worker) = found.settings() else {
             continue;
         };
-        let refused = settings.refused(&found.name, &worker.route, &worker.hosts, &names);
+        let refused = settings
+            .grants
+            .refused(&found.name, &worker.route, &worker.hosts, &names);
         if let Some(refused) = refused {
             let place = found.places.get(refused.key).cloned();
             let place = place.unwrap_or_else(|| Place::file(&found.directory));

@@ -50,8 +50,10 @@ impl Source {
     }
 
     fn read_file(&mut self, root: &Path, file: &Path, path: ModulePath) {
-        let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let text =
+            fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let parsed =
+            syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let below = match file.file_name().and_then(|name| name.to_str()) {
             Some("lib.rs" | "mod.rs") => file.parent().unwrap().to_owned(),
             _ => file.with_extension(""),
@@ -59,7 +61,14 @@ impl Source {
         self.read_items(root, file, &below, path, &parsed.items);
     }
 
-    fn read_items(&mut self, root: &Path, file: &Path, below: &Path, path: ModulePath, items: &[Item]) {
+    fn read_items(
+        &mut self,
+        root: &Path,
+        file: &Path,
+        below: &Path,
+        path: ModulePath,
+        items: &[Item],
+    ) {
         let mut module = Module {
             file: file.strip_prefix(root).unwrap().display().to_string(),
             ..Module::default()
@@ -71,11 +80,18 @@ impl Source {
                     let mut inner = path.clone();
                     inner.push(name.clone());
                     match &child.content {
-                        Some((_, items)) => self.read_items(root, file, &below.join(&name), inner, items),
+                        Some((_, items)) => {
+                            self.read_items(root, file, &below.join(&name), inner, items)
+                        }
                         None => {
-                            let found = [below.join(format!("{name}.rs")), below.join(&name).join("mod.rs")];
+                            let found = [
+                                below.join(format!("{name}.rs")),
+                                below.join(&name).join("mod.rs"),
+                            ];
                             let found: Option<&PathBuf> = found.iter().find(|file| file.exists());
-                            let found = found.unwrap_or_else(|| panic!("{}: mod {name}: no such file", file.display()));
+                            let found = found.unwrap_or_else(|| {
+                                panic!("{}: mod {name}: no such file", file.display())
+                            });
                             self.read_file(root, found, inner);
                         }
                     }
@@ -163,13 +179,20 @@ impl Source {
             let named = module.names.iter().filter(|(name, _)| {
                 !module.passed_on.contains(*name) || module.words.contains(*name)
             });
-            for said in named.map(|(_, path)| path).cloned().chain(module.paths.iter().cloned()).chain(globs) {
+            for said in named
+                .map(|(_, path)| path)
+                .cloned()
+                .chain(module.paths.iter().cloned())
+                .chain(globs)
+            {
                 let Some(meant) = self.resolve(path, &said, 0) else {
                     continue;
                 };
                 let file = &self.modules[&meant].file;
                 if *file != module.file {
-                    of_module.entry(file.clone()).or_insert_with(|| said.join("::"));
+                    of_module
+                        .entry(file.clone())
+                        .or_insert_with(|| said.join("::"));
                 }
             }
         }
@@ -196,7 +219,9 @@ fn attributes(item: &Item) -> &[Attribute] {
 fn only_in_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let text = attribute.to_token_stream().to_string();
-        attribute.path().is_ident("cfg") && !text.contains("not") && (text.contains("test") || text.contains("fuzzing"))
+        attribute.path().is_ident("cfg")
+            && !text.contains("not")
+            && (text.contains("test") || text.contains("fuzzing"))
     })
 }
 
@@ -227,7 +252,9 @@ fn read_use(tree: &UseTree, before: &mut Vec<String>, module: &mut Module) {
             before.pop();
         }
         UseTree::Name(name) if name.ident == "self" => {
-            module.names.insert(before.last().unwrap().clone(), before.clone());
+            module
+                .names
+                .insert(before.last().unwrap().clone(), before.clone());
         }
         UseTree::Name(name) => {
             let mut path = before.clone();
@@ -240,7 +267,11 @@ fn read_use(tree: &UseTree, before: &mut Vec<String>, module: &mut Module) {
                 path.push(name.ident.to_string());
             }
             // Traits without a name, too.
-            let key = if name.rename == "_" { format!("_ {}", path.join("::")) } else { name.rename.to_string() };
+            let key = if name.rename == "_" {
+                format!("_ {}", path.join("::"))
+            } else {
+                name.rename.to_string()
+            };
             module.names.insert(key, path);
         }
         UseTree::Glob(_) => module.globs.push(before.clone()),
@@ -302,11 +333,16 @@ fn cycles(imports: &Imports) -> Vec<Vec<String>> {
         }
         seen
     };
-    let reached: BTreeMap<&String, BTreeSet<String>> = imports.keys().map(|file| (file, reach(file))).collect();
+    let reached: BTreeMap<&String, BTreeSet<String>> =
+        imports.keys().map(|file| (file, reach(file))).collect();
     let mut found = BTreeSet::new();
     for (file, files) in &reached {
         if files.contains(*file) {
-            let circle: Vec<String> = files.iter().filter(|other| reached.get(other).is_some_and(|back| back.contains(*file))).cloned().collect();
+            let circle: Vec<String> = files
+                .iter()
+                .filter(|other| reached.get(other).is_some_and(|back| back.contains(*file)))
+                .cloned()
+                .collect();
             found.insert(circle);
         }
     }
@@ -348,7 +384,10 @@ impl Floors {
                 ["", "floor", place, ..] => {
                     let directory = place.trim_start_matches("in `src/").trim_end_matches('`');
                     let directory = directory.to_owned();
-                    tables.push(Floors { directory, floor_of: BTreeMap::new() });
+                    tables.push(Floors {
+                        directory,
+                        floor_of: BTreeMap::new(),
+                    });
                     inside = true;
                 }
                 ["", floor, modules, ..] if inside => {
@@ -379,19 +418,30 @@ fn imports_go_to_lower_floors() {
     let document = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).unwrap();
     let mut wrong = BTreeSet::new();
     let tables = Floors::read(&document);
-    assert!(tables.len() > 1, "docs/ARCHITECTURE.md has a table of floors for src/ and one for src/proxy/");
+    assert!(
+        tables.len() > 1,
+        "docs/ARCHITECTURE.md has a table of floors for src/ and one for src/proxy/"
+    );
     for floors in tables {
         let mut seen = BTreeSet::new();
         for (file, imported) in &imports {
-            let Some(part) = floors.part(file) else { continue };
+            let Some(part) = floors.part(file) else {
+                continue;
+            };
             let Some(floor) = floors.floor_of.get(&part) else {
                 wrong.insert(format!("{file} is on no floor"));
                 continue;
             };
             seen.insert(part.clone());
             for (other, said) in imported {
-                let Some(below) = floors.part(other).filter(|other| *other != part) else { continue };
-                if floors.floor_of.get(&below).is_some_and(|below| below >= floor) {
+                let Some(below) = floors.part(other).filter(|other| *other != part) else {
+                    continue;
+                };
+                if floors
+                    .floor_of
+                    .get(&below)
+                    .is_some_and(|below| below >= floor)
+                {
                     wrong.insert(format!("{file} (floor {floor}) imports {other} by {said}"));
                 }
             }
@@ -399,5 +449,9 @@ fn imports_go_to_lower_floors() {
         let gone = floors.floor_of.keys().filter(|part| !seen.contains(*part));
         wrong.extend(gone.map(|part| format!("src/{}{part} does not exist", floors.directory)));
     }
-    assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{}",
+        wrong.into_iter().collect::<Vec<_>>().join("\n")
+    );
 }

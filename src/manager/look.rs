@@ -199,10 +199,13 @@ impl Sight {
         let refused = match self.administrators.contains(&of.name) {
             true => self
                 .settings
+                .grants
                 .refused_to_administrators(&of.name, &of.hosts)?,
             false => {
                 let all = self.workers.keys();
-                self.settings.refused(&of.name, &of.route, &of.hosts, all)?
+                self.settings
+                    .grants
+                    .refused(&of.name, &of.route, &of.hosts, all)?
             }
         };
         let server = self.settings.file.display();
