@@ -16,7 +16,7 @@ use anyhow::Context;
 use super::{Common, exit, refused};
 use crate::builder;
 use crate::config::{Mode, WorkerSettings, WorkerType};
-use crate::deploy::snapshot::{CopyError, SnapshotError, Store};
+use crate::deploy::{CopyError, SnapshotError, Store};
 use crate::inventory::{self, Found, Inventory, Status};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::route::{Claim, places};

@@ -9,7 +9,7 @@ use super::users::Users;
 use super::{certificates, pair};
 use crate::builder;
 use crate::config::{Files, Instead, Mode, Problems, Settings, WorkerType};
-use crate::deploy::snapshot::{Accepted, Manifest, Store};
+use crate::deploy::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, Pair, WorkerName};
