@@ -91,6 +91,13 @@ pub enum Address {
     },
 }
 
+impl Address {
+    /// Of a worker that listens on `port` itself.
+    pub fn loopback(port: u16) -> Self {
+        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
