@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::{Common, exit};
+use super::arguments::Common;
+use super::exit;
 use crate::builder;
 use crate::config::{
     Listen, Mode, Settings, WorkerSettings, WorkerType, printable, project_directory,

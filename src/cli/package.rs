@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{Common, exit, refused};
+use super::arguments::Common;
+use super::exit::{self, refused};
 use crate::builder;
 use crate::config::{Mode, WorkerSettings, WorkerType};
 use crate::deploy::{CopyError, SnapshotError, Store};
