@@ -10,7 +10,7 @@ use super::{
     planes, reload, rollback, status, systemd,
 };
 use super::{exit, failure};
-use crate::systemd::{keeper, start};
+use crate::systemd::{cleaner, keeper, start};
 
 /// Put a directory under workers/, get a URL: small web programs as systemd units, reloaded without losing a request.
 #[derive(Debug, Parser)]
@@ -66,6 +66,8 @@ enum Verb {
     MeasureState(measure::MeasureState),
     #[command(name = keeper::VERB, hide = true)]
     Keep,
+    #[command(name = cleaner::VERB, hide = true)]
+    Clean,
 }
 
 /// Runs the command line and returns its exit code.
@@ -80,8 +82,11 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
-    if let Verb::Keep = arguments.verb {
-        return ExitCode::from(keeper::run());
+    // Before anything is logged or looked at: these outlive whoever started them.
+    match arguments.verb {
+        Verb::Keep => return ExitCode::from(keeper::run()),
+        Verb::Clean => return ExitCode::from(cleaner::run(arguments.common.kind())),
+        _ => {}
     }
     crate::logging::start(arguments.common.quiet);
     let mut common = arguments.common;
@@ -110,7 +115,7 @@ pub fn run() -> ExitCode {
         Verb::EndProxy(_) => planes::EndProxy::run(&common),
         Verb::EndWorkers(verb) => wait_for(verb.run(&common)),
         Verb::Systemd(verb) => wait_for(verb.run(&common)),
-        Verb::Keep => unreachable!("handled above"),
+        Verb::Keep | Verb::Clean => unreachable!("handled above"),
     };
     match result {
         Ok(code) => ExitCode::from(code),
