@@ -4,83 +4,30 @@
 //! Each directory is watched by itself: one that does not count (`node_modules` with ten thousand others in it) costs nothing. Where the
 //! kernel has no room for more watches, or file systems send no events, a burst comes every so often instead.
 
+mod burst;
 mod eye;
 mod tail;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
-
-use crate::ignored::Developed;
-use eye::Eye;
+pub use burst::Burst;
+pub use eye::Watched;
 pub use tail::{Line, Tails};
+
+use burst::Bursts;
+use eye::{Eye, Message};
 
 /// Events that may wait. What comes beyond is made up for by a look at everything.
 const EVENTS: usize = 4096;
-
-/// What is watched.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Watched {
-    /// Directories of workers, absolute; one that is not there is waited for.
-    pub directories: Vec<PathBuf>,
-    /// Single files, absolute, that may not be there.
-    pub files: Vec<PathBuf>,
-    /// The workers, by which it is known what counts.
-    pub workers: Vec<Developed>,
-    /// How long events are gathered, from the last one on.
-    pub debounce: Duration,
-    /// A burst so often instead of events.
-    pub poll: Option<Duration>,
-}
-
-/// Something changed, or may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Burst {
-    /// When the first event of it came.
-    pub first: Instant,
-}
 
 /// Watches until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
     messages: SyncSender<Message>,
     bursts: Arc<Bursts>,
-}
-
-/// What the thread that watches hears.
-#[derive(Debug)]
-enum Message {
-    Event(notify::Result<notify::Event>),
-    Watch(Box<Watched>),
-    Stop,
-}
-
-/// The burst that is to be taken: one that is not taken yet takes the next one in.
-#[derive(Debug, Default)]
-struct Bursts {
-    waiting: Mutex<Option<Burst>>,
-    ready: Notify,
-    /// A burst rests.
-    rests: Notify,
-}
-
-impl Bursts {
-    fn add(&self, burst: Burst) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.get_or_insert(burst);
-        self.ready.notify_one();
-    }
-
-    fn take(&self) -> Option<Burst> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.take()
-    }
 }
 
 impl Watcher {

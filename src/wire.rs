@@ -29,15 +29,33 @@ pub const FRAME_MAX: usize = 16 << 20;
 pub static VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{}+{FORMAT:016x}", env!("CARGO_PKG_VERSION")));
 
+/// The source of all that messages consist of.
+const SOURCES: [(&str, &[u8]); 15] = [
+    ("boottime.rs", include_bytes!("boottime.rs")),
+    ("names.rs", include_bytes!("names.rs")),
+    ("route.rs", include_bytes!("route.rs")),
+    ("route/claim.rs", include_bytes!("route/claim.rs")),
+    ("route/error_page.rs", include_bytes!("route/error_page.rs")),
+    ("route/flow.rs", include_bytes!("route/flow.rs")),
+    ("route/front.rs", include_bytes!("route/front.rs")),
+    ("route/halt.rs", include_bytes!("route/halt.rs")),
+    ("route/host.rs", include_bytes!("route/host.rs")),
+    ("route/listen.rs", include_bytes!("route/listen.rs")),
+    ("route/path.rs", include_bytes!("route/path.rs")),
+    ("route/redirect.rs", include_bytes!("route/redirect.rs")),
+    ("route/table.rs", include_bytes!("route/table.rs")),
+    ("route/target.rs", include_bytes!("route/target.rs")),
+    ("wire.rs", include_bytes!("wire.rs")),
+];
+
 /// Another number whenever what defines the messages is changed; nobody has to remember to change it.
 const FORMAT: u64 = {
-    let mut hash = fnv_1a(0xcbf2_9ce4_8422_2325, include_bytes!("wire.rs"));
-    hash = fnv_1a(hash, include_bytes!("route.rs"));
-    hash = fnv_1a(hash, include_bytes!("route/error_page.rs"));
-    hash = fnv_1a(hash, include_bytes!("route/host.rs"));
-    hash = fnv_1a(hash, include_bytes!("route/redirect.rs"));
-    hash = fnv_1a(hash, include_bytes!("names.rs"));
-    fnv_1a(hash, include_bytes!("boottime.rs"))
+    let (mut hash, mut next) = (0xcbf2_9ce4_8422_2325, 0);
+    while next < SOURCES.len() {
+        hash = fnv_1a(hash, SOURCES[next].1);
+        next += 1;
+    }
+    hash
 };
 
 /// FNV-1a (draft-eastlake-fnv), of 64 bits: what differs by accident has different numbers.
@@ -361,6 +379,17 @@ mod tests {
     fn pair() -> (Duplex<ToManager, ToProxy>, Duplex<ToProxy, ToManager>) {
         let (manager, proxy) = UnixStream::pair().unwrap();
         (Duplex::new(manager), Duplex::new(proxy))
+    }
+
+    #[test]
+    fn a_change_of_any_file_of_the_route_table_changes_the_format() {
+        let route = concat!(env!("CARGO_MANIFEST_DIR"), "/src/route");
+        for entry in std::fs::read_dir(route).unwrap() {
+            let file = entry.unwrap().file_name().into_string().unwrap();
+            let name = format!("route/{file}");
+            let is_hashed = SOURCES.iter().any(|(source, _)| *source == name);
+            assert!(is_hashed, "{name} is not among SOURCES");
+        }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Unavailable, executable};
+use super::program::{Unavailable, executable};
 use crate::config::Limits;
 use crate::limits::cores;
 

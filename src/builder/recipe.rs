@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::{json, package_json, words};
+use super::json::{json, package_json};
 use crate::config::{WorkerSettings, WorkerType};
 
 /// What a build is for.
@@ -347,6 +347,10 @@ fn environment(directory: &Path) -> Option<Steps> {
         vec![make, fill]
     };
     Some((steps, Makes::Dependencies(".venv")))
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 fn modified(directory: &Path, name: &str) -> Option<SystemTime> {

@@ -1,5 +1,9 @@
 //! Builds, in directories of the tests' own, of programs that are everywhere.
 
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -7,8 +11,11 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::output::OUTPUT_MAX;
+use super::program::{SYSTEM_PATH, text, tool};
 use super::recipe::recipe;
+use super::run::{BUN_ENTRIES, DENO_ENTRIES, NODE_ENTRIES, first_file, script_entry};
 use super::*;
+use crate::config::{Mode, WorkerSettings};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

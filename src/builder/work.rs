@@ -10,9 +10,9 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Listener, Output, Tail};
+use super::program::{Unavailable, program_paths, resolved, search_path};
 use super::recipe::{DIAGNOSTICS, Makes, Purpose, Recipe, recipe};
 use super::runner::{Command, Failure, Runner};
-use super::{Unavailable, program_paths, resolved, search_path};
 use crate::config::{Mode, WorkerSettings};
 use crate::names::WorkerName;
 use crate::systemd::{BusError, Ending};

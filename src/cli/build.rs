@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Common, exit, refused};
+use super::arguments::Common;
+use super::exit::{self, refused};
 use crate::builder::{self, BuildFailure, Built, Order, Purpose, Runner};
 use crate::config::{Mode, WorkerSettings, project_directory};
 use crate::dev::{Asked, Signals};

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::{Common, exit};
+use super::arguments::Common;
+use super::exit;
 use crate::builder;
 use crate::config::{
     Listen, Mode, Settings, WorkerSettings, WorkerType, printable, project_directory,
@@ -15,7 +16,7 @@ use crate::manager::Journal;
 use crate::manager::certificates;
 use crate::manager::pair::{Ground, Run};
 use crate::names::{Generation, Instance, Pair};
-use crate::plan::{Reason, Spec, loopback};
+use crate::plan::{Reason, Spec};
 use crate::route::{Address, Place};
 use crate::systemd::{Kind, UnitPair, is_booted, security};
 
@@ -230,7 +231,7 @@ fn units(
     let run = |(pair, port): (Pair, u16)| Run {
         address: match worker.listen {
             Listen::Socket => Address::Unix(runtime.join(pair.file_name("sock"))),
-            Listen::Port => loopback(port),
+            Listen::Port => Address::loopback(port),
         },
         pair,
         files: files.clone(),

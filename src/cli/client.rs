@@ -6,7 +6,8 @@ use futures_util::StreamExt;
 use zbus::fdo::{self, DBusProxy};
 use zbus::{Connection, connection};
 
-use super::{Common, exit, refused};
+use super::arguments::Common;
+use super::exit::{self, refused};
 use crate::manager::control::{ControlError, Manager1Proxy, NAME};
 use crate::systemd::{Kind, unit_state};
 

@@ -1,9 +1,8 @@
 //! `tqserver completions`: what a shell needs to complete our command line.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Arguments;
+use super::say;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Completions {
@@ -23,15 +22,11 @@ fn shell(text: &str) -> Result<Shell, String> {
 }
 
 impl Completions {
-    pub(super) fn run(self) -> anyhow::Result<u8> {
+    /// For the command line `command`.
+    pub(super) fn run(self, mut command: clap::Command) -> anyhow::Result<u8> {
         let mut script = Vec::new();
-        clap_complete::generate(
-            self.shell,
-            &mut Arguments::command(),
-            "tqserver",
-            &mut script,
-        );
-        super::print(&script)?;
+        clap_complete::generate(self.shell, &mut command, "tqserver", &mut script);
+        say::print(&script)?;
         Ok(0)
     }
 }

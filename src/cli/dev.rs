@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Common;
+use super::arguments::Common;
 use crate::config::{Instead, Mode};
 use crate::dev::{self, Start};
 

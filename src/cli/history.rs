@@ -7,9 +7,11 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::arguments::Common;
 use super::columns::columns;
+use super::exit::{self, refused};
 use super::journal::{self, Entries};
-use super::{Common, exit, refused};
+use super::say;
 use crate::calendar::date;
 use crate::config::printable;
 use crate::messages;
@@ -78,11 +80,11 @@ impl History {
         if self.json {
             let mut text = serde_json::to_string_pretty(&events)?;
             text.push('\n');
-            super::print(text.as_bytes())?;
+            say::print(text.as_bytes())?;
         } else if events.is_empty() {
             eprintln!("the journal has nothing of a worker '{}'", self.worker);
         } else {
-            super::print(table(&events).as_bytes())?;
+            say::print(table(&events).as_bytes())?;
         }
         Ok(0)
     }

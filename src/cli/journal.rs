@@ -3,7 +3,7 @@
 //! A worker can put any field into its entries, so what an entry says of itself proves nothing. Only fields that journald sets,
 //! those with an underscore, tell who wrote it (systemd.journal-fields(7)): a worker is its slice, the server its two units.
 
-use super::Common;
+use super::arguments::Common;
 use super::client::Client;
 use crate::names::{WorkerName, worker_slice};
 use crate::systemd::Kind;

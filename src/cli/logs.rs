@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
+use super::arguments::Common;
+use super::exit::{self, refused};
 use super::journal::{self, Entries};
-use super::{Common, exit, refused};
 use crate::config::Mode;
 use crate::inventory;
 use crate::names::{Instance, Pair, WorkerName, worker_slice};

@@ -1,8 +1,9 @@
 //! `tqserver maintenance`: clients of a worker are told that it will be back, and the worker is not asked.
 
+use super::arguments::Common;
 use super::client::{Client, is_gone};
+use super::exit::{self, refused};
 use super::outcome::not_carried_out;
-use super::{Common, exit, refused};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Maintenance {

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 
-use super::{Common, exit, refused};
+use super::arguments::Common;
+use super::exit::{self, refused};
+use super::say;
 use crate::builder;
 use crate::config::{Mode, Problems, Settings};
 use crate::inventory::{self, Status};
@@ -55,7 +57,7 @@ impl New {
         }
         text += &format!("next: tqserver dev\nthen: {url}\n");
         if !common.quiet {
-            super::print(text.as_bytes())?;
+            say::print(text.as_bytes())?;
         }
         if let Some((tool, install)) = template.tool
             && !builder::is_installed(tool)

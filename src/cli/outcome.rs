@@ -2,8 +2,9 @@
 
 use futures_util::StreamExt;
 
+use super::arguments::Common;
 use super::client::plain;
-use super::{Common, exit, refused};
+use super::exit::{self, refused};
 use crate::manager::control::{ControlError, Manager1Proxy, WorkerOutcome};
 
 /// Waits for what was asked of the manager and prints its progress on the way.

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{Common, exit, refused};
+use super::arguments::Common;
+use super::exit::{self, refused};
 use crate::builder;
 use crate::config::{Mode, WorkerSettings, WorkerType};
-use crate::deploy::snapshot::{CopyError, SnapshotError, Store};
+use crate::deploy::{CopyError, SnapshotError, Store};
 use crate::inventory::{self, Found, Inventory, Status};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::route::{Claim, places};

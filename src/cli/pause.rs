@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::arguments::Common;
 use super::client::{Client, is_gone};
+use super::exit::{self, refused};
 use super::outcome::not_carried_out;
-use super::{Common, exit, refused};
 use crate::manager::control::PAUSE;
 
 #[derive(Debug, clap::Args)]

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
+use super::arguments::Common;
 use crate::ansi;
 use crate::config::{Instead, Mode, Problems, Settings};
 use crate::dev::{self, Asked, Signals};

@@ -1,8 +1,9 @@
 //! `tqserver rollback`: back to the files of an earlier generation, checked and switched to as in a reload.
 
+use super::arguments::Common;
 use super::client::{Client, is_gone};
+use super::exit::{self, refused};
 use super::outcome::{not_carried_out, report, with_progress};
-use super::{Common, exit, refused};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Rollback {

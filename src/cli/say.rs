@@ -43,6 +43,20 @@ pub(super) fn stderr(words: fmt::Arguments<'_>) {
         .write_all(ansi::keep_colours(&words.to_string()).as_bytes());
 }
 
+/// Prints what a reader may have had enough of before its end, as `head` does.
+pub(super) fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    // A script for a shell and the history: text of ours, and others' words in it.
+    let text = ansi::keep_colours(&String::from_utf8_lossy(text));
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
 /// JSON as it can be printed: what acts is escaped as JSON does it.
 pub(super) fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

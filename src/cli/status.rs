@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::arguments::Common;
 use super::client::{Client, plain};
 use super::columns::columns;
-use super::{Common, exit, refused, say};
+use super::exit::{self, refused};
+use super::say;
 use crate::config::printable;
 use crate::footprint::Footprint;
 use crate::holders;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Common;
+use super::arguments::Common;
 use crate::dev::{Asked, Signals};
 use crate::systemd::{Place, Private};
 

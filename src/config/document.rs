@@ -411,6 +411,14 @@ impl Node {
         }
     }
 
+    /// The text of a single value that is not null.
+    pub(super) fn scalar(&self) -> Option<&str> {
+        match &self.content {
+            Content::Scalar(text, _) if !self.is_null() => Some(text),
+            _ => None,
+        }
+    }
+
     /// What stands there, for a message.
     pub(super) fn description(&self) -> &'static str {
         match &self.content {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::WorkerFile;
 use super::problem::{Place, Problem, Problems};
 use super::source::Identity;
+use super::worker::WorkerFile;
 
 /// How long files may be parsed in one look. What is left over then fails alone, and has its turn with the next look.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Settings;
 use super::document::{Content, Node};
 use super::hosts::hosts;
 use super::section::{Item, Section};
@@ -53,7 +52,18 @@ impl fmt::Display for Refused {
     }
 }
 
-impl Settings {
+/// What `server.yaml` leaves to workers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grants {
+    /// The hosts that a worker.yaml may name; `None`: any if the administrator wrote it, none if a deployer did.
+    pub hosts: Option<Vec<HostPattern>>,
+    /// Hosts that are left to one worker, besides, with all their paths.
+    pub own_hosts: BTreeMap<WorkerName, Vec<HostPattern>>,
+    /// Paths that are left to a deployer's worker beside those below its directory's.
+    pub routes: BTreeMap<WorkerName, Vec<Grant>>,
+}
+
+impl Grants {
     /// What of this place in the URL space is not a deployer's to take for the worker `name`, beside the workers `all`.
     pub fn refused<'a>(
         &self,
@@ -133,7 +143,8 @@ impl Settings {
     }
 
     /// Reads `workers.hosts` and `workers.routes`.
-    pub(super) fn read_grants(&mut self, workers: &mut Section<'_>) {
+    pub(super) fn read(workers: &mut Section<'_>) -> Self {
+        let mut read = Self::default();
         let is_mapping = workers
             .peek("hosts")
             .is_some_and(|item| matches!(item.node().content, Content::Map(_)));
@@ -142,14 +153,14 @@ impl Settings {
                 let key = format!("workers.hosts.{}", item.key());
                 let named = hosts(&item, &key);
                 if item.key() == EVERY {
-                    self.hosts = Some(named);
+                    read.hosts = Some(named);
                 } else if let Some(name) = worker(&item, "workers.hosts") {
-                    self.own_hosts.insert(name, named);
+                    read.own_hosts.insert(name, named);
                 }
             }
         } else {
             let allowed = workers.item("hosts");
-            self.hosts = allowed.map(|item| hosts(&item, "workers.hosts"));
+            read.hosts = allowed.map(|item| hosts(&item, "workers.hosts"));
         }
         let mut routes = BTreeMap::new();
         for item in workers.items("routes") {
@@ -157,7 +168,8 @@ impl Settings {
                 routes.insert(name, grants(&item));
             }
         }
-        self.routes = routes;
+        read.routes = routes;
+        read
     }
 }
 
@@ -199,6 +211,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Settings;
 
     fn refused(server: &str, name: &str, path: &str, hosts: &[&str]) -> Option<String> {
         let settings = Settings::parse(Path::new("server.yaml"), server).unwrap();
@@ -218,7 +231,9 @@ mod tests {
             .map(|host| HostPattern::parse(host).unwrap())
             .collect();
         let path = RoutePath::parse(path).unwrap();
-        let refused = settings.refused(&worker(name), &path, &hosts, &all)?;
+        let refused = settings
+            .grants
+            .refused(&worker(name), &path, &hosts, &all)?;
         Some(format!("{}: {refused}: {}", refused.key, refused.cure))
     }
 

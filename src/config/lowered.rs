@@ -1,6 +1,7 @@
 //! `workers.max` for what runs already.
 
-use super::{Limits, Settings};
+use super::limits::Limits;
+use super::settings::Settings;
 use crate::limits::{ByteSize, CpuQuota};
 use crate::route::{RoutePath, longest_match};
 

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::limits::LimitsPatch;
 use super::problem::{Place, Problem, Problems};
-use super::{LimitsPatch, Listen, Settings, WorkerFile, WorkerSettings, WorkerType};
+use super::program::{Listen, WorkerType};
+use super::settings::Settings;
+use super::worker::WorkerFile;
+use super::worker_settings::WorkerSettings;
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
 use crate::route::{HostPattern, Redirect, RoutePath, endless, longest_match};
@@ -149,10 +153,10 @@ impl Settings {
 
     /// Hosts that the administrator does not leave to workers.
     fn foreign_hosts(&self, name: &WorkerName, file: &WorkerFile) -> Vec<Problem> {
-        let Some(allowed) = &self.hosts else {
+        let Some(allowed) = &self.grants.hosts else {
             return Vec::new();
         };
-        let own = self.own_hosts.get(name).into_iter().flatten();
+        let own = self.grants.own_hosts.get(name).into_iter().flatten();
         let own: Vec<_> = allowed.iter().chain(own).collect();
         let is_foreign = |host: &&HostPattern| !own.iter().any(|one| one.covers(host));
         let problem = |host: &HostPattern| {

@@ -1,9 +1,30 @@
-//! Development or production, as the environment says.
+//! Development or production.
 
-use super::Mode;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// The variables that name the mode; the first that is set decides.
 const VARIABLES: [&str; 2] = ["TQ_MODE", "DEPLOYMENT_MODE"];
+
+/// Whether workers run from their directories and are built (development) or from snapshots (production).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The worker's directory itself is run, after a build.
+    Development,
+    /// A snapshot of the worker's directory is run, as it was deployed.
+    Production,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Development => "development",
+            Self::Production => "production",
+        })
+    }
+}
 
 /// A variable names no mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

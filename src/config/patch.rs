@@ -1,13 +1,12 @@
-//! Limits as a file says them, and laid over others.
+//! Limits as a file says them.
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::limits::{Caps, LimitsPatch};
 use super::section::Section;
-use super::{Caps, Limits, LimitsPatch};
-use crate::limits::{ByteSize, CpuQuota};
+use crate::limits::ByteSize;
 use crate::names::INSTANCES_MAX;
-use crate::route::{Flow, Timeouts};
 
 /// Most cores that can be asked for; Linux itself ends at 8192.
 const MAX_CORES: u64 = 8192;
@@ -96,85 +95,6 @@ impl Caps {
             queue_size: section.number("queue_size", 0..=REQUESTS, ""),
             instances: instances(section),
         }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            gomaxprocs: Some(CpuQuota { cores: 1 }),
-            gomemlimit: None,
-            tasks_max: None,
-            memory_high: None,
-            state_max: None,
-            cpu_weight: None,
-            io_weight: None,
-            instances: 1,
-            access_log: false,
-            compression: true,
-            max_requests: 0,
-            timeouts: Timeouts {
-                read: Duration::from_secs(30),
-                write: Duration::from_secs(30),
-                idle: Duration::from_secs(120),
-            },
-            flow: Flow::default(),
-            log_file: String::new(),
-        }
-    }
-}
-
-impl Limits {
-    /// These limits, with those that are set in `patch` instead.
-    #[must_use]
-    pub fn with(&self, patch: &LimitsPatch) -> Self {
-        let quota = |cores| (cores > 0).then_some(CpuQuota { cores });
-        Self {
-            gomaxprocs: patch.gomaxprocs.map_or(self.gomaxprocs, quota),
-            gomemlimit: patch.gomemlimit.unwrap_or(self.gomemlimit),
-            tasks_max: patch.tasks_max.or(self.tasks_max),
-            memory_high: patch.memory_high.unwrap_or(self.memory_high),
-            state_max: patch.state_max.unwrap_or(self.state_max),
-            cpu_weight: patch.cpu_weight.or(self.cpu_weight),
-            io_weight: patch.io_weight.or(self.io_weight),
-            instances: patch.instances.unwrap_or(self.instances),
-            access_log: patch.access_log.unwrap_or(self.access_log),
-            compression: patch.compression.unwrap_or(self.compression),
-            max_requests: patch.max_requests.unwrap_or(self.max_requests),
-            timeouts: Timeouts {
-                read: patch.read_timeout.unwrap_or(self.timeouts.read),
-                write: patch.write_timeout.unwrap_or(self.timeouts.write),
-                idle: patch.idle_timeout.unwrap_or(self.timeouts.idle),
-            },
-            flow: self.flow_with(patch),
-            log_file: patch.log_file.as_ref().unwrap_or(&self.log_file).clone(),
-        }
-    }
-
-    fn flow_with(&self, patch: &LimitsPatch) -> Flow {
-        let flow = self.flow;
-        let count = |asked: Option<u64>, or: u32| {
-            asked.map_or(or, |asked| u32::try_from(asked).unwrap_or(u32::MAX))
-        };
-        Flow {
-            max_body: match patch.max_body_size {
-                Some(size) => size.map(|size| size.0),
-                None => flow.max_body,
-            },
-            max_concurrency: count(patch.max_concurrency, flow.max_concurrency),
-            queue_size: count(patch.queue_size, flow.queue_size),
-            queue_timeout: patch.queue_timeout.unwrap_or(flow.queue_timeout),
-            retries: patch.retries.map_or(flow.retries, |retries| {
-                u8::try_from(retries).unwrap_or(u8::MAX)
-            }),
-            request_timeout: patch.request_timeout.unwrap_or(flow.request_timeout),
-        }
-    }
-
-    /// `memory_high` and `gomemlimit`, if the first is above the second: the worker would be killed before it is slowed down.
-    pub(super) fn high_above_most(&self) -> Option<(ByteSize, ByteSize)> {
-        let (high, most) = (self.memory_high?, self.gomemlimit?);
-        (high > most).then_some((high, most))
     }
 }
 

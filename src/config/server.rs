@@ -2,28 +2,30 @@
 
 mod directories;
 mod front;
+mod instead;
+mod kept;
 
 use std::collections::BTreeMap;
-use std::fs::Permissions;
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Content, Document, Node};
+use super::grants::Grants;
+use super::limits::{Caps, Limits, LimitsPatch};
 use super::patch::TIMEOUT;
 use super::problem::{Place, Problem, Problems};
 use super::section::Section;
+use super::settings::{BuildLimits, Exposure, Settings, SnapshotLimits};
 use super::source::{self, Owner};
-use super::{BuildLimits, Caps, Exposure, Limits, LimitsPatch, Settings, SnapshotLimits};
 use crate::limits::{ByteSize, cores};
 use crate::route::{Front, Listen, RoutePath};
-use directories::directories;
+pub use instead::Instead;
 
-/// Port for clients unless set.
-const PORT: u16 = 8080;
+use directories::directories;
+use front::PORT;
+
 /// Ports of workers unless set.
 const WORKER_PORTS: RangeInclusive<u16> = 9000..=9999;
 /// Bytes of a request's head: less than the first and the HTTP library could not read at all, more is a burden for each connection.
@@ -122,44 +124,6 @@ impl Settings {
         document.finish(settings)
     }
 
-    /// Keeps a copy of the file at `copy`, which nobody else can read who can not read the file, if it says these settings: what [`Settings::kept`] reads when the file has become wrong.
-    ///
-    /// # Errors
-    /// When the copy can not be written.
-    pub fn keep(&self, copy: &Path) -> std::io::Result<()> {
-        let Ok(Some(text)) = source::read(&self.file, Owner::Root) else {
-            return Ok(());
-        };
-        let mut own = self.clone();
-        if let Some(tls) = &mut own.front.tls {
-            // They come from other files.
-            tls.pairs.clear();
-        }
-        if Self::parse(&self.file, &text).is_ok_and(|settings| settings == own) {
-            let new = copy.with_extension("new");
-            match std::fs::remove_file(&new) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut made = std::fs::OpenOptions::new();
-            let mut made = made.write(true).create_new(true).mode(0o600).open(&new)?;
-            made.write_all(text.as_bytes())?;
-            // The file may lie where others can not come, and the copy does not.
-            let mode = std::fs::metadata(&self.file)?.mode() & 0o660;
-            made.set_permissions(Permissions::from_mode(mode))?;
-            // After a power cut there is the old copy or the new one, and no empty file.
-            made.sync_all()?;
-            std::fs::rename(&new, copy)?;
-        }
-        Ok(())
-    }
-
-    /// The settings of the copy of `file` that was kept last, if there is one.
-    pub fn kept(file: &Path, copy: &Path) -> Option<Self> {
-        let text = source::read(copy, Owner::Root).ok()??;
-        Self::parse(file, &text).ok()
-    }
-
     /// The settings of a project without a `server.yaml`.
     pub fn defaults_at(directory: &Path) -> Self {
         let file = directory.join("config").join("server.yaml");
@@ -193,9 +157,7 @@ impl Settings {
             default: Limits::default(),
             paths: BTreeMap::new(),
             max: Caps::default(),
-            hosts: None,
-            own_hosts: BTreeMap::new(),
-            routes: BTreeMap::new(),
+            grants: Grants::default(),
             max_exposure: Exposure(20),
         }
     }
@@ -288,7 +250,7 @@ impl Settings {
         self.max = Caps::read(&mut max);
         max.finish(|_| None);
 
-        self.read_grants(&mut workers);
+        self.grants = Grants::read(&mut workers);
 
         for (item, mut section) in workers.sections("paths") {
             let patch = LimitsPatch::read_as_root(&mut section, project);
@@ -436,34 +398,6 @@ impl Settings {
             }
         }
         security.finish(|_| None);
-    }
-}
-
-/// What goes over server.yaml's word on where to listen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Instead {
-    /// On this port, without TLS.
-    pub port: Option<u16>,
-    /// At this address alone, without TLS.
-    pub address: Option<IpAddr>,
-    /// On this machine alone, unless the file or `address` says otherwise.
-    pub private: bool,
-}
-
-impl Instead {
-    /// Changes `settings`, which are as the file says.
-    pub fn apply(self, settings: &mut Settings) {
-        let front = &mut settings.front;
-        match self.address {
-            Some(address) => front.listen_at(address),
-            None if self.private && !settings.addressed => {
-                front.listen_at(Ipv4Addr::LOCALHOST.into());
-            }
-            None => {}
-        }
-        if let Some(port) = self.port {
-            front.listen_on(port);
-        }
     }
 }
 

@@ -1,68 +1,31 @@
 //! `worker.yaml`, the deployer's file: what belongs to the program. What would reach beyond the worker is no key here.
 
+mod bounds;
 mod command;
+mod environment;
 mod explain;
 mod routing;
 mod sticky;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use super::document::{Content, Document, Node};
 use super::hosts::hosts;
-use super::problem::Problems;
+use super::limits::LimitsPatch;
+use super::problem::{Place, Problems};
+use super::program::{Enabled, Health, KernelPart, Listen, Network, Sticky, TYPES, WorkerType};
 use super::section::{Item, Section};
 use super::source::{self, Owner};
-use super::{Enabled, Health, KernelPart, LimitsPatch, Listen, Network, WorkerFile, WorkerType};
+
 use crate::ignored::Pattern;
-use crate::route::RoutePath;
+use crate::route::{ErrorPages, HostPattern, Redirect, RoutePath};
+use bounds::LONGEST_PATH;
 use command::{build, command};
+use environment::environment;
 use explain::explain;
 use routing::{error_pages, redirects};
 
-/// The types as a file spells them.
-pub(super) const TYPES: [(&str, WorkerType); 9] = [
-    ("rust", WorkerType::Rust),
-    ("go", WorkerType::Go),
-    ("node", WorkerType::Node),
-    ("python", WorkerType::Python),
-    ("php", WorkerType::Php),
-    ("bun", WorkerType::Bun),
-    ("deno", WorkerType::Deno),
-    ("exec", WorkerType::Exec),
-    ("static", WorkerType::Static),
-];
-/// Longest value of an environment variable in bytes; the kernel refuses to start a program with one of 128KiB or more.
-const LONGEST_VALUE: usize = 32 << 10;
-/// Most environment variables.
-const MOST_VARIABLES: usize = 256;
-/// Variables that systemd or TQServer sets; a worker that set them itself would be lied to about its sockets or limits.
-const RESERVED: [&str; 23] = [
-    "CACHE_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-    "CREDENTIALS_DIRECTORY",
-    "FPM_SOCKETS",
-    "GOMAXPROCS",
-    "GOMEMLIMIT",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_PIDFDID",
-    "LOGS_DIRECTORY",
-    "MAINPID",
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    "NOTIFY_SOCKET",
-    "PORT",
-    "RUNTIME_DIRECTORY",
-    "STATE_DIRECTORY",
-    "SYSTEMD_EXEC_PID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
 /// Keys that are judged together with server.yaml, of which the place is kept.
 const JUDGED_LATER: [&str; 16] = [
     "gomaxprocs",
@@ -82,23 +45,62 @@ const JUDGED_LATER: [&str; 16] = [
     "hosts",
     "path",
 ];
-/// Longest route and longest path of a health request in bytes: they stand in each request's log, a header and the environment.
-const LONGEST_PATH: usize = 1024;
 /// Most patterns of files that do not count.
 const MOST_PATTERNS: usize = 256;
 /// Most secrets, and the longest name of one in bytes.
 const CREDENTIALS: (usize, usize) = (32, 64);
 
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            path: None,
-            timeout: Duration::from_secs(5),
-            interval: Duration::from_secs(10),
-            start_timeout: Duration::from_secs(30),
-            failures: 3,
-        }
-    }
+/// `workers/NAME/config/worker.yaml`, checked; all of it is optional.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WorkerFile {
+    /// Route instead of the one the directory gives.
+    pub path: Option<RoutePath>,
+    /// See [`super::WorkerSettings::hosts`].
+    pub hosts: Vec<HostPattern>,
+    /// See [`super::WorkerSettings::strip_prefix`].
+    pub strip_prefix: bool,
+    /// See [`super::WorkerSettings::underscores_in_headers`].
+    pub underscores_in_headers: bool,
+    /// See [`super::WorkerSettings::redirects`], each with its place.
+    pub redirects: Vec<(Redirect, Place)>,
+    /// See [`super::WorkerSettings::error_pages`].
+    pub error_pages: ErrorPages,
+    /// Type instead of the one found.
+    pub kind: Option<WorkerType>,
+    /// Program and arguments instead of what the type runs. A relative program is taken from the worker's directory.
+    pub command: Option<Vec<String>>,
+    /// Program and arguments that build the worker instead of what the type does.
+    pub build: Option<Vec<String>>,
+    /// How it gets its connections.
+    pub listen: Listen,
+    /// It is spoken to over HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+    pub h2c: bool,
+    /// How its health is asked.
+    pub health: Health,
+    /// What is added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// In which modes it is there.
+    pub enabled: Enabled,
+    /// What of the network it can reach.
+    pub network: Network,
+    /// Whether it makes machine code while it runs; `None`: as its type does.
+    pub jit: Option<bool>,
+    /// See [`super::WorkerSettings::kernel`].
+    pub kernel: Vec<KernelPart>,
+    /// Whether it has a cache directory.
+    pub cache: bool,
+    /// The secrets it is handed, by name.
+    pub credentials: Vec<String>,
+    /// Whether it is started with the server instead of with its first request.
+    pub autostart: bool,
+    /// The cookie by which a client stays with one instance.
+    pub sticky: Sticky,
+    /// Which of its files do not count in development, beside those that are known.
+    pub watch_ignore: Vec<Pattern>,
+    /// The limits it asks for.
+    pub limits: LimitsPatch,
+    /// Where the keys stand that are judged later, together with server.yaml: limits, and what names a program.
+    pub places: BTreeMap<&'static str, Place>,
 }
 
 impl WorkerFile {
@@ -268,7 +270,7 @@ fn watch(mut section: Section<'_>) -> Vec<Pattern> {
         item.part_problem(node, message, "name a directory instead of what is in it");
     }
     let read = |node: &Node| {
-        let Some(text) = scalar(node) else {
+        let Some(text) = node.scalar() else {
             let message = format!("a pattern is a text, not {}", node.description());
             item.part_problem(node, message, "write it in quotes, as in \"*.log\"");
             return None;
@@ -292,7 +294,7 @@ fn kernel(item: &Item<'_>) -> Vec<KernelPart> {
     };
     let mut parts = Vec::new();
     for node in nodes {
-        let name = scalar(node).unwrap_or_default();
+        let name = node.scalar().unwrap_or_default();
         match all.iter().find(|part| part.to_string() == name) {
             Some(part) => parts.push(*part),
             None => item.part_problem(node, "no part of the kernel has this name here", &help),
@@ -316,7 +318,7 @@ fn credentials(item: &Item<'_>) -> Vec<String> {
     let (most, longest) = CREDENTIALS;
     let mut names = Vec::new();
     for node in nodes.iter().take(most) {
-        let name = scalar(node).unwrap_or_default();
+        let name = node.scalar().unwrap_or_default();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
             let help = "use letters, digits, '-', '_' and '.', not starting with '.': it is a name, and no path";
@@ -337,75 +339,6 @@ fn credentials(item: &Item<'_>) -> Vec<String> {
     }
     names.sort_unstable();
     names
-}
-
-fn environment(items: &[Item<'_>]) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::new();
-    for item in items {
-        let name = item.key();
-        let start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !start || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            let help = "use letters, digits and '_', starting with a letter or '_'";
-            item.key_problem("this is not the name of an environment variable", help);
-        } else if matches!(name, "GOMAXPROCS" | "GOMEMLIMIT") {
-            let help = format!("set the limit '{}' instead", name.to_lowercase());
-            item.key_problem(format!("'{name}' is set by TQServer"), help);
-        } else if RESERVED.contains(&name) || name.starts_with("WORKER_") {
-            let help = "choose another name";
-            item.key_problem(format!("'{name}' is set by systemd or TQServer"), help);
-        } else if let Some(value) = value(item) {
-            environment.insert(name.to_owned(), value);
-        }
-    }
-    if let Some(item) = items.get(MOST_VARIABLES) {
-        let help = "put them into a file of the worker";
-        item.key_problem(
-            format!("'env' has more than {MOST_VARIABLES} variables"),
-            help,
-        );
-    }
-    environment
-}
-
-/// A variable's value, as it is written: `1.10` stays `1.10`.
-fn value(item: &Item<'_>) -> Option<String> {
-    let name = item.key();
-    if item.node().is_null() {
-        item.problem(
-            format!("'env.{name}' has no value"),
-            "write \"\" for an empty one",
-        );
-        return None;
-    }
-    let Some(text) = scalar(item.node()) else {
-        let what = item.node().description();
-        let help = "write a text, a number or a truth value";
-        item.problem(format!("'env.{name}' can not be {what}"), help);
-        return None;
-    };
-    // Any other character can be carried, a line break among them.
-    if text.contains('\0') {
-        let help = "no program can be handed one; put the text into a file of the worker";
-        item.problem(format!("'env.{name}' has a NUL"), help);
-        return None;
-    }
-    if text.len() > LONGEST_VALUE {
-        let help = "put the text into a file of the worker";
-        item.problem(
-            format!("'env.{name}' is longer than {LONGEST_VALUE} bytes"),
-            help,
-        );
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// The text of a single value that is not null.
-fn scalar(node: &Node) -> Option<&str> {
-    match &node.content {
-        Content::Scalar(text, _) if !node.is_null() => Some(text),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::failure::SnapshotError;
 use super::manifest::Manifest;
 use super::shelf::{Shelf, names};
-use super::snapshot::{SnapshotError, Store};
+use super::store::Store;
 use crate::names::{Generation, Instance, WorkerName};
 
 /// An accepted snapshot.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::copy::CopyError;
 use super::room::Size;
 use crate::ansi::shown;
 use crate::config::SnapshotLimits;
@@ -59,14 +58,10 @@ impl Spent {
     }
 
     /// One more file, link or directory.
-    pub(super) fn one_more(&mut self) -> Result<(), CopyError> {
-        self.effort.step();
-        if self.is_given_up() {
-            return Err(CopyError::GivenUp);
-        }
+    pub(super) fn one_more(&mut self) -> Result<(), Exceeded> {
         self.files += 1;
         match self.files > self.limits.max_files {
-            true => Err(Exceeded::Files(self.limits.max_files).into()),
+            true => Err(Exceeded::Files(self.limits.max_files)),
             false => Ok(()),
         }
     }
@@ -85,7 +80,7 @@ impl Spent {
         }
     }
 
-    /// Between two pieces of a file.
+    /// Between two files, and between two pieces of one.
     pub(super) fn go_on(&self) -> Result<(), Errno> {
         self.effort.step();
         match self.is_given_up() {

@@ -4,44 +4,34 @@
 //! opened below the one before, without following links, and what was opened is asked what it is before it is read. The worst a
 //! swapped file can do is make the copy fail. It does not decide where copies lie or when they are made.
 
+mod contents;
+mod links;
+
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps,
-    copy_file_range, fchmod, fstat, ftruncate, futimens, ioctl_ficlone, linkat, mkdirat, openat,
-    readlinkat, seek, symlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fchmod, fstat, futimens,
+    linkat, mkdirat, openat, readlinkat, symlinkat,
 };
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::Errno;
 
 use super::allowance::{Exceeded, Spent};
-use super::layout::DIRECTORY_MODE;
+use super::modes::{DIRECTORY_MODE, FILE_MODE, PROGRAM_MODE};
 use super::room::Full;
 use crate::ansi::shown;
+use contents::contents;
+use links::{is_interpreter, stays_inside};
 
 /// How deep directories may nest; each level holds two file descriptors.
 const DEPTH_MAX: usize = 64;
 
-/// Most bytes copied in one system call, so that a copy can be given up between two.
-const PIECE: u64 = 16 << 20;
-
-/// Most bytes that are read at once where the kernel does not copy by itself.
-const BY_HAND: usize = 256 << 10;
-
 /// Longest path below the top, in bytes. A program could not open a longer one by its whole path (PATH_MAX is 4096, and the snapshot has
 /// a path of its own).
 const PATH_BYTES: usize = 3072;
-
-/// Modes of the copies. What they were copied from says nothing but whether a file is a program: who may read them is for the directory
-/// all copies are in to say. Nobody writes to a file again; in a directory its owner must be able to remove what is there.
-const FILE_MODE: u32 = 0o444;
-const PROGRAM_MODE: u32 = 0o555;
-
-/// Where the links of a Python environment to its interpreter may point.
-const SYSTEM_PROGRAMS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
 
 /// Why a tree can not be copied. Paths are relative to the tree.
 #[derive(Debug, thiserror::Error)]
@@ -259,6 +249,7 @@ impl Copy<'_> {
             if self.omit.leaves_out(path, name, kind, depth) {
                 continue;
             }
+            self.spent.go_on().map_err(|_| CopyError::GivenUp)?;
             self.spent.one_more()?;
             let inner = path.join(name);
             let length = inner.as_os_str().len();
@@ -391,99 +382,6 @@ impl At<'_> {
     }
 }
 
-/// Copies `size` bytes, the size the file had when it was opened: one that grows all the time has an end for us. Holes stay holes.
-fn contents(source: &OwnedFd, target: &OwnedFd, size: u64, spent: &mut Spent) -> Result<(), Errno> {
-    if ioctl_ficlone(target, source).is_ok() {
-        // It may have grown since.
-        return ftruncate(target, size);
-    }
-    ftruncate(target, size)?;
-    let mut at = 0;
-    while at < size {
-        let (start, end) = match next_data(source, at, size)? {
-            Some(data) => data,
-            None => return Ok(()),
-        };
-        let copied = range(source, target, start, end, spent)?;
-        if copied < end {
-            // It has become shorter.
-            return ftruncate(target, copied);
-        }
-        at = end;
-    }
-    Ok(())
-}
-
-/// The next bytes from `at` on that are not in a hole, up to `size`. A file system that knows of no holes has none.
-fn next_data(source: &OwnedFd, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
-    let start = match seek(source, SeekFrom::Data(at)) {
-        Err(Errno::NXIO) => return Ok(None),
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, size))),
-        start => start?,
-    };
-    if start >= size {
-        return Ok(None);
-    }
-    let end = seek(source, SeekFrom::Hole(start)).unwrap_or(size);
-    Ok(Some((start, end.clamp(start + 1, size))))
-}
-
-/// Copies the bytes from `start` to `end`; returns up to where there were any.
-fn range(
-    source: &OwnedFd,
-    target: &OwnedFd,
-    start: u64,
-    end: u64,
-    spent: &mut Spent,
-) -> Result<u64, Errno> {
-    let (mut from, mut to) = (start, start);
-    while from < end {
-        spent.go_on()?;
-        let piece = usize::try_from((end - from).min(PIECE)).unwrap_or(BY_HAND);
-        let copied = copy_file_range(source, Some(&mut from), target, Some(&mut to), piece);
-        match copied {
-            Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                return by_hand(source, target, from, end, spent);
-            }
-            Ok(0) => break,
-            copied => spent.written(copied? as u64),
-        }
-    }
-    Ok(from)
-}
-
-/// For pairs of file systems the kernel does not copy between.
-fn by_hand(
-    source: &OwnedFd,
-    target: &OwnedFd,
-    start: u64,
-    end: u64,
-    spent: &mut Spent,
-) -> Result<u64, Errno> {
-    let mut at = start;
-    let mut buffer = vec![0; BY_HAND];
-    while at < end {
-        spent.go_on()?;
-        let piece = usize::try_from(end - at).unwrap_or(BY_HAND).min(BY_HAND);
-        let read = match pread(source, &mut buffer[..piece], at) {
-            Err(Errno::INTR) => continue,
-            Ok(0) => break,
-            read => read?,
-        };
-        let mut written = 0;
-        while written < read {
-            match pwrite(target, &buffer[written..read], at + written as u64) {
-                Err(Errno::INTR) => {}
-                more => written += more?,
-            }
-        }
-        at += read as u64;
-        spent.written(read as u64);
-    }
-    Ok(at)
-}
-
 /// Gives a copy its mode, and the time of change of what it was copied from. Other users, setuid and setgid, capabilities and other
 /// extended attributes are not taken over.
 fn take_over(found: &Stat, copy: &OwnedFd) -> Result<(), Errno> {
@@ -505,27 +403,6 @@ fn take_over(found: &Stat, copy: &OwnedFd) -> Result<(), Errno> {
             last_modification: changed,
         },
     )
-}
-
-/// Whether a link `depth` directories below the top ends in the tree: it goes up at most to the top, and only at its start. A `..`
-/// behind a name could be the parent of wherever another link leads.
-fn stays_inside(target: &Path, depth: usize) -> bool {
-    let up = |part: &Component<'_>| *part == Component::ParentDir;
-    let ups = target.components().take_while(up).count();
-    let down = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    ups <= depth && target.components().skip(ups).all(down)
-}
-
-/// Whether a link is a Python environment's to the interpreter root has installed: the one link that has to leave.
-fn is_interpreter(link: &Path, target: &Path) -> bool {
-    let plain = |parent: &Path| {
-        SYSTEM_PROGRAMS
-            .iter()
-            .any(|programs| parent == Path::new(programs))
-    };
-    link.parent() == Some(Path::new(".venv/bin"))
-        && target.parent().is_some_and(plain)
-        && target.file_name().is_some()
 }
 
 fn kind_name(kind: FileType) -> &'static str {
@@ -561,41 +438,5 @@ fn our_name() -> String {
     match rustix::process::geteuid() {
         user if user.is_root() => "root".to_owned(),
         user => user.as_raw().to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_may_go_up_to_the_top_and_no_further() {
-        for (target, depth, inside) in [
-            ("x", 0, true),
-            ("./x/y", 0, true),
-            ("../x", 1, true),
-            ("../../x", 2, true),
-            ("..", 0, false),
-            ("../x", 0, false),
-            ("../../x", 1, false),
-            ("x/../y", 2, false),
-            ("/etc/passwd", 2, false),
-        ] {
-            assert_eq!(
-                stays_inside(Path::new(target), depth),
-                inside,
-                "{target} at {depth}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_python_environment_may_name_the_systems_interpreter_and_nothing_else_does() {
-        let link = |link: &str, target: &str| is_interpreter(Path::new(link), Path::new(target));
-        assert!(link(".venv/bin/python3", "/usr/bin/python3.13"));
-        assert!(!link("bin/python3", "/usr/bin/python3"));
-        assert!(!link(".venv/bin/python3", "/home/me/python3"));
-        assert!(!link(".venv/bin/python3", "/usr/bin/../../etc/passwd"));
-        assert!(!link(".venv/bin/python3", "/usr/bin/.."));
     }
 }

@@ -21,15 +21,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, fchmod, fchown, fstat, openat};
 
-use super::snapshot::SnapshotError;
+use super::failure::SnapshotError;
 use crate::names::{Generation, Instance, WorkerName};
 
 /// The start of the name of something that is being made.
 const NEW: &str = ".new-";
-
-/// Mode of all directories in the store below the two at the top. We may have no capability: only with the right to write into a
-/// directory of our own can we remove what is in it.
-pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
 /// Below the state directory: the programs of all snapshots.
 pub const SNAPSHOTS: &str = ".snapshots";

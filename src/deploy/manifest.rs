@@ -6,8 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::{self, DIRECTORY_MODE, make_directory};
-use super::snapshot::{SnapshotError, Store};
+use super::failure::SnapshotError;
+use super::layout::{self, make_directory};
+use super::modes::DIRECTORY_MODE;
+use super::store::Store;
 use crate::config::WorkerSettings;
 use crate::inventory::Fingerprint;
 use crate::names::Instance;

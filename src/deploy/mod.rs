@@ -1,6 +1,7 @@
 //! Production: what lies on disk for a generation to run from.
 //!
-//! - `layout`: where things lie in the store, what their names mean, who may look in
+//! - `layout`: where things lie in the store, what their names mean, who may look in, with which `modes`
+//! - `store`: the store itself, and with `failure` why it can not do what was asked
 //! - `shelf`: what lies there, of one worker from one look
 //! - `copy`: copies a tree that belongs to someone who is trusted less than we are
 //! - `allowance`: how large a snapshot may become
@@ -13,14 +14,23 @@
 mod accepted;
 mod allowance;
 mod copy;
+mod failure;
 mod layout;
 mod manifest;
+mod modes;
 mod removal;
 mod room;
 mod shelf;
-pub mod snapshot;
+mod snapshot;
+mod store;
 
+pub use accepted::Accepted;
+pub use copy::CopyError;
+pub use failure::SnapshotError;
 pub use layout::{PUBLIC, SNAPSHOTS};
+pub use manifest::Manifest;
+pub use room::{Full, Room};
+pub use store::Store;
 
 #[cfg(test)]
 mod tests;

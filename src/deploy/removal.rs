@@ -5,9 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::layout::{DIRECTORY_MODE, make_directory};
+use super::failure::SnapshotError;
+use super::layout::make_directory;
+use super::modes::DIRECTORY_MODE;
 use super::shelf::Shelf;
-use super::snapshot::{SnapshotError, Store};
+use super::store::Store;
 use crate::names::{Generation, Instance, WorkerName};
 
 impl Store {

@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::failure::SnapshotError;
 use super::layout::{Entry, Layout};
-use super::snapshot::{SnapshotError, Store};
+use super::store::Store;
 use crate::names::{Generation, Instance, WorkerName};
 
 /// What a worker has.

@@ -12,19 +12,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-pub use super::accepted::Accepted;
 use super::allowance::Spent;
-pub use super::copy::CopyError;
-use super::copy::{self, How, Omit, io_error};
-use super::layout::{self, DIRECTORY_MODE, Layout, make_directory};
-pub use super::manifest::Manifest;
+use super::copy::{self, CopyError, How, Omit, io_error};
+use super::failure::SnapshotError;
+use super::layout::{self, make_directory};
+use super::modes::DIRECTORY_MODE;
 use super::removal::remove;
 use super::room::is_full;
-pub use super::room::{Full, Room};
 use super::shelf::Shelf;
-use crate::ansi::shown;
+use super::store::Store;
 use crate::config::{SnapshotLimits, WorkerType};
-use crate::effort::Effort;
 use crate::names::{Instance, WorkerName};
 
 /// Directories of the worker that no snapshot has: `data/` is written at run time, `public/` is kept apart, `target/` is Cargo's.
@@ -39,126 +36,7 @@ const NOT_THE_SCRIPTS: &[&str] = &["data", "target"];
 /// What no snapshot has on any level.
 const NOWHERE: &[&str] = &[".git", ".hg", ".svn", "__pycache__"];
 
-/// Why the store can not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// The files could not be copied.
-    #[error("copy the files of {instance} from {}", shown(from))]
-    Copy {
-        /// For which generation.
-        instance: Instance,
-        /// From where.
-        from: PathBuf,
-        /// Why not.
-        #[source]
-        reason: CopyError,
-    },
-    /// There is no such snapshot.
-    #[error("there is no snapshot of {0}")]
-    NoSnapshot(Instance),
-    /// A snapshot is never written a second time.
-    #[error("there is a snapshot of {0} already")]
-    Exists(Instance),
-    /// The manifest is not one of ours.
-    #[error("read the manifest {}", shown(path))]
-    Manifest {
-        /// Where it is.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// The file system is full.
-    #[error(transparent)]
-    Full(#[from] Box<Full>),
-    /// Whoever wanted it does not wait for it any more.
-    #[error("it took too long and was given up")]
-    GivenUp,
-    /// Another failure.
-    #[error("{what} {}", shown(path))]
-    Io {
-        /// What was being done.
-        what: &'static str,
-        /// To which object.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl SnapshotError {
-    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            what,
-            path: path.to_owned(),
-            source,
-        }
-    }
-}
-
-/// The snapshots of all workers.
-#[derive(Clone, Debug)]
-pub struct Store {
-    pub(super) layout: Layout,
-    limits: SnapshotLimits,
-    effort: Effort,
-}
-
 impl Store {
-    /// The store below the directory `state`, which is made if it is not there. Members of `group`, the proxy's, may read the assets.
-    ///
-    /// # Errors
-    /// When a directory can not be made, or is another user's.
-    pub fn open(state: &Path, group: Option<u32>) -> Result<Self, SnapshotError> {
-        let layout = Layout::make(state, group)?;
-        Ok(Self {
-            layout,
-            limits: SnapshotLimits::default(),
-            effort: Effort::default(),
-        })
-    }
-
-    /// The same store for one piece of work: snapshots have these limits, and what is made is taken back if `effort` is given up.
-    pub fn with(&self, limits: SnapshotLimits, effort: &Effort) -> Self {
-        Self {
-            limits,
-            effort: effort.clone(),
-            ..self.clone()
-        }
-    }
-
-    pub(super) fn step(&self) {
-        self.effort.step();
-    }
-
-    fn spent(&self) -> Spent {
-        Spent::new(self.limits, self.effort.clone())
-    }
-
-    /// What was made counts from now on, if it is still wanted.
-    pub(super) fn finished(&self) -> Result<(), SnapshotError> {
-        match self.effort.finish() {
-            true => Ok(()),
-            false => Err(SnapshotError::GivenUp),
-        }
-    }
-
-    /// The directory of all programs, which of all workers' users none may see more of than its own.
-    pub fn programs(&self) -> &Path {
-        &self.layout.programs
-    }
-
-    /// The directory of all assets, which is the proxy's to read and no worker's.
-    pub fn public(&self) -> &Path {
-        &self.layout.public
-    }
-
-    /// Where the files of a generation are, or would be.
-    pub fn files(&self, instance: &Instance) -> PathBuf {
-        self.layout.files(instance)
-    }
-
     /// Makes the snapshot of a generation from the worker's directory `source`, its assets included and the directories in `nested`
     /// left out, and returns where its files are. It is there when all of it is.
     ///
@@ -395,42 +273,6 @@ impl Store {
             from: from.to_owned(),
             reason,
         }
-    }
-
-    /// The error of a system call of ours.
-    pub(super) fn io_failed(
-        &self,
-        what: &'static str,
-        path: &Path,
-        error: io::Error,
-    ) -> SnapshotError {
-        self.with_room(SnapshotError::io(what, path, error))
-    }
-
-    fn with_room(&self, error: SnapshotError) -> SnapshotError {
-        match error {
-            SnapshotError::Io { what, path, source } if is_full(&source) => {
-                self.full(what, path, source, 0).into()
-            }
-            other => other,
-        }
-    }
-
-    fn full(
-        &self,
-        what: &'static str,
-        path: PathBuf,
-        reason: io::Error,
-        written: u64,
-    ) -> Box<Full> {
-        let room = Room::of(&self.layout.programs);
-        Box::new(Full {
-            what,
-            path,
-            reason,
-            written,
-            room,
-        })
     }
 }
 

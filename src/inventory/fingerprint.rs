@@ -11,9 +11,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
 
-use super::Found;
-use crate::config::{Mode, WorkerType};
-use crate::ignored::{GitFiles, Rules};
+use crate::config::{Mode, WorkerSettings, WorkerType};
+use crate::ignored::{Developed, GitFiles, Rules};
 
 /// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; parts that are the same
 /// ([`is_same`]) need no action. Behind a `-` come 16 more of the times of the last change, which earlier versions did not note. It is kept with a generation and compared by later versions of this program, so the way it is computed does not change
@@ -73,29 +72,29 @@ impl Fingerprint {
         [&self.program, &self.assets, &self.file]
     }
 
-    /// The fingerprint of `found` as its files are now; `git` has what was read of `.gitignore` files.
-    pub(super) fn of(found: &Found, mode: Mode, git: &Rc<GitFiles>) -> Self {
-        let kind = found.settings().map(|settings| settings.kind);
-        let rules = (mode == Mode::Development).then(|| Rules::new(&found.developed, git));
-        let parts = Parts { found, kind, rules };
+    /// The fingerprint of the worker's files as they are now; `git` has what was read of `.gitignore` files.
+    pub(super) fn of(lying: &Lying<'_>, mode: Mode, git: &Rc<GitFiles>) -> Self {
+        let kind = lying.settings.map(|settings| settings.kind);
+        let rules = (mode == Mode::Development).then(|| Rules::new(lying.developed, git));
+        let parts = Parts { lying, kind, rules };
         let program = match kind {
             Some(WorkerType::Static) => String::new(),
-            _ => files(&found.directory, |entry| parts.is_program(entry)).part(),
+            _ => files(lying.directory, |entry| parts.is_program(entry)).part(),
         };
-        let config = found
-            .settings()
+        let config = lying
+            .settings
             .and_then(|settings| serde_json::to_vec(settings).ok());
         let mut fingerprint = Self {
             program,
             config: config
                 .map(|json| hex(Fnv::new().with(&json)))
                 .unwrap_or_default(),
-            file: std::fs::symlink_metadata(found.directory.join("config").join("worker.yaml"))
+            file: std::fs::symlink_metadata(lying.directory.join("config").join("worker.yaml"))
                 .map(|metadata| Hash::new().with_file(&metadata).part())
                 .unwrap_or_default(),
             ..Self::default()
         };
-        match (&found.public, &parts.rules) {
+        match (lying.public, &parts.rules) {
             (None, _) => {}
             (Some(public), None) => fingerprint.assets = files(public, |_| true).part(),
             (Some(public), Some(rules)) => fingerprint.add_assets(public, rules),
@@ -140,9 +139,23 @@ impl Fingerprint {
     }
 }
 
+/// A worker as it lies on disk.
+pub(super) struct Lying<'a> {
+    /// Its directory.
+    pub(super) directory: &'a Path,
+    /// The directory of its assets, if it has one.
+    pub(super) public: Option<&'a Path>,
+    /// The directories of other workers inside its own.
+    pub(super) nested: &'a [PathBuf],
+    /// Which of its files count in development.
+    pub(super) developed: &'a Developed,
+    /// How it is to run, if it is.
+    pub(super) settings: Option<&'a WorkerSettings>,
+}
+
 /// Which of a worker's files are its program.
 struct Parts<'a> {
-    found: &'a Found,
+    lying: &'a Lying<'a>,
     kind: Option<WorkerType>,
     /// In development: what does not count then.
     rules: Option<Rules>,
@@ -189,7 +202,7 @@ impl Parts<'_> {
     /// it, and a copy of all is in their snapshot, because scripts read lists of assets. In development they read the files themselves, and
     /// what is no script needs no new process.
     fn is_program_below_public(&self, entry: &DirEntry) -> Option<bool> {
-        let public = self.found.directory.join("public");
+        let public = self.lying.directory.join("public");
         if !entry.path().starts_with(&public) {
             return None;
         }
@@ -205,7 +218,7 @@ impl Parts<'_> {
     }
 
     fn is_nested(&self, entry: &DirEntry) -> bool {
-        let nested = &self.found.nested;
+        let nested = self.lying.nested;
         nested.iter().any(|nested| nested == entry.path())
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::DocumentRoot;
+use crate::config::{DocumentRoot, Mode, Settings, WorkerType};
+use crate::names::WorkerName;
 
 /// A directory of workers to play with.
 struct Yard {

@@ -9,7 +9,7 @@ use super::users::Users;
 use super::{certificates, pair};
 use crate::builder;
 use crate::config::{Files, Instead, Mode, Problems, Settings, WorkerType};
-use crate::deploy::snapshot::{Accepted, Manifest, Store};
+use crate::deploy::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
 use crate::names::{Generation, Instance, Pair, WorkerName};
@@ -199,10 +199,13 @@ impl Sight {
         let refused = match self.administrators.contains(&of.name) {
             true => self
                 .settings
+                .grants
                 .refused_to_administrators(&of.name, &of.hosts)?,
             false => {
                 let all = self.workers.keys();
-                self.settings.refused(&of.name, &of.route, &of.hosts, all)?
+                self.settings
+                    .grants
+                    .refused(&of.name, &of.route, &of.hosts, all)?
             }
         };
         let server = self.settings.file.display();

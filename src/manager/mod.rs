@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Instead, Mode, Settings, project_directory};
-use crate::deploy::snapshot::{SnapshotError, Store};
+use crate::deploy::{SnapshotError, Store};
 use crate::names::{Instance, WorkerName};
 use crate::plan::{Event, Fleet};
 use crate::route::Claim;

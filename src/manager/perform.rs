@@ -21,7 +21,7 @@ use super::users::Users;
 use crate::ansi;
 use crate::builder::{self, BuildFailure, Built, Purpose, Runner, UnitRunner};
 use crate::config::{BuildLimits, Mode, SnapshotLimits, WorkerType};
-use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
+use crate::deploy::{Manifest, SnapshotError, Store};
 use crate::effort::Effort;
 use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::plan::{Event, Reason, Source, Spec};

@@ -14,7 +14,7 @@ use super::disk::DiskError;
 use super::look::{self, LookError, Sight, Snapshots};
 use super::report::told;
 use crate::config::Mode;
-use crate::deploy::snapshot::Store;
+use crate::deploy::Store;
 use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Event, Look, Reason, Spec, Stage, WorkerView};

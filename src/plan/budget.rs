@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::Reason;
+use super::reason::Reason;
 use crate::route::Route;
 use crate::wire::FRAME_MAX;
 

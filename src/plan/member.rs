@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Moment, Reason};
+use super::moment::Moment;
+use super::reason::Reason;
 use crate::route::Address;
 use crate::systemd::{Activity, Ending, ServiceState};
 use crate::wire::ProbeOutcome;

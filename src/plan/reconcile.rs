@@ -1,6 +1,6 @@
 //! What changed between what lies on disk and what runs.
 
-use super::Spec;
+use super::spec::Spec;
 use crate::config::WorkerType;
 use crate::inventory::is_same;
 

@@ -20,7 +20,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::member::Member;
-use super::{Cause, Moment, Policy, Reason, Source, Spec};
+use super::moment::Moment;
+use super::policy::Policy;
+use super::reason::Reason;
+use super::spec::{Cause, Source, Spec};
 use crate::config::WorkerType;
 use crate::route::{Address, Protocol};
 use crate::systemd::{Activity, ServiceState};

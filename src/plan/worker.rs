@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::budget;
+use super::event::Forbidden;
+use super::moment::Moment;
+use super::reason::{Failure, Reason};
 use super::run::{Run, Stage};
-use super::{Cause, Failure, Forbidden, Moment, Reason, Source, Spec};
+use super::spec::{Cause, Source, Spec};
 use crate::config::{WorkerSettings, WorkerType};
 use crate::names::{Generation, WorkerName};
 use crate::route::{

@@ -6,8 +6,6 @@ use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Route, RoutePath};
-
 /// Longest name of a host, and longest part of one, in bytes (RFC 1035, 2.3.4).
 const LONGEST: (usize, usize) = (253, 63);
 
@@ -170,63 +168,6 @@ fn is_name(name: &str) -> bool {
     name.len() <= whole && name.split('.').all(fits)
 }
 
-/// What no two workers can have: a path, on the hosts of a pattern or, without one, on every host.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
-    /// On which hosts.
-    pub host: Option<HostPattern>,
-    /// From where on.
-    pub path: RoutePath,
-}
-
-impl Claim {
-    /// The claims of a worker with these hosts and this route.
-    pub fn all(hosts: &[HostPattern], path: &RoutePath) -> Vec<Self> {
-        let of = |host: Option<&HostPattern>| Self {
-            host: host.cloned(),
-            path: path.clone(),
-        };
-        match hosts {
-            [] => vec![of(None)],
-            hosts => hosts.iter().map(|host| of(Some(host))).collect(),
-        }
-    }
-}
-
-/// Claims as people read them: `example.org/api, www.example.org/api`.
-pub fn places(claims: &[Claim]) -> String {
-    let places: Vec<String> = claims.iter().map(Claim::to_string).collect();
-    places.join(", ")
-}
-
-impl fmt::Display for Claim {
-    /// `/api` or `example.org/api`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Some(host) => write!(f, "{host}{}", self.path),
-            None => self.path.fmt(f),
-        }
-    }
-}
-
-impl Route {
-    /// Gives up what is claimed in `taken` and claims the rest there; whether anything is left.
-    pub fn claim(&mut self, taken: &mut std::collections::BTreeSet<Claim>) -> bool {
-        let path = &self.path;
-        let mut is_free = |host: Option<&HostPattern>| {
-            taken.insert(Claim {
-                host: host.cloned(),
-                path: path.clone(),
-            })
-        };
-        if self.hosts.is_empty() {
-            return is_free(None);
-        }
-        self.hosts.retain(|host| is_free(Some(host)));
-        !self.hosts.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,40 +257,5 @@ mod tests {
         }
         assert!(pattern("example.org").covers(&pattern("example.org")));
         assert!(!pattern("example.org").covers(&all));
-    }
-
-    #[test]
-    fn of_two_routes_with_a_common_host_the_later_keeps_what_the_first_leaves() {
-        let route = |hosts: &[&str]| {
-            // As an older manager writes one, but for the hosts.
-            let route: Route = serde_json::from_value(serde_json::json!({
-                "path": "/", "worker": "w", "public": null, "target": "files", "access_log": false,
-                "timeouts": {"read": {"secs": 1, "nanos": 0}, "write": {"secs": 1, "nanos": 0}, "idle": {"secs": 1, "nanos": 0}},
-            }))
-            .unwrap();
-            assert!(route.hosts.is_empty() && !route.strip_prefix);
-            Route {
-                hosts: hosts.iter().map(|host| pattern(host)).collect(),
-                ..route
-            }
-        };
-        let mut taken = std::collections::BTreeSet::new();
-        let mut claim = |hosts: &[&str]| {
-            let mut route = route(hosts);
-            let left = route.claim(&mut taken);
-            (
-                left,
-                route
-                    .hosts
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>(),
-            )
-        };
-        assert!(claim(&["a", "b"]).0);
-        assert_eq!(claim(&["b", "c"]), (true, vec!["c".to_owned()]));
-        assert!(!claim(&["a", "c"]).0);
-        assert!(claim(&[]).0, "a route for all hosts is another place");
-        assert!(!claim(&[]).0);
     }
 }

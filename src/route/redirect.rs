@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPattern, host_name};
+use super::host::{HostPattern, host_name};
 
 /// What stands at the end of a place for all below it.
 const REST: &str = "/*";

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::choice::Kind;
-use super::keeper;
 
-/// Environment variables that make a keeper a cleaner: which systemd is to be cleaned, and of which runtime directory.
-pub(super) const CLEAN: &str = "KEEPER_CLEAN";
-const DIRECTORY: &str = "KEEPER_DIRECTORY";
+/// The hidden verb of the command line that runs a cleaner.
+pub const VERB: &str = "clean-units";
+/// The environment variable with the runtime directory that goes at the end. No argument, for it has "tqserver" in its name.
+const DIRECTORY: &str = "CLEANER_DIRECTORY";
 
 /// The process that cleans. It ends when we do, however that is.
 #[derive(Debug)]
@@ -24,9 +24,9 @@ impl Cleaner {
     pub fn start(kind: Kind, runtime_directory: &Path) -> std::io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command
+            // Neither its name nor its arguments say "tqserver": what kills all of those must not kill who tidies up after them.
             .arg0("unit-cleaner")
-            .arg(keeper::VERB)
-            .env(CLEAN, kind.to_string())
+            .args([VERB, "--manager", &kind.to_string()])
             .env(DIRECTORY, runtime_directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
@@ -41,14 +41,18 @@ impl Drop for Cleaner {
     }
 }
 
-/// Waits until the other end of standard input is closed and stops everything in our slice.
-pub(super) fn run(kind: &str) -> u8 {
+/// Runs the cleaner: waits until the other end of standard input is closed, stops everything in our slice and returns the exit code.
+pub fn run(kind: Kind) -> u8 {
+    // Nobody's to type: it stops all workers.
+    let Some(directory) = std::env::var_os(DIRECTORY) else {
+        return 1;
+    };
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"unit-cleaner");
     let mut rest = Vec::new();
     let _ = std::io::stdin().read_to_end(&mut rest);
     let mut systemctl = Command::new("systemctl");
-    if kind == Kind::User.to_string() {
+    if kind == Kind::User {
         systemctl.arg("--user");
     }
     // Units in a slice require it: stopping it stops them.
@@ -56,8 +60,6 @@ pub(super) fn run(kind: &str) -> u8 {
         .args(["stop", "tqserver.slice"])
         .stderr(Stdio::null())
         .status();
-    if let Some(directory) = std::env::var_os(DIRECTORY) {
-        let _ = std::fs::remove_dir_all(directory);
-    }
+    let _ = std::fs::remove_dir_all(directory);
     u8::from(!stopped.is_ok_and(|status| status.success()))
 }

@@ -1,23 +1,19 @@
 //! A systemd of our own, where none was booted or none is to be touched.
 //!
 //! `systemd --user` runs as an ordinary child process below a keeper, in a cgroup of its own, with a bus of its own. The keeper
-//! (module `keeper`) outlives a killed `tqserver` just long enough to take everything down. This side starts the keeper, and finds
-//! the place of one that runs.
-//!
-//! One configuration file has one place, so that `tqserver reload` in a second terminal finds the systemd that `tqserver dev`
-//! started in the first.
+//! (module `keeper`) outlives a killed `tqserver` just long enough to take everything down. This side starts the keeper.
 
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
+use super::interface::ManagerProxy;
 use super::keeper;
+use super::place::Place;
 
 /// Longest wait for the private systemd to be up.
 const UP: Duration = Duration::from_secs(30);
@@ -33,63 +29,6 @@ pub enum PrivateError {
     /// The keeper tells why it gave up.
     #[error("{0}")]
     Keeper(String),
-}
-
-/// Where a private systemd lives: sockets, unit files, logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place(PathBuf);
-
-impl Place {
-    /// The place that belongs to the configuration in `file`. Nothing is made there yet.
-    pub fn of(file: &Path) -> Self {
-        // A file that is not there, everything has a default, has a place all the same: one for each project.
-        let file = fs::canonicalize(file)
-            .or_else(|_| std::path::absolute(file))
-            .unwrap_or_else(|_| file.to_owned());
-        let mut hash = DefaultHasher::new();
-        file.hash(&mut hash);
-        Self(parent().join(format!("{:016x}", hash.finish())))
-    }
-
-    /// Where its bus listens, in D-Bus address syntax.
-    pub fn bus_address(&self) -> String {
-        format!("unix:path={}", self.0.join("bus").display())
-    }
-
-    /// Whether a bus is there.
-    pub fn is_up(&self) -> bool {
-        self.0.join("bus").exists()
-    }
-
-    /// Where the manager may put its sockets and logs.
-    pub fn runtime_directory(&self) -> PathBuf {
-        self.0.join("tqserver")
-    }
-}
-
-/// What the places of a user are in.
-const PLACES: &str = "tqserver-private";
-
-/// `/run` for root, the user's runtime directory otherwise; a directory of the user's in /tmp where there is neither. It is short:
-/// the path of a socket has 107 bytes.
-fn parent() -> PathBuf {
-    let user = rustix::process::geteuid();
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|path| path.is_dir());
-    match runtime {
-        _ if user.is_root() => Path::new("/run").join(PLACES),
-        // A unit of a private systemd has its place as runtime directory: the place of the same configuration is that very one.
-        Some(place)
-            if place
-                .parent()
-                .is_some_and(|parent| parent.ends_with(PLACES)) =>
-        {
-            place.parent().map(Path::to_owned).unwrap_or_default()
-        }
-        Some(runtime) => runtime.join(PLACES),
-        None => PathBuf::from(format!("/tmp/{PLACES}-{}", user.as_raw())),
-    }
 }
 
 /// A running private systemd. Dropping it has the keeper take it down, without waiting for the end.
@@ -112,7 +51,7 @@ impl Private {
         command
             .arg0("private-systemd")
             .arg(keeper::VERB)
-            .env(keeper::PLACE, &place.0);
+            .env(keeper::PLACE, place.path());
         if let Some(units) = units {
             command.env(keeper::UNITS, units);
         }
@@ -202,7 +141,7 @@ async fn scope(pid: u32) -> Option<String> {
     let name = format!("tqserver-private-{pid}.scope");
     let delegate = async {
         let connection = bus.build().await?;
-        let manager = super::bus::ManagerProxy::new(&connection).await?;
+        let manager = ManagerProxy::new(&connection).await?;
         let mut jobs = manager.receive_job_removed().await?;
         manager.subscribe().await?;
         let properties = [
@@ -226,17 +165,5 @@ async fn scope(pid: u32) -> Option<String> {
             "systemd gave no scope for the private systemd: {error}"
         )),
         Err(_) => Some("systemd gave no scope for the private systemd in time".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_file_has_one_place_however_it_is_written() {
-        let relative = Path::new("no-such-config/server.yaml");
-        let absolute = std::env::current_dir().unwrap().join(relative);
-        assert_eq!(Place::of(relative), Place::of(&absolute));
     }
 }

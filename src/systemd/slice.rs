@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use zbus::OwnedObjectPath;
 
-use super::bus::{BusError, PAIRS, Systemd, is_down, is_gone, property};
-use super::signals::escape;
+use super::bus::{BusError, Systemd};
+use super::interface::{is_down, is_gone, property};
+use super::loaded::PAIRS;
+use super::object_path::escape;
 use crate::names::{Pair, SLICE, UnitKind};
 
 /// What need not be looked at.

@@ -1,9 +1,12 @@
 //! The state of a service, in few words.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zbus::OwnedVariant;
 
+use super::properties::{number, text};
 use super::start::EXIT_EXEC;
 
 /// How the last process of a service ended, if not well.
@@ -144,6 +147,36 @@ pub(super) struct RawService {
 }
 
 impl RawService {
+    /// Takes over what systemd tells.
+    pub(super) fn update(&mut self, properties: &HashMap<String, OwnedVariant>) {
+        let int = |name: &str| {
+            properties
+                .get(name)
+                .and_then(|value| i32::try_from(value).ok())
+        };
+        let count =
+            |name: &str| number(properties, name).and_then(|value| u32::try_from(value).ok());
+        if let Some(state) = text(properties, "ActiveState") {
+            self.active_state = state;
+        }
+        if let Some(state) = text(properties, "SubState") {
+            self.sub_state = state;
+        }
+        if let Some(result) = text(properties, "Result") {
+            self.result = result;
+        }
+        self.main_pid = count("MainPID").unwrap_or(self.main_pid);
+        self.restarts = count("NRestarts").unwrap_or(self.restarts);
+        self.started = number(properties, "ExecMainStartTimestamp").unwrap_or(self.started);
+        self.main_code = int("ExecMainCode").unwrap_or(self.main_code);
+        self.main_status = int("ExecMainStatus").unwrap_or(self.main_status);
+        if let Some(user) = count("UID") {
+            // (uid_t) -1 is none.
+            self.user = Some(user).filter(|user| *user != u32::MAX);
+        }
+        self.remember();
+    }
+
     /// To be called with each change: a limit that is hit later hides how the processes ended that it counted.
     pub(super) fn remember(&mut self) {
         if !matches!(self.result.as_str(), "start-limit-hit") {

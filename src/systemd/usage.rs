@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::bus::{Systemd, property};
+use super::bus::Systemd;
 use super::cgroup::filters_addresses as is_unified;
-use super::signals::escape;
+use super::interface::property;
+use super::object_path::escape;
 use crate::names::{Pair, SLICE};
 
 /// Where control groups are mounted (cgroups(7), file-hierarchy(7)).

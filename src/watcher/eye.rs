@@ -14,8 +14,8 @@ use notify::event::{EventKind, ModifyKind};
 use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::time::Instant;
 
-use super::{Burst, Bursts, Message, Watched};
-use crate::ignored::{GIT_IGNORE, GitFiles, Rules, is_left_out_between_workers};
+use super::burst::{Burst, Bursts};
+use crate::ignored::{Developed, GIT_IGNORE, GitFiles, Rules, is_left_out_between_workers};
 
 /// A burst without an event for so long rests. Whoever writes a file in place has written it by then.
 const REST: Duration = Duration::from_millis(5);
@@ -23,6 +23,29 @@ const REST: Duration = Duration::from_millis(5);
 const LONGEST: (u32, Duration) = (20, Duration::from_secs(1));
 /// How often it is looked where there are no events to be had.
 const POLL: Duration = Duration::from_millis(500);
+
+/// What is watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Directories of workers, absolute; one that is not there is waited for.
+    pub directories: Vec<PathBuf>,
+    /// Single files, absolute, that may not be there.
+    pub files: Vec<PathBuf>,
+    /// The workers, by which it is known what counts.
+    pub workers: Vec<Developed>,
+    /// How long events are gathered, from the last one on.
+    pub debounce: Duration,
+    /// A burst so often instead of events.
+    pub poll: Option<Duration>,
+}
+
+/// What the thread that watches hears.
+#[derive(Debug)]
+pub(super) enum Message {
+    Event(notify::Result<notify::Event>),
+    Watch(Box<Watched>),
+    Stop,
+}
 
 /// What watches.
 pub(super) struct Eye {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
-use super::super::{exit, refused};
+use super::super::exit::{self, refused};
 use super::tools;
 use super::tree::Tree;
 use crate::calendar::date;

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::Context;
 
-use super::super::{exit, refused};
+use super::super::exit::{self, refused};
 use super::tree::Tree;
 
 /// Files that are named in one command.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use walkdir::WalkDir;
 
-use super::super::{exit, refused};
+use super::super::exit::{self, refused};
 use crate::config::printable;
 
 /// How an executable or a library begins (elf(5)).

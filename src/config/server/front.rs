@@ -7,9 +7,11 @@ use ipnet::IpNet;
 
 use super::super::document::{Content, Node};
 use super::super::section::{Item, Part, Section};
-use super::super::{CertificateFiles, PemFile};
-use super::PORT;
+use super::super::settings::{CertificateFiles, PemFile};
 use crate::route::{Front, Listen, Place, Tls};
+
+/// Port for clients unless set.
+pub(super) const PORT: u16 = 8080;
 
 /// Most connections that can be asked for: beyond it memory is short before descriptors are.
 const MOST_CONNECTIONS: u64 = 1_000_000;

@@ -7,7 +7,7 @@
 use super::super::document::{Content, Node};
 use super::super::section::Item;
 use super::super::words::words;
-use super::{LONGEST_VALUE, scalar};
+use super::bounds::LONGEST_VALUE;
 
 /// Most words of a command; its arguments share the kernel's limit for all of them with the environment.
 const MOST_WORDS: usize = 256;
@@ -84,7 +84,7 @@ fn read<'d>(item: &Item<'d>) -> Option<Vec<Word<'d>>> {
 fn listed<'d>(item: &Item<'d>, nodes: &'d [Node]) -> Option<Vec<Word<'d>>> {
     let mut list = Vec::new();
     for node in nodes {
-        match scalar(node) {
+        match node.scalar() {
             Some(text) => list.push((text.to_owned(), Some(node))),
             None => {
                 let message = format!("an item of '{}' is {}", item.key(), node.description());

@@ -3,7 +3,7 @@
 use super::super::document::Document;
 use super::super::problem::Place;
 use super::super::section::{Item, Section};
-use super::LONGEST_PATH;
+use super::bounds::LONGEST_PATH;
 use crate::route::{ErrorPages, Errors, Redirect, RedirectError};
 
 /// Most redirects: they are looked through one by one for each request.

@@ -1,24 +1,12 @@
 //! `sticky`: whether a client stays with one instance, and by which cookie.
 
-use super::super::Sticky;
+use super::super::program::Sticky;
 use super::super::section::Item;
-use crate::names::WorkerName;
 
 /// Longest name of a cookie in bytes: it comes with each request.
 const LONGEST: usize = 64;
 /// How names begin that browsers take only with attributes we do not set (RFC 6265bis, 4.1.3).
 const PREFIXES: [&str; 2] = ["__secure-", "__host-"];
-
-impl Sticky {
-    /// The name of the cookie, if there is one.
-    pub(in crate::config) fn cookie_of(&self, worker: &WorkerName) -> Option<String> {
-        match self {
-            Self::No => None,
-            Self::Yes => Some(format!("tqserver_{worker}")),
-            Self::By(name) => Some(name.clone()),
-        }
-    }
-}
 
 pub(super) fn read(item: &Item<'_>) -> Sticky {
     match item.node().typed::<bool>() {

@@ -1,5 +1,8 @@
 //! Claims about worker.yaml; how problems look is in tests/golden.
 
+use std::time::Duration;
+
+use super::bounds::LONGEST_VALUE;
 use super::*;
 
 fn worker(text: &str) -> Result<WorkerFile, Problems> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::house::{House, index, manifest, name};
 use crate::config::WorkerType;
-use crate::deploy::snapshot::{Accepted, Manifest};
+use crate::deploy::{Accepted, Manifest};
 use crate::names::Generation;
 
 fn house() -> House {

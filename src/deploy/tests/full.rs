@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::house::{House, below, chain, index, is_inside, manifest};
 use crate::config::WorkerType;
-use crate::deploy::snapshot::Store;
+use crate::deploy::Store;
 
 /// Whether this is the process that may mount: root, or a user who is root in a name space of its own.
 fn may_mount(test: &str) -> bool {

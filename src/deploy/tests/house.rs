@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::config::WorkerType;
-use crate::deploy::snapshot::{Manifest, SnapshotError, Store};
+use crate::deploy::{Manifest, SnapshotError, Store};
 use crate::names::{Generation, Instance, WorkerName};
 
 /// Set in a process that was started by [`process`].

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::house::{House, index, is_inside, mode, name};
 use crate::config::WorkerType;
-use crate::deploy::snapshot::Store;
+use crate::deploy::Store;
 use crate::names::Generation;
 
 /// Whether this is the process without capabilities, as the manager of a machine is.

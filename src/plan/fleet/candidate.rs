@@ -12,9 +12,7 @@ use crate::plan::budget;
 use crate::plan::member::Member;
 use crate::plan::run::{Run, Stage};
 use crate::plan::worker::Candidate;
-use crate::plan::{
-    Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, Spec, loopback,
-};
+use crate::plan::{Action, Cause, Failure, Kind, Outcome, Reason, Severity, Source, Spec};
 use crate::route::{Address, Protocol, RoutePath, Scripts};
 
 impl Fleet {
@@ -138,7 +136,7 @@ impl Fleet {
         let free = free.filter(|port| !taken.contains(port));
         // Whoever holds a port may hold it still. When all are held the next try is to say so.
         let (held, free): (Vec<u16>, Vec<u16>) = free.partition(|port| self.shunned.contains(port));
-        let free = free.into_iter().chain(held).map(loopback);
+        let free = free.into_iter().chain(held).map(Address::loopback);
         let ports: Vec<Address> = free.take(usize::from(wanted)).collect();
         (ports.len() == usize::from(wanted)).then_some(ports)
     }

@@ -9,7 +9,7 @@
 //! - `candidate`: a generation's way from the queue to its acceptance, or to its end
 //! - `serving`: what happens to a generation that serves
 //! - `assets`: new files for the same process
-//! - `table`: what the proxy is handed, and what holds once it serves by that
+//! - `part`, `table`: what the proxy is handed, and what holds once it serves by that
 //! - `time`: what is due without anything happening
 //! - `tell`: what others learn of it
 
@@ -17,6 +17,7 @@ mod adopt;
 mod assets;
 mod candidate;
 mod look;
+mod part;
 mod queue;
 mod ruling;
 mod save;
@@ -31,7 +32,7 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use self::table::Part;
+use self::part::Part;
 use self::workers::Workers;
 use super::run::{Run, Stage};
 use super::worker::Worker;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::part::Part;
 use super::{Fleet, News, Switch, instance};
 use crate::names::{Instance, WorkerName};
 use crate::plan::budget;
@@ -245,13 +246,6 @@ impl Fleet {
             self.resolve(&switch.worker, &switch.reloads, &switch.outcome);
         }
     }
-}
-
-/// What the table has of a worker.
-#[derive(Debug, PartialEq)]
-pub(super) struct Part {
-    route: Option<Route>,
-    draining: Vec<Instance>,
 }
 
 /// What went wrong is told as long as there is room for it.

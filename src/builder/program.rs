@@ -1,0 +1,185 @@
+//! Where programs are found, and why one is not.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::config::Mode;
+
+/// Where interpreters are looked for: root's directories, whatever environment the server was started with.
+pub(super) const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Why a worker can not be built or run as it lies on disk. The text says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The program a build makes is not there.
+    #[error("bin/{program} is missing; build it with {build}, or deploy it")]
+    NotBuilt {
+        /// Name of the program.
+        program: String,
+        /// What makes it.
+        build: &'static str,
+    },
+    /// A program or an entry file is not there.
+    #[error("{} is missing; {hint}", path.display())]
+    Missing {
+        /// What was looked for.
+        path: PathBuf,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// None of the files the type starts from is there.
+    #[error(
+        "no file to start from: one of {candidates} is needed, or a command: in config/worker.yaml"
+    )]
+    NoEntry {
+        /// The files looked for.
+        candidates: String,
+    },
+    /// It is there, and is no regular file with an execute bit.
+    #[error("{0} is not an executable file; run chmod +x {0}")]
+    NotExecutable(String),
+    /// A toolchain or an interpreter is not installed.
+    #[error("{program} is not installed; run {install}")]
+    NoToolchain {
+        /// What was looked for.
+        program: String,
+        /// The command that installs it.
+        install: &'static str,
+    },
+    /// A plain word no directory of the search path has.
+    #[error("'{program}' is in none of {path}; install it, or write its absolute path")]
+    NotInPath {
+        /// What was looked for.
+        program: String,
+        /// Where.
+        path: String,
+    },
+    /// A relative path that goes out of the worker's directory.
+    #[error(
+        "'{0}' leaves the worker's directory; put the program inside, or write its absolute path"
+    )]
+    Outside(String),
+    /// A `command:` or `build:` without a word.
+    #[error("the command is empty; name a program, or leave the key out")]
+    Empty,
+    /// package.json is not what npm would take.
+    #[error(
+        "package.json can not be read ({0}); correct it, or set command: in config/worker.yaml"
+    )]
+    PackageJson(String),
+    /// A worker of type static has no program.
+    #[error("a static worker has no program; its files are served from public/")]
+    Static,
+}
+
+/// The directories programs are looked for in. A developer's own toolchain (rustup, nvm, pyenv) comes first in development; in
+/// production the environment of the server has no say in what a worker runs.
+pub(super) fn search_path(mode: Mode) -> OsString {
+    let mut path = OsString::new();
+    if let (Mode::Development, Some(own)) = (mode, std::env::var_os("PATH")) {
+        path.push(own);
+        path.push(":");
+    }
+    path.push(SYSTEM_PATH);
+    path
+}
+
+/// A command with its first word made absolute.
+pub(super) fn resolved(
+    command: &[String],
+    directory: &Path,
+    path: &OsString,
+) -> Result<Vec<String>, Unavailable> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(Unavailable::Empty);
+    };
+    let program = if program.is_empty() {
+        return Err(Unavailable::Empty);
+    } else if Path::new(program).is_absolute() {
+        executable(Path::new(program), program)?
+    } else if program.contains('/') {
+        executable(&inside(directory, program)?, program)?
+    } else {
+        tool(program, path)?
+    };
+    Ok(std::iter::once(program)
+        .chain(arguments.iter().cloned())
+        .collect())
+}
+
+/// `relative` below `directory`.
+pub(super) fn inside(directory: &Path, relative: &str) -> Result<PathBuf, Unavailable> {
+    let mut path = directory.to_owned();
+    for component in Path::new(relative).components() {
+        match component {
+            Component::Normal(part) => path.push(part),
+            Component::CurDir => {}
+            _ => return Err(Unavailable::Outside(relative.to_owned())),
+        }
+    }
+    Ok(path)
+}
+
+/// `path`, if it can be executed. Called `name` where it can not.
+pub(super) fn executable(path: &Path, name: &str) -> Result<String, Unavailable> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => Ok(text(path)),
+        Ok(_) => Err(Unavailable::NotExecutable(name.to_owned())),
+        Err(_) => Err(Unavailable::Missing {
+            path: PathBuf::from(name),
+            hint: "build it, deploy it, or correct the command in config/worker.yaml",
+        }),
+    }
+}
+
+/// Whether a toolchain's program, named alone, is found in development.
+pub fn is_installed(program: &str) -> bool {
+    tool(program, &search_path(Mode::Development)).is_ok()
+}
+
+/// A program by its name alone.
+pub(super) fn tool(program: &str, path: &OsString) -> Result<String, Unavailable> {
+    std::env::split_paths(path)
+        // A relative directory in PATH would be a different one for the worker.
+        .filter(|directory| directory.is_absolute())
+        .find_map(|directory| executable(&directory.join(program), program).ok())
+        .ok_or_else(|| match installer(program) {
+            Some(install) => Unavailable::NoToolchain {
+                program: program.to_owned(),
+                install,
+            },
+            None => Unavailable::NotInPath {
+                program: program.to_owned(),
+                path: path.to_string_lossy().into_owned(),
+            },
+        })
+}
+
+/// What installs a toolchain's program.
+fn installer(program: &str) -> Option<&'static str> {
+    Some(match program {
+        "cargo" => "apt install cargo",
+        "go" => "apt install golang-go",
+        "node" => "apt install nodejs",
+        "npm" => "apt install npm",
+        "python3" => "apt install python3",
+        "pnpm" => "npm install --global pnpm",
+        "yarn" => "npm install --global yarn",
+        "bun" => "npm install --global bun",
+        "composer" => "apt install composer",
+        "deno" => "npm install --global deno",
+        _ => return None,
+    })
+}
+
+/// Where the program is, and where a new one is put before it takes that place.
+pub(super) fn program_paths(directory: &Path, program: &str) -> (PathBuf, PathBuf) {
+    let bin = directory.join("bin");
+    (bin.join(program), bin.join(format!(".{program}.new")))
+}
+
+pub(super) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

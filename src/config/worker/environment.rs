@@ -1,0 +1,97 @@
+//! `env`: variables that are added to the environment of a worker's program.
+
+use std::collections::BTreeMap;
+
+use super::super::section::Item;
+use super::bounds::LONGEST_VALUE;
+
+/// Most environment variables.
+const MOST_VARIABLES: usize = 256;
+/// Variables that systemd or TQServer sets; a worker that set them itself would be lied to about its sockets or limits.
+const RESERVED: [&str; 23] = [
+    "CACHE_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "FPM_SOCKETS",
+    "GOMAXPROCS",
+    "GOMEMLIMIT",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LOGS_DIRECTORY",
+    "MAINPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "NOTIFY_SOCKET",
+    "PORT",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// The variables, those that TQServer or systemd sets excepted.
+pub(super) fn environment(items: &[Item<'_>]) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    for item in items {
+        let name = item.key();
+        let start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !start || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            let help = "use letters, digits and '_', starting with a letter or '_'";
+            item.key_problem("this is not the name of an environment variable", help);
+        } else if matches!(name, "GOMAXPROCS" | "GOMEMLIMIT") {
+            let help = format!("set the limit '{}' instead", name.to_lowercase());
+            item.key_problem(format!("'{name}' is set by TQServer"), help);
+        } else if RESERVED.contains(&name) || name.starts_with("WORKER_") {
+            let help = "choose another name";
+            item.key_problem(format!("'{name}' is set by systemd or TQServer"), help);
+        } else if let Some(value) = value(item) {
+            environment.insert(name.to_owned(), value);
+        }
+    }
+    if let Some(item) = items.get(MOST_VARIABLES) {
+        let help = "put them into a file of the worker";
+        item.key_problem(
+            format!("'env' has more than {MOST_VARIABLES} variables"),
+            help,
+        );
+    }
+    environment
+}
+
+/// A variable's value, as it is written: `1.10` stays `1.10`.
+fn value(item: &Item<'_>) -> Option<String> {
+    let name = item.key();
+    if item.node().is_null() {
+        item.problem(
+            format!("'env.{name}' has no value"),
+            "write \"\" for an empty one",
+        );
+        return None;
+    }
+    let Some(text) = item.node().scalar() else {
+        let what = item.node().description();
+        let help = "write a text, a number or a truth value";
+        item.problem(format!("'env.{name}' can not be {what}"), help);
+        return None;
+    };
+    // Any other character can be carried, a line break among them.
+    if text.contains('\0') {
+        let help = "no program can be handed one; put the text into a file of the worker";
+        item.problem(format!("'env.{name}' has a NUL"), help);
+        return None;
+    }
+    if text.len() > LONGEST_VALUE {
+        let help = "put the text into a file of the worker";
+        item.problem(
+            format!("'env.{name}' is longer than {LONGEST_VALUE} bytes"),
+            help,
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}

@@ -1,0 +1,91 @@
+//! A worker as it is to run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::limits::Limits;
+use super::program::{DocumentRoot, Health, KernelPart, Listen, Network, WorkerType};
+use crate::names::WorkerName;
+use crate::route::{ErrorPages, HostPattern, Redirect, RoutePath};
+
+/// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.
+///
+/// It is written into units and snapshots, which a later version reads: a new field has a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSettings {
+    /// Its name.
+    pub name: WorkerName,
+    /// Its place in the URL space.
+    pub route: RoutePath,
+    /// The hosts it is for; none: all.
+    // These five are left out where they are not set, so that what other workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPattern>,
+    /// Whether it is asked without its route at the beginning of paths.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_prefix: bool,
+    /// Whether it gets fields that have names with `_` and other signs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub underscores_in_headers: bool,
+    /// Where requests are sent instead, the first that fits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<Redirect>,
+    /// Files in `public/` that are sent with the proxy's own errors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub error_pages: ErrorPages,
+    /// How it is built and run.
+    pub kind: WorkerType,
+    /// Program and arguments, if given.
+    pub command: Option<Vec<String>>,
+    /// Build program and arguments, if given.
+    pub build: Option<Vec<String>>,
+    /// How it gets its connections.
+    pub listen: Listen,
+    /// It is spoken to over HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+    #[serde(default)]
+    pub h2c: bool,
+    /// How its health is asked.
+    pub health: Health,
+    /// What is added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// What of the network it can reach.
+    #[serde(default)]
+    pub network: Network,
+    /// Whether it makes machine code while it runs: its memory may then be writable and executable (`MemoryDenyWriteExecute=no`).
+    #[serde(default)]
+    pub jit: bool,
+    /// What of the kernel is open to it that is closed otherwise, in order.
+    // Left out where there is nothing, so that what other workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel: Vec<KernelPart>,
+    /// Whether it has a directory for what it can make again (`CACHE_DIRECTORY`).
+    #[serde(default)]
+    pub cache: bool,
+    /// The secrets it is handed in `CREDENTIALS_DIRECTORY`, by name.
+    #[serde(default)]
+    pub credentials: Vec<String>,
+    /// Whether it is started with the server instead of with its first request.
+    #[serde(default)]
+    pub autostart: bool,
+    /// Where its PHP scripts are, if php-fpm is to run them.
+    // Left out where there is none, so that what other workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_root: Option<DocumentRoot>,
+    /// The name of the cookie by which a client stays with one instance, if it is to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<String>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+impl WorkerSettings {
+    /// How many pairs of units a generation of it consists of.
+    pub fn instances(&self) -> u8 {
+        match self.kind {
+            // It has no process, so that its one pair is never made either.
+            WorkerType::Static => 1,
+            _ => self.limits.instances,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What was found: workers, and directories that look like one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::fingerprint::Fingerprint;
+use crate::config::problem::printable;
+use crate::config::{Place, Problems, WorkerSettings};
+use crate::ignored::Developed;
+use crate::names::WorkerName;
+
+/// All workers of the directories they are looked for in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    /// The workers by name.
+    pub workers: BTreeMap<WorkerName, Found>,
+    /// Directories that look like a worker and can not be one.
+    pub strays: Vec<Stray>,
+    /// Directories of workers that are hidden by one of the same name in an earlier directory of workers.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// A worker's directory and what was found in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Its name.
+    pub name: WorkerName,
+    /// Its directory, absolute.
+    pub directory: PathBuf,
+    /// The directory of its assets, absolute, if it has one.
+    pub public: Option<PathBuf>,
+    /// The directories of other workers inside its own, absolute: no part of it.
+    pub nested: Vec<PathBuf>,
+    /// Whether and how it is to run.
+    pub status: Status,
+    /// Which of its files count in development.
+    pub developed: Developed,
+    /// By which a change of it is known.
+    pub fingerprint: Fingerprint,
+    /// Whether nobody but the administrator can have written it.
+    pub is_administrators: bool,
+    /// Where its file says where it wants to be.
+    pub(super) places: BTreeMap<&'static str, Place>,
+}
+
+/// Whether and how a worker is to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    /// It is to run like this.
+    Enabled(Box<WorkerSettings>),
+    /// Its file says that it is not there in this mode.
+    Disabled,
+    /// It can not run, for these reasons.
+    Refused(Problems),
+}
+
+/// A directory that looks like a worker and can not be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// The directory, absolute.
+    pub directory: PathBuf,
+    /// Why not, as a sentence.
+    pub reason: String,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directory = printable(&self.directory.to_string_lossy());
+        write!(f, "{directory}: {}", printable(&self.reason))
+    }
+}
+
+impl Found {
+    /// How it is to run, if it is.
+    pub fn settings(&self) -> Option<&WorkerSettings> {
+        match &self.status {
+            Status::Enabled(settings) => Some(settings),
+            Status::Disabled | Status::Refused(_) => None,
+        }
+    }
+}
+
+impl Inventory {
+    /// What file events are to be judged by.
+    pub fn developed(&self) -> Vec<Developed> {
+        let workers = self.workers.values();
+        workers.map(|found| found.developed.clone()).collect()
+    }
+}

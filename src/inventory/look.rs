@@ -1,0 +1,195 @@
+//! Looks at one worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::author;
+use super::fingerprint::{Fingerprint, Lying};
+use super::found::{Found, Status};
+use super::kind::Listing;
+use crate::config::{Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerType};
+use crate::ignored::{Developed, GitFiles};
+use crate::names::WorkerName;
+
+/// What is the same for all workers that are looked at.
+pub(super) struct Eyes<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) mode: Mode,
+    /// What was read of `.gitignore` files on the way.
+    pub(super) git: Rc<GitFiles>,
+    /// What their files say.
+    pub(super) files: BTreeMap<PathBuf, Arc<Result<WorkerFile, Problems>>>,
+}
+
+pub(super) fn file_of(directory: &Path) -> PathBuf {
+    directory.join("config").join("worker.yaml")
+}
+
+/// Looks at one worker.
+pub(super) fn look(
+    eyes: &Eyes<'_>,
+    name: WorkerName,
+    directory: PathBuf,
+    listing: &Listing,
+    directories: &BTreeSet<PathBuf>,
+) -> Found {
+    let nested = directories
+        .iter()
+        .filter(|other| **other != directory && other.starts_with(&directory))
+        .cloned()
+        .collect();
+    let (public, link) = match public(&directory, listing) {
+        Ok(public) => (public, None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let path = file_of(&directory);
+    let file = match eyes.files.get(&path) {
+        Some(said) => said.clone(),
+        None => Arc::new(WorkerFile::load(&path)),
+    };
+    let file = file.as_ref();
+    let developed = match file {
+        Ok(file) => developed(&name, &directory, listing, file),
+        Err(_) => developed(&name, &directory, listing, &WorkerFile::default()),
+    };
+    let status = match file {
+        Ok(file) if !file.enabled.in_mode(eyes.mode) => Status::Disabled,
+        Ok(file) => judge(eyes.settings, &name, &directory, listing, file, link),
+        Err(problems) => {
+            let mut problems = problems.clone();
+            problems.0.extend(link);
+            Status::Refused(problems)
+        }
+    };
+    let places = file.as_ref().map(|file| file.places.clone());
+    let mut found = Found {
+        is_administrators: author::is_administrators(&directory, eyes.mode),
+        places: places.unwrap_or_default(),
+        name,
+        directory,
+        public,
+        nested,
+        status,
+        developed,
+        fingerprint: Fingerprint::default(),
+    };
+    if !matches!(found.status, Status::Disabled) {
+        let files = Lying {
+            directory: &found.directory,
+            public: found.public.as_deref(),
+            nested: &found.nested,
+            developed: &found.developed,
+            settings: found.settings(),
+        };
+        found.fingerprint = Fingerprint::of(&files, eyes.mode, &eyes.git);
+    }
+    found
+}
+
+/// Which of a worker's files count in development. What can not run is developed as well: the next file that is saved may be the one
+/// that was missing.
+fn developed(
+    name: &WorkerName,
+    directory: &Path,
+    listing: &Listing,
+    file: &WorkerFile,
+) -> Developed {
+    let known = listing.kind(name.program(), file.command.is_some());
+    let kind = file.kind.or(known.ok());
+    let is_compiled = matches!(kind, Some(WorkerType::Rust | WorkerType::Go));
+    let is_built = is_compiled || file.build.is_some();
+    let command = file.command.iter().flatten().take(1).map(PathBuf::from);
+    let mut programs: Vec<PathBuf> = command
+        .filter(|program| program.is_relative() && program.components().count() > 1)
+        .collect();
+    if kind == Some(WorkerType::Exec) {
+        programs.push(Path::new("bin").join(name.program()));
+    }
+    Developed {
+        directory: directory.to_owned(),
+        ignore: file.watch_ignore.clone(),
+        is_built,
+        programs: if is_built { Vec::new() } else { programs },
+        public: linked_public(directory, listing),
+    }
+}
+
+/// Where `public/` leads inside the worker, in the words of the worker's directory, if it is a symbolic link.
+fn linked_public(directory: &Path, listing: &Listing) -> Option<PathBuf> {
+    let public = public(directory, listing).ok()??;
+    let is_link = listing.links.contains(std::ffi::OsStr::new("public"));
+    let target = public.canonicalize().ok().filter(|_| is_link)?;
+    let inside = target.strip_prefix(directory.canonicalize().ok()?).ok()?;
+    (!inside.as_os_str().is_empty()).then(|| directory.join(inside))
+}
+
+fn judge(
+    settings: &Settings,
+    name: &WorkerName,
+    directory: &Path,
+    listing: &Listing,
+    file: &WorkerFile,
+    link: Option<Problem>,
+) -> Status {
+    let mut problems: Vec<Problem> = link.into_iter().collect();
+    let kind = match file.kind {
+        Some(kind) => Some(kind),
+        None => match listing.kind(name.program(), file.command.is_some()) {
+            Ok(kind) => Some(kind),
+            Err(error) => {
+                let problem = Problem::new(Place::file(directory), error.to_string());
+                let help = "set 'type:' in its config/worker.yaml: rust, go, node, python, php, bun, deno, exec or static";
+                problems.push(problem.help(help));
+                None
+            }
+        },
+    };
+    // The type plays no part in what can be wrong there: any will do to find all problems at once.
+    let any = kind.unwrap_or(crate::config::WorkerType::Exec);
+    match settings.for_worker(name, directory, file, any) {
+        Ok(mut settings) if problems.is_empty() => {
+            if kind == Some(WorkerType::Php) && settings.command.is_none() {
+                settings.document_root = listing.document_root();
+                if settings.document_root.is_none() {
+                    return Status::Refused(without_index(directory).into());
+                }
+            }
+            Status::Enabled(Box::new(settings))
+        }
+        Ok(_) => Status::Refused(Problems(problems)),
+        Err(more) => {
+            problems.extend(more.0);
+            Status::Refused(Problems(problems))
+        }
+    }
+}
+
+fn without_index(directory: &Path) -> Problem {
+    let message = "there is no index.php for php-fpm to start from";
+    let help = "put one into public/, the worker's directory or src/; or name a 'command' that speaks HTTP in its config/worker.yaml";
+    Problem::new(Place::file(directory), message).help(help)
+}
+
+/// The directory of assets. As a symbolic link it must stay inside the worker: the proxy would serve what it leads to.
+fn public(directory: &Path, listing: &Listing) -> Result<Option<PathBuf>, Problem> {
+    let public = directory.join("public");
+    let name = std::ffi::OsStr::new("public");
+    if listing.directories.contains(name) {
+        return Ok(Some(public));
+    }
+    if !listing.links.contains(name) {
+        return Ok(None);
+    }
+    match (public.canonicalize(), directory.canonicalize()) {
+        (Ok(target), Ok(inside)) if target.starts_with(&inside) && target.is_dir() => {
+            Ok(Some(public))
+        }
+        _ => {
+            let message = "'public' is a symbolic link to somewhere outside the worker";
+            let help = "make it a real directory, or let it lead to a directory of this worker";
+            Err(Problem::new(Place::file(public), message).help(help))
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Looks at all workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::claims::{refuse_second_on_a_route, refuse_what_is_not_left_to_deployers};
+use super::found::{Inventory, Stray};
+use super::look::{Eyes, file_of, look};
+use super::roots::{ScanError, roots};
+use super::search::Search;
+use crate::config::{Files, Mode, Settings};
+use crate::names::WorkerName;
+use crate::route::Claim;
+
+/// Looks at all workers of `settings` as they lie there now. Of two with the same name the one in the earlier directory counts, even
+/// if it can not run or is disabled.
+///
+/// # Errors
+/// When a directory of workers itself can not be read. One that is not there is no error as long as another is.
+pub fn scan(settings: &Settings, mode: Mode) -> Result<Inventory, ScanError> {
+    scan_beside(settings, mode, &BTreeMap::new(), &Files::default())
+}
+
+/// Looks at all workers as [`scan`] does, while workers serve on the routes in `held`: a newcomer does not get one of these as long as
+/// who serves there wants it. `files` knows what their files said at the last look.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_beside(
+    settings: &Settings,
+    mode: Mode,
+    held: &BTreeMap<Claim, WorkerName>,
+    files: &Files,
+) -> Result<Inventory, ScanError> {
+    let mut inventory = Inventory::default();
+    let mut taken = BTreeSet::new();
+    let roots = roots(settings)?;
+    let searches = roots.iter();
+    let searches = searches.map(|(root, listing)| Search::below(root, listing));
+    let searches: Vec<Search<'_>> = searches.collect();
+    let all = searches.iter().flat_map(|search| {
+        let workers = search.candidates.keys();
+        workers.map(|relative| file_of(&search.root.join(relative)))
+    });
+    let eyes = Eyes {
+        settings,
+        mode,
+        git: Rc::default(),
+        files: files.read(all),
+    };
+    for search in searches {
+        inventory.take(search, &mut taken, &eyes);
+    }
+    refuse_what_is_not_left_to_deployers(&mut inventory, settings);
+    inventory.hidden.sort();
+    inventory
+        .strays
+        .sort_by(|a, b| a.directory.cmp(&b.directory));
+    refuse_second_on_a_route(&mut inventory, held);
+    Ok(inventory)
+}
+
+impl Inventory {
+    /// Adds what was found in one directory of workers, but for what is `taken` by an earlier one. What can not be a worker hides as
+    /// well: it was put there instead of the other.
+    fn take(&mut self, search: Search<'_>, taken: &mut BTreeSet<PathBuf>, eyes: &Eyes<'_>) {
+        let root = search.root;
+        let directories: BTreeSet<PathBuf> = search
+            .candidates
+            .keys()
+            .map(|relative| root.join(relative))
+            .collect();
+        let mut here = BTreeSet::new();
+        for (relative, listing) in &search.candidates {
+            let directory = root.join(relative);
+            here.insert(relative.clone());
+            if taken.contains(relative) {
+                self.hidden.push(directory);
+                continue;
+            }
+            match WorkerName::from_directory(relative) {
+                Ok(name) => {
+                    let found = look(eyes, name, directory, listing, &directories);
+                    self.workers.insert(found.name.clone(), found);
+                }
+                Err(error) => self.strays.push(Stray {
+                    directory,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        for (relative, reason) in search.strays {
+            let directory = root.join(&relative);
+            if taken.contains(&relative) {
+                self.hidden.push(directory);
+            } else {
+                self.strays.push(Stray { directory, reason });
+            }
+            here.insert(relative);
+        }
+        taken.append(&mut here);
+    }
+}
