@@ -159,7 +159,9 @@ impl Core {
         }
         self.ended |= upshot.ended;
         self.confirm();
-        self.report_settled();
+        if upshot.is_any {
+            self.report_settled();
+        }
     }
 
     /// Nobody waits for it.

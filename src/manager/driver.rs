@@ -60,6 +60,8 @@ pub(super) enum Pending {
 /// What the steps so far have led to, beyond what was begun.
 #[derive(Default)]
 pub(super) struct Upshot {
+    /// There was a step.
+    pub(super) is_any: bool,
     /// These are to be looked at again.
     pub(super) looks: Vec<WorkerName>,
     /// Something happened that is worth a line.
@@ -126,6 +128,7 @@ impl Driver {
         }
         self.look_at_memory();
         let actions = self.fleet.step(self.now(), event);
+        self.upshot.is_any = true;
         // A moment in which nothing happened is no news.
         self.upshot.has_news |= !by_itself || !actions.is_empty();
         for action in actions {
