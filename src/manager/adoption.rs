@@ -24,7 +24,7 @@ pub(super) struct Record {
     pub(super) user: Option<String>,
 }
 
-/// Generations found in systemd, in the plan's words, and those of which a record can not be read: of another version of this program,
+/// Generations found in systemd, in the plan's words, and those of which a record cannot be read: of another version of this program,
 /// whose workers serve until ours do.
 pub(super) fn adopted(
     loaded: Vec<Loaded>,

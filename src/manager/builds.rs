@@ -20,7 +20,7 @@ use crate::systemd::Systemd;
 
 /// The builds under way.
 pub(super) struct Builds {
-    workshop: Workshop,
+    context: BuildContext,
     /// How to end those that are wanted.
     running: HashMap<Instance, CancellationToken>,
     /// Those that nobody has asked for yet.
@@ -29,7 +29,7 @@ pub(super) struct Builds {
 
 /// What a build needs.
 #[derive(Clone)]
-pub(super) struct Workshop {
+pub(super) struct BuildContext {
     pub(super) systemd: Arc<Systemd>,
     /// Where relative paths of server.yaml start.
     pub(super) project: PathBuf,
@@ -37,7 +37,7 @@ pub(super) struct Workshop {
     pub(super) runtime_directory: PathBuf,
     /// One build of a worker at a time, so that two never write to the same file.
     pub(super) turns: Arc<Turns>,
-    /// Where it is told how far it is.
+    /// Where its progress is reported.
     pub(super) reporter: Reporter,
 }
 
@@ -80,9 +80,9 @@ impl Early {
 }
 
 impl Builds {
-    pub(super) fn new(workshop: Workshop) -> Self {
+    pub(super) fn new(context: BuildContext) -> Self {
         Self {
-            workshop,
+            context,
             running: HashMap::new(),
             early: HashMap::new(),
         }
@@ -102,11 +102,11 @@ impl Builds {
         let early = self.early.remove(&build.instance.worker);
         let early = early.filter(|early| early.spec == build.spec);
         let since = early.as_ref().map(|early| early.since);
-        let workshop = self.workshop.clone();
+        let context = self.context.clone();
         tasks.spawn(async move {
             let result = match early {
                 Some(early) => early.result(&build.abandoned).await,
-                None => workshop.run(&build).await,
+                None => context.run(&build).await,
             };
             Event::Built(build.instance, result)
         });
@@ -131,16 +131,16 @@ impl Builds {
             return;
         }
         let build = Build::new(instance, spec.clone(), limits);
-        let (tell, built) = oneshot::channel();
+        let (sender, built) = oneshot::channel();
         let early = Early {
             spec: spec.clone(),
             since: Instant::now(),
             built,
             _abandoned: build.abandoned.clone().drop_guard(),
         };
-        let workshop = self.workshop.clone();
+        let context = self.context.clone();
         aside.spawn(async move {
-            let _ = tell.send(workshop.run(&build).await);
+            let _ = sender.send(context.run(&build).await);
         });
         self.early.insert(worker, early);
     }
@@ -163,7 +163,7 @@ impl Builds {
     }
 }
 
-impl Workshop {
+impl BuildContext {
     /// Whether there was anything to build.
     async fn run(&self, build: &Build) -> Result<bool, Reason> {
         let result = self.run_in_turn(build).await;

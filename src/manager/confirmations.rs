@@ -1,15 +1,15 @@
-//! What is over once the proxy serves by a route table: the one place where its "applied" is waited for.
+//! What is over once the proxy serves by a route table: the one place where its "applied" is awaited.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// How long the proxy may take to take over a table.
-pub(super) const PROXY_WORD: Duration = Duration::from_secs(10);
+pub(super) const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the proxy has said of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum Confirmation {
     /// It serves by this one, or a newer one.
     Applied,
     /// It has said nothing, and is waited for no longer.
@@ -65,7 +65,7 @@ impl<T> Confirmations<T> {
         self.waiting.push(Waiting {
             what,
             serial: serial.unwrap_or(self.published),
-            until: Instant::now() + PROXY_WORD,
+            until: Instant::now() + APPLY_TIMEOUT,
         });
     }
 
@@ -75,24 +75,24 @@ impl<T> Confirmations<T> {
     }
 
     /// What waits no longer, `is_given_up` for one, and what the proxy has said.
-    pub(super) fn over(&mut self, is_given_up: impl Fn(&T) -> bool) -> Vec<(T, Word)> {
+    pub(super) fn over(&mut self, is_given_up: impl Fn(&T) -> bool) -> Vec<(T, Confirmation)> {
         if self.waiting.is_empty() {
             return Vec::new();
         }
         let (now, applied) = (Instant::now(), self.applied);
-        let word = |one: &Waiting<T>| {
+        let confirmation = |one: &Waiting<T>| {
             if one.serial <= applied {
-                Some(Word::Applied)
+                Some(Confirmation::Applied)
             } else if is_given_up(&one.what) {
-                Some(Word::Unneeded)
+                Some(Confirmation::Unneeded)
             } else {
-                (one.until <= now).then_some(Word::Late)
+                (one.until <= now).then_some(Confirmation::Late)
             }
         };
-        let is_over = |one: &mut Waiting<T>| word(one).is_some();
+        let is_over = |one: &mut Waiting<T>| confirmation(one).is_some();
         let over: Vec<Waiting<T>> = self.waiting.extract_if(.., is_over).collect();
         let over = over.into_iter();
-        over.filter_map(|one| word(&one).map(|word| (one.what, word)))
+        over.filter_map(|one| confirmation(&one).map(|confirmation| (one.what, confirmation)))
             .collect()
     }
 }
@@ -112,12 +112,15 @@ mod tests {
         assert!(confirmations.is_up_to_date());
         assert_eq!(
             confirmations.over(|_| false),
-            [("second", Word::Applied)],
+            [("second", Confirmation::Applied)],
             "a later table is still awaited"
         );
         let late = confirmations.deadline().unwrap();
         tokio::time::sleep_until(late).await;
-        assert_eq!(confirmations.over(|_| false), [("third", Word::Late)]);
+        assert_eq!(
+            confirmations.over(|_| false),
+            [("third", Confirmation::Late)]
+        );
         assert_eq!(confirmations.deadline(), None);
     }
 
@@ -127,8 +130,11 @@ mod tests {
         confirmations.wait(Some(1), "reload");
         confirmations.wait(Some(1), "pause");
         let over = confirmations.over(|what| *what == "reload");
-        assert_eq!(over, [("reload", Word::Unneeded)]);
+        assert_eq!(over, [("reload", Confirmation::Unneeded)]);
         confirmations.applied(1);
-        assert_eq!(confirmations.over(|_| true), [("pause", Word::Applied)]);
+        assert_eq!(
+            confirmations.over(|_| true),
+            [("pause", Confirmation::Applied)]
+        );
     }
 }

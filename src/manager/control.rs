@@ -258,7 +258,7 @@ fn caller(name: Option<String>) -> (Caller, oneshot::Receiver<Answer>) {
 
 fn control_error(refused: Refused) -> ControlError {
     match refused {
-        Refused::Look(error) => ControlError::BadConfiguration(error.to_string()),
+        Refused::Scan(error) => ControlError::BadConfiguration(error.to_string()),
         Refused::Argument(sentence) => ControlError::InvalidArgument(sentence),
         Refused::Failed(sentence) => ControlError::Failed(sentence),
     }

@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::confirmations::{PROXY_WORD, Word};
+use super::confirmations::{APPLY_TIMEOUT, Confirmation};
 use super::deployments::Deployments;
 use super::disk::SMALL;
 use super::driver::{Driver, Pending};
 use super::link::LinkEvent;
-use super::look::{LookError, Sight};
-use super::looks::{Looks, Wanted};
 use super::pauses::{Pauses, Written};
 use super::progress::Reporter;
 use super::report::{answering, statuses, summary};
 use super::requests::{Caller, Nudge, ReloadRequest, Request};
+use super::scan::{Scan, ScanError};
+use super::scans::{Scans, Trigger};
 use super::state::{Measured, States};
 use super::status::WorkerStatus;
 use super::strays::{Sweeps, Swept};
@@ -25,8 +25,8 @@ use crate::names::{Instance, Pair, WorkerName};
 use crate::plan::{Event, Found, Outcome, WorkerView};
 use crate::wire::{Count, FrontState, ToManager};
 
-/// How long changes are gathered before they are told in a line.
-const TELL_AFTER: Duration = Duration::from_millis(200);
+/// How long changes are gathered before they are reported in a line.
+const REPORT_AFTER: Duration = Duration::from_millis(200);
 /// How often files that stand in for a journal are looked after.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// Longest wait for the proxy's counters.
@@ -35,15 +35,15 @@ const COUNTS: Duration = Duration::from_secs(2);
 /// The fleet and what happens beside it, each part with a state of its own.
 pub(super) struct Core {
     pub(super) driver: Driver,
-    pub(super) looks: Looks,
+    pub(super) scans: Scans,
     pub(super) pauses: Pauses,
     pub(super) sweeps: Sweeps,
     pub(super) states: States,
     deployments: Deployments,
     reporter: Reporter,
     trim_at: Instant,
-    /// When the changes since the last time are told in a line.
-    tell_at: Option<Instant>,
+    /// When the changes since the last time are reported in a line.
+    report_at: Option<Instant>,
     /// The workers are being stopped.
     ending: bool,
     /// Everything is stopped: the loop can end.
@@ -53,7 +53,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(
         driver: Driver,
-        looks: Looks,
+        scans: Scans,
         pauses: Pauses,
         sweeps: Sweeps,
         states: States,
@@ -62,14 +62,14 @@ impl Core {
     ) -> Self {
         Self {
             driver,
-            looks,
+            scans,
             pauses,
             sweeps,
             states,
             deployments,
             reporter,
             trim_at: Instant::now() + TRIM_EVERY,
-            tell_at: None,
+            report_at: None,
             ending: false,
             ended: false,
         }
@@ -77,7 +77,7 @@ impl Core {
 
     // ---- the loop -------------------------------------------------------------------------------------------------------------
 
-    /// Takes over what runs and looks at what lies on disk. `strangers` are generations of another version of this program.
+    /// Takes over what runs, and has what lies on disk scanned. `strangers` are generations of another version of this program.
     pub(super) fn begin(&mut self, found: Vec<Found>, strangers: Vec<Pair>) {
         let specs = found.iter();
         let specs = specs.map(|found| (found.instance.clone(), found.spec.clone()));
@@ -92,20 +92,20 @@ impl Core {
         self.sweeps.leave(strangers);
         self.sweep(true);
         self.settle();
-        self.looks.want(Wanted::Start);
+        self.scans.push(Trigger::Start);
     }
 
-    /// Begins to look at the disk if that is wanted and no look is under way.
-    pub(super) fn look_if_idle(&mut self) {
+    /// Begins the next scan, if one is wanted and none is under way.
+    pub(super) fn scan_if_idle(&mut self) {
         let recall = !self.deployments.is_started();
-        self.looks
+        self.scans
             .begin_if_idle(&self.driver.settings, &self.driver.fleet, recall);
     }
 
     /// When something is due.
     pub(super) fn deadline(&self) -> Instant {
         let due = self.driver.deadline().into_iter();
-        let due = due.chain(self.looks.deadline()).chain(self.tell_at);
+        let due = due.chain(self.scans.deadline()).chain(self.report_at);
         let due = due.chain(self.pauses.deadline());
         let due = due.chain(self.states.deadline().filter(|_| !self.ending));
         due.fold(self.trim_at, Instant::min)
@@ -118,8 +118,8 @@ impl Core {
             self.trim();
             self.trim_at = now + TRIM_EVERY;
         }
-        self.looks.tick();
-        if self.tell_at.take_if(|at| *at <= now).is_some() {
+        self.scans.tick();
+        if self.report_at.take_if(|at| *at <= now).is_some() {
             self.report_summary();
         }
         if !self.ending {
@@ -150,16 +150,16 @@ impl Core {
 
     /// What may follow from any event.
     pub(super) fn settle(&mut self) {
-        let upshot = self.driver.take_upshot();
-        for worker in upshot.looks {
-            self.looks.want(Wanted::Retry(worker));
+        let effects = self.driver.take_effects();
+        for worker in effects.rescans {
+            self.scans.push(Trigger::Retry(worker));
         }
-        if upshot.has_news {
-            self.tell_at.get_or_insert(Instant::now() + TELL_AFTER);
+        if effects.has_news {
+            self.report_at.get_or_insert(Instant::now() + REPORT_AFTER);
         }
-        self.ended |= upshot.ended;
+        self.ended |= effects.ended;
         self.confirm();
-        if upshot.is_any {
+        if effects.is_any {
             self.report_settled();
         }
     }
@@ -197,8 +197,8 @@ impl Core {
                 let known: Vec<&WorkerName> = self.driver.fleet.names().collect();
                 self.pauses.begin(worker, what, reply, &known);
             }
-            Request::Reload(request) => self.looks.want(Wanted::Reload(request)),
-            Request::Rollback(request) => self.looks.want(Wanted::Rollback(request)),
+            Request::Reload(request) => self.scans.push(Trigger::Reload(request)),
+            Request::Rollback(request) => self.scans.push(Trigger::Rollback(request)),
         }
     }
 
@@ -207,7 +207,7 @@ impl Core {
         match nudge {
             Nudge::Hangup => {
                 tracing::info!("reload asked for by SIGHUP");
-                self.looks.want(Wanted::Reload(ReloadRequest {
+                self.scans.push(Trigger::Reload(ReloadRequest {
                     only: Vec::new(),
                     force: false,
                     dry_run: false,
@@ -217,27 +217,28 @@ impl Core {
             Nudge::Saving | Nudge::Saved(_) if self.ending => {}
             // Only what is built gains by it.
             Nudge::Saving if self.driver.fleet.builds_programs() => {
-                self.looks.want(Wanted::Saving);
+                self.scans.push(Trigger::Saving);
             }
             Nudge::Saving => {}
-            Nudge::Saved(at) => self.looks.want(Wanted::Saved(at)),
+            Nudge::Saved(at) => self.scans.push(Trigger::Saved(at)),
         }
     }
 
-    /// A look at the disk is over.
-    pub(super) fn seen(&mut self, wanted: Wanted, seen: Result<Sight, LookError>) {
-        let is_start = matches!(wanted, Wanted::Start);
-        match seen {
-            Ok(sight) => self.deployments.seen(&mut self.driver, wanted, sight),
+    /// A scan is over.
+    pub(super) fn scanned(&mut self, trigger: Trigger, found: Result<Scan, ScanError>) {
+        let is_start = matches!(trigger, Trigger::Start);
+        match found {
+            Ok(scan) => self.deployments.scanned(&mut self.driver, trigger, scan),
             Err(error) => {
-                self.deployments.blind(&mut self.driver, wanted, error);
+                self.deployments
+                    .scan_failed(&mut self.driver, trigger, error);
                 if is_start {
-                    self.looks.start_later();
+                    self.scans.start_later();
                 }
             }
         }
         if self.deployments.is_started() {
-            self.looks.started();
+            self.scans.started();
         }
     }
 
@@ -293,11 +294,11 @@ impl Core {
             Pending::Reload { .. } => is_away,
             Pending::Pause(_) => ending,
         };
-        for (what, word) in self.driver.confirmations.over(is_given_up) {
+        for (what, confirmation) in self.driver.confirmations.over(is_given_up) {
             match what {
-                Pending::Reload { id, outcomes } => self.finish(id, &outcomes, word),
+                Pending::Reload { id, outcomes } => self.finish(id, &outcomes, confirmation),
                 Pending::Pause(waiting) => {
-                    self.pauses.confirmed(waiting, word);
+                    self.pauses.confirmed(waiting, confirmation);
                     self.settle_pauses();
                 }
             }
@@ -305,9 +306,14 @@ impl Core {
     }
 
     /// A reload is over, and the proxy has said this of the table it led to.
-    fn finish(&mut self, id: u64, outcomes: &BTreeMap<WorkerName, Outcome>, word: Word) {
-        let late = (word == Word::Late).then(|| {
-            let waited = PROXY_WORD.as_secs();
+    fn finish(
+        &mut self,
+        id: u64,
+        outcomes: &BTreeMap<WorkerName, Outcome>,
+        confirmation: Confirmation,
+    ) {
+        let late = (confirmation == Confirmation::Late).then(|| {
+            let waited = APPLY_TIMEOUT.as_secs();
             format!("the proxy did not take over the route table within {waited} s and goes on as before")
         });
         let refused = late.or_else(|| self.reporter.front().problem);
@@ -409,7 +415,7 @@ impl Core {
         {
             return;
         }
-        // What failed is told, with its log, once it has been stopped.
+        // What failed is reported, with its log, once it has been stopped.
         let is_tried = |worker: &WorkerView| match worker.state {
             "starting" => false,
             "failed" => worker.generations.is_empty() || worker.last_failure.is_some(),

@@ -45,7 +45,7 @@ pub(super) struct Driver {
     pub(super) reloads: Reloads,
     /// When it was looked last how much memory there is.
     memory_at: Option<Instant>,
-    upshot: Upshot,
+    effects: Effects,
 }
 
 /// What is over once the proxy serves by a table.
@@ -59,11 +59,11 @@ pub(super) enum Pending {
 
 /// What the steps so far have led to, beyond what was begun.
 #[derive(Default)]
-pub(super) struct Upshot {
+pub(super) struct Effects {
     /// There was a step.
     pub(super) is_any: bool,
-    /// These are to be looked at again.
-    pub(super) looks: Vec<WorkerName>,
+    /// These are to be scanned again.
+    pub(super) rescans: Vec<WorkerName>,
     /// Something happened that is worth a line.
     pub(super) has_news: bool,
     /// Everything is stopped: the loop can end.
@@ -90,7 +90,7 @@ impl Driver {
             confirmations: Confirmations::default(),
             reloads,
             memory_at: None,
-            upshot: Upshot::default(),
+            effects: Effects::default(),
         }
     }
 
@@ -128,17 +128,17 @@ impl Driver {
         }
         self.look_at_memory();
         let actions = self.fleet.step(self.now(), event);
-        self.upshot.is_any = true;
+        self.effects.is_any = true;
         // A moment in which nothing happened is no news.
-        self.upshot.has_news |= !by_itself || !actions.is_empty();
+        self.effects.has_news |= !by_itself || !actions.is_empty();
         for action in actions {
             self.perform(action);
         }
     }
 
     /// What the steps since the last call have led to.
-    pub(super) fn take_upshot(&mut self) -> Upshot {
-        std::mem::take(&mut self.upshot)
+    pub(super) fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
     }
 
     /// What can be started depends on it. These are files of the kernel's: reading them takes microseconds.
@@ -212,7 +212,7 @@ impl Driver {
                 performer.stop(tasks, stop);
             }
             Action::Prune { worker, live, last } => self.prune(worker, live, last),
-            Action::Look(worker) => self.upshot.looks.push(worker),
+            Action::Look(worker) => self.effects.rescans.push(worker),
             Action::Probe {
                 id,
                 address,
@@ -245,7 +245,7 @@ impl Driver {
                 let reload = Pending::Reload { id, outcomes };
                 self.confirmations.wait(None, reload);
             }
-            Action::End => self.upshot.ended = true,
+            Action::End => self.effects.ended = true,
         }
     }
 

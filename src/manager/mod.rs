@@ -1,7 +1,7 @@
 //! The control plane: talks to systemd, decides, acts. It opens no network socket and never sees a request.
 //!
 //! One loop (`run`) waits for whatever comes first and hands it to its `core`, whose `driver` asks the fleet of `plan/` what follows and
-//! has the one place that acts (`perform`) do it. Each part of the core has a state of its own: `looks` at the disk and what they lead to
+//! has the one place that acts (`perform`) do it. Each part of the core has a state of its own: `scans` of the workers' directories and what they lead to
 //! (`deployments`), `pauses`, `reloads`, `builds`, what the proxy has yet to confirm (`confirmations`), strays, the size of states.
 
 mod adoption;
@@ -18,8 +18,6 @@ mod explain;
 mod journal;
 mod kept;
 mod link;
-mod look;
-mod looks;
 mod notes;
 pub mod pair;
 mod pauses;
@@ -32,6 +30,8 @@ mod report;
 mod requests;
 mod rollback;
 mod run;
+mod scan;
+mod scans;
 mod snapshots;
 mod state;
 pub mod status;
@@ -43,9 +43,9 @@ pub use explain::explain;
 pub use journal::Journal;
 pub use kept::KEPT;
 pub use link::Door;
-pub use look::LookError;
 pub use progress::{Building, Progress};
 pub use requests::Nudge;
 pub use run::{Ending, ManagerError, Options, run};
+pub use scan::ScanError;
 pub use state::{line as line_of_state, words as size_of_state};
 pub use strays::{LeftError, stop_what_is_left};

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use self::files::{Change, Files};
-use super::confirmations::{PROXY_WORD, Word};
+use super::confirmations::{APPLY_TIMEOUT, Confirmation};
 use super::disk::Disk;
 use super::requests::{PauseReply, PauseRequest, Refused};
 use crate::names::WorkerName;
@@ -33,7 +33,7 @@ pub(super) struct Pauses {
     /// What is being written.
     writing: JoinSet<Written>,
     /// Who waits until a worker whose pause is in force is quiet.
-    unquiet: Vec<Waiting>,
+    awaiting_quiet: Vec<Waiting>,
 }
 
 /// Who wants a change, and when they are to be answered.
@@ -70,7 +70,7 @@ impl Pauses {
             files: Files::load(runtime, state),
             disk,
             writing: JoinSet::new(),
-            unquiet: Vec::new(),
+            awaiting_quiet: Vec::new(),
         }
     }
 
@@ -187,7 +187,7 @@ impl Pauses {
     /// When somebody is to be answered at the latest, or a pause is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let end = self.files.next_end().map(|left| Instant::now() + left);
-        let due = self.unquiet.iter().map(|one| one.until);
+        let due = self.awaiting_quiet.iter().map(|one| one.until);
         due.chain(end).min()
     }
 
@@ -203,16 +203,16 @@ impl Pauses {
     }
 
     /// The proxy has taken over what `waiting` waits for, or has not.
-    pub(super) fn confirmed(&mut self, waiting: Waiting, word: Word) {
-        if word != Word::Applied {
+    pub(super) fn confirmed(&mut self, waiting: Waiting, confirmation: Confirmation) {
+        if confirmation != Confirmation::Applied {
             let sentence = format!(
                 "it is written down, but the proxy did not take it over within {} s and may go on as before until it does; \
                  `systemctl status tqserver-proxy` says how the proxy is",
-                PROXY_WORD.as_secs()
+                APPLY_TIMEOUT.as_secs()
             );
             let _ = waiting.reply.send(Err(Refused::Failed(sentence)));
         } else if waiting.quiet {
-            self.unquiet.push(waiting);
+            self.awaiting_quiet.push(waiting);
         } else {
             let _ = waiting.reply.send(Ok(waiting.answer));
         }
@@ -221,7 +221,7 @@ impl Pauses {
     /// No request of this worker is in flight, by the table in force.
     pub(super) fn quiet(&mut self, worker: &WorkerName) {
         let is_over = |one: &mut Waiting| one.worker == *worker;
-        for one in self.unquiet.extract_if(.., is_over) {
+        for one in self.awaiting_quiet.extract_if(.., is_over) {
             let _ = one.reply.send(Ok(0));
         }
     }
@@ -229,12 +229,12 @@ impl Pauses {
     /// Answers those whose worker has no route any more; returns those who have waited long enough, and are to be told what is in flight.
     pub(super) fn settle(&mut self, has_route: impl Fn(&WorkerName) -> bool) -> Vec<Waiting> {
         let is_over = |one: &mut Waiting| !has_route(&one.worker);
-        for one in self.unquiet.extract_if(.., is_over) {
+        for one in self.awaiting_quiet.extract_if(.., is_over) {
             let _ = one.reply.send(Ok(one.answer));
         }
         let now = Instant::now();
         let is_over = |one: &mut Waiting| one.until <= now;
-        self.unquiet.extract_if(.., is_over).collect()
+        self.awaiting_quiet.extract_if(.., is_over).collect()
     }
 }
 

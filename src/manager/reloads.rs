@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use zbus::Connection;
 
 use super::control;
-use super::report::{FRONT, front_refused, told};
+use super::report::{FRONT, front_refused, worker_outcome};
 use super::requests::Caller;
 use crate::messages;
 use crate::names::WorkerName;
@@ -16,7 +16,7 @@ use crate::plan::{Fleet, Note, Outcome};
 
 /// Who reloads fewer workers than these sees them all anyway.
 const MANY: usize = 10;
-/// How often it is told how far a reload is.
+/// How often the progress of a reload is reported.
 const HOW_FAR_EVERY: Duration = Duration::from_secs(1);
 
 /// Reloads and rollbacks by number.
@@ -29,8 +29,8 @@ pub(super) struct Reloads {
 /// Who waits for one.
 struct Waiting {
     caller: Caller,
-    /// When it was told last how far its reload is.
-    told_at: Option<Instant>,
+    /// When the progress was reported last.
+    reported_at: Option<Instant>,
 }
 
 impl Reloads {
@@ -47,8 +47,14 @@ impl Reloads {
     pub(super) fn begin(&mut self, caller: Caller) -> u64 {
         let id = self.next;
         self.next += 1;
-        let told_at = None;
-        self.waiting.insert(id, Waiting { caller, told_at });
+        let reported_at = None;
+        self.waiting.insert(
+            id,
+            Waiting {
+                caller,
+                reported_at,
+            },
+        );
         id
     }
 
@@ -67,15 +73,22 @@ impl Reloads {
     /// Tells those who wait for a reload of many workers how far it is, now and then.
     pub(super) fn report_how_far(&mut self, fleet: &Fleet, aside: &mut JoinSet<()>) {
         let now = Instant::now();
-        for (id, Waiting { caller, told_at }) in &mut self.waiting {
+        for (
+            id,
+            Waiting {
+                caller,
+                reported_at,
+            },
+        ) in &mut self.waiting
+        {
             let Some(((over, all), name)) = fleet.reloaded(*id).zip(caller.name.clone()) else {
                 continue;
             };
-            let is_early = told_at.is_some_and(|at| now < at + HOW_FAR_EVERY);
+            let is_early = reported_at.is_some_and(|at| now < at + HOW_FAR_EVERY);
             if all < MANY || over == 0 || over == all || is_early {
                 continue;
             }
-            *told_at = Some(now);
+            *reported_at = Some(now);
             let connection = self.connection.clone();
             aside.spawn(async move {
                 let text = format!("{over} of {all}");
@@ -132,7 +145,7 @@ impl Reloads {
         if let Some(Waiting { caller, .. }) = self.waiting.remove(&id) {
             let outcomes = outcomes
                 .iter()
-                .map(|(worker, outcome)| told(worker, outcome, false));
+                .map(|(worker, outcome)| worker_outcome(worker, outcome, false));
             let front = refused.map(|reason| front_refused(&reason));
             caller.answer(Ok(outcomes.chain(front).collect()));
         }

@@ -167,7 +167,11 @@ fn generation_status(
 }
 
 /// An outcome as it goes over the bus.
-pub(super) fn told(worker: &WorkerName, outcome: &Outcome, dry_run: bool) -> WorkerOutcome {
+pub(super) fn worker_outcome(
+    worker: &WorkerName,
+    outcome: &Outcome,
+    dry_run: bool,
+) -> WorkerOutcome {
     let (word, from, to, reason, log) = match outcome {
         Outcome::Unchanged(generation) => (
             "unchanged",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::look::LookError;
+use super::scan::ScanError;
 use super::status::{WorkerOutcome, WorkerStatus};
 use crate::names::{Generation, WorkerName};
 use crate::route::Maintenance;
@@ -26,8 +26,8 @@ pub(super) type Answer = Result<Vec<WorkerOutcome>, Refused>;
 /// Why a request was not carried out at all.
 #[derive(Clone, Debug)]
 pub(super) enum Refused {
-    /// What lies on disk can not be looked at.
-    Look(LookError),
+    /// What lies on disk cannot be scanned.
+    Scan(ScanError),
     /// What was asked for is not there.
     Argument(String),
     /// The system refused: a sentence.

@@ -1,6 +1,6 @@
 //! What a worker can be rolled back to.
 
-use super::look::{Sight, spec_of};
+use super::scan::{Scan, spec_of};
 use crate::deploy::snapshot::Accepted;
 use crate::names::{Generation, WorkerName};
 use crate::plan::Spec;
@@ -11,31 +11,31 @@ use crate::plan::Spec;
 /// # Errors
 /// Why there is none, in a sentence.
 pub(super) fn to_roll_back_to(
-    sight: &Sight,
+    scan: &Scan,
     worker: &WorkerName,
     serving: Option<Generation>,
     wanted: Option<Generation>,
 ) -> Result<(Generation, Spec), String> {
-    let Some(accepted) = &sight.history else {
+    let Some(accepted) = &scan.history else {
         return Err("in development nothing is kept to go back to".to_owned());
     };
-    let (generation, mut spec) = chosen(accepted, sight, worker, serving, wanted)?;
-    if let Some((.., why)) = sight.forbidden(&spec) {
+    let (generation, mut spec) = chosen(accepted, scan, worker, serving, wanted)?;
+    if let Some((.., why)) = scan.forbidden(&spec) {
         return Err(why);
     }
     let of = &mut spec.settings;
-    of.limits = sight.settings.lowered(&of.route, &of.limits).0;
+    of.limits = scan.settings.lowered(&of.route, &of.limits).0;
     Ok((generation, spec))
 }
 
 fn chosen(
     accepted: &[Accepted],
-    sight: &Sight,
+    scan: &Scan,
     worker: &WorkerName,
     serving: Option<Generation>,
     wanted: Option<Generation>,
 ) -> Result<(Generation, Spec), String> {
-    let Some(on_disk) = sight.workers.get(worker) else {
+    let Some(on_disk) = scan.workers.get(worker) else {
         return Err(format!("there is no worker '{worker}'"));
     };
     let kept = || {
@@ -71,12 +71,7 @@ fn chosen(
         }),
     }?;
     let generation = found.generation;
-    let mut spec = spec_of(
-        found.manifest.clone(),
-        found.assets.is_some(),
-        sight,
-        worker,
-    );
+    let mut spec = spec_of(found.manifest.clone(), found.assets.is_some(), scan, worker);
     // Whoever rolls back does not want the next reload to bring back what lies there now.
     spec.passed_over = match on_disk {
         Ok(disk) if !disk.fingerprint.is_of_the_same_files(&spec.fingerprint) => {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::adoption;
-use super::builds::{Builds, Workshop};
+use super::builds::{BuildContext, Builds};
 use super::certificates;
 use super::control;
 use super::core::Core;
@@ -17,13 +17,13 @@ use super::disk::{Disk, DiskError, STALLED};
 use super::driver::Driver;
 use super::journal::Journal;
 use super::kept::Kept;
-use super::link::{self, Door};
-use super::looks::Looks;
+use super::link::{self, Door, LinkEvent};
 use super::pauses::Pauses;
 use super::perform::Performer;
 use super::progress::{Progress, Reporter};
 use super::reloads::Reloads;
-use super::requests::Nudge;
+use super::requests::{Nudge, Request};
+use super::scans::Scans;
 use super::snapshots::Snapshots;
 use super::state::States;
 use super::strays::{self, LeftError, Sweeps};
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Options {
 /// Why a manager ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ManagerError {
-    /// systemd can not be reached.
+    /// systemd cannot be reached.
     #[error(transparent)]
     Bus(#[from] BusError),
     /// Another manager has the name on the bus.
@@ -90,13 +90,13 @@ pub enum ManagerError {
     /// Generations of other workers run in this systemd; they are not to be mixed up with a developer's.
     #[error("workers in {} run in this systemd, left by another TQServer; stop them with `systemctl --user stop tqserver.slice`, or start this one with --manager=private", .0.display())]
     Foreign(PathBuf),
-    /// The proxy can not be listened for.
+    /// The proxy cannot be listened for.
     #[error("listen for the proxy in {}", .0.display())]
     Door(PathBuf, #[source] std::io::Error),
-    /// What the start needs can not be read.
+    /// What the start needs cannot be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The store of snapshots can not be used.
+    /// The store of snapshots cannot be used.
     #[error(transparent)]
     Store(#[from] SnapshotError),
     /// A defect: an action did not end. What runs is adopted by the next manager.
@@ -125,18 +125,18 @@ pub enum Ending {
 /// Runs until told to end by `ending`, and looks at the disk at each of `nudges`.
 ///
 /// # Errors
-/// When it can not start, or loses systemd.
+/// When it cannot start, or loses systemd.
 pub async fn run(
     mut options: Options,
     mut ending: watch::Receiver<Option<Ending>>,
     progress: watch::Sender<Progress>,
     nudges: &mut mpsc::Receiver<Nudge>,
 ) -> Result<(), ManagerError> {
-    let (systemd, mut units) = Systemd::connect(&options.bus).await?;
+    let (systemd, units) = Systemd::connect(&options.bus).await?;
     let systemd = Arc::new(systemd);
     let connection = systemd.connection().clone();
     let requests = control::publish(&connection, options.mode.to_string()).await;
-    let mut requests = requests.map_err(|error| match error {
+    let requests = requests.map_err(|error| match error {
         zbus::Error::NameTaken => ManagerError::Taken,
         error => ManagerError::Name(error),
     })?;
@@ -202,7 +202,7 @@ pub async fn run(
         .map(|(store, state)| Snapshots::new(store, state, disk.clone()));
     let project = project_directory(&options.settings.file);
     let reporter = Reporter::new(progress);
-    let builds = Builds::new(Workshop {
+    let builds = Builds::new(BuildContext {
         systemd: Arc::clone(&systemd),
         project: project.clone(),
         runtime_directory: options.runtime_directory.clone(),
@@ -212,7 +212,7 @@ pub async fn run(
     let sweeps = Sweeps::new(Arc::clone(&systemd), own_units, options.mode);
     let runtime_directory = options.runtime_directory.clone();
     let states = States::new(Arc::clone(&systemd), disk.clone(), runtime_directory);
-    let looks = Looks::new(disk.clone(), store, options.mode, options.instead);
+    let scans = Scans::new(disk.clone(), store, options.mode, options.instead);
     let kept = Kept::new(state_directory.as_ref(), disk.clone());
     let deployments = Deployments::new(kept, reporter.clone());
     let performer = Arc::new(Performer {
@@ -231,7 +231,7 @@ pub async fn run(
         starter: std::env::current_exe().map_err(ManagerError::Program)?,
         users: Mutex::new(users),
     });
-    let (link_sender, mut link_events) = mpsc::channel(LINK_EVENTS);
+    let (link_sender, link_events) = mpsc::channel(LINK_EVENTS);
     let stop_link = CancellationToken::new();
     let _stop_link = stop_link.clone().drop_guard();
     let link = tokio::spawn(async move {
@@ -245,48 +245,16 @@ pub async fn run(
     }
     let reloads = Reloads::new(connection);
     let driver = Driver::new(Arc::clone(&performer), options.settings, builds, reloads);
-    let mut core = Core::new(driver, looks, pauses, sweeps, states, deployments, reporter);
+    let mut core = Core::new(driver, scans, pauses, sweeps, states, deployments, reporter);
     core.begin(found, strangers);
-    loop {
-        core.look_if_idle();
-        let deadline = core.deadline();
-        tokio::select! {
-            change = units.recv() => match change {
-                Some(UnitChange::Service(instance, state)) => core.driver.step(Event::Unit(instance, state)),
-                Some(UnitChange::SocketDown(instance)) => core.driver.step(Event::SocketFailed(instance)),
-                None => return Err(ManagerError::BusLost),
-            },
-            Some(event) = link_events.recv() => core.hear(event),
-            Some(done) = core.driver.tasks.join_next() => core.driver.step(done.map_err(ManagerError::Panicked)?),
-            Some(_) = core.driver.aside.join_next() => {}
-            Some(swept) = core.sweeps.next() => core.swept(swept.map_err(ManagerError::Panicked)?),
-            Some(measured) = core.states.next() => {
-                core.measured(measured.map_err(ManagerError::Panicked)?);
-            }
-            Some(written) = core.pauses.next_written() => {
-                core.written(written.map_err(ManagerError::Panicked)?);
-            }
-            seen = core.looks.finished() => {
-                let (wanted, seen) = seen.map_err(ManagerError::Panicked)?;
-                core.seen(wanted, seen);
-            }
-            Some(request) = requests.recv(), if core.looks.has_room() => core.asked(request),
-            Some(nudge) = nudges.recv(), if core.looks.has_room() => core.nudged(nudge),
-            Ok(()) = ending.changed() => {
-                let end = *ending.borrow_and_update();
-                match end {
-                    Some(Ending::StopWorkers) => core.stop_all(),
-                    Some(Ending::Leave) => break,
-                    None => {}
-                }
-            }
-            () = tokio::time::sleep_until(deadline) => core.tick(),
-        }
-        core.settle();
-        if core.is_ended() {
-            break;
-        }
-    }
+    let mut sources = Sources {
+        units,
+        link: link_events,
+        requests,
+        nudges,
+        ending,
+    };
+    serve(&mut core, &mut sources).await?;
     link.abort();
     let last = async {
         if options.mode == Mode::Development {
@@ -303,7 +271,60 @@ pub async fn run(
         tokio::select! {
             ended = &mut last => return ended,
             // Unread, they would keep back the signals that jobs have ended.
-            change = units.recv() => if change.is_none() { return Err(ManagerError::BusLost) },
+            change = sources.units.recv() => if change.is_none() { return Err(ManagerError::BusLost) },
+        }
+    }
+}
+
+/// What the loop waits for, beside the end of what the core has begun.
+struct Sources<'a> {
+    units: mpsc::Receiver<UnitChange>,
+    link: mpsc::Receiver<LinkEvent>,
+    requests: mpsc::Receiver<Request>,
+    nudges: &'a mut mpsc::Receiver<Nudge>,
+    ending: watch::Receiver<Option<Ending>>,
+}
+
+/// The loop. Returns when everything is stopped, or the workers are to stay.
+async fn serve(core: &mut Core, sources: &mut Sources<'_>) -> Result<(), ManagerError> {
+    loop {
+        core.scan_if_idle();
+        let deadline = core.deadline();
+        tokio::select! {
+            change = sources.units.recv() => match change {
+                Some(UnitChange::Service(instance, state)) => core.driver.step(Event::Unit(instance, state)),
+                Some(UnitChange::SocketDown(instance)) => core.driver.step(Event::SocketFailed(instance)),
+                None => return Err(ManagerError::BusLost),
+            },
+            Some(event) = sources.link.recv() => core.hear(event),
+            Some(done) = core.driver.tasks.join_next() => core.driver.step(done.map_err(ManagerError::Panicked)?),
+            Some(_) = core.driver.aside.join_next() => {}
+            Some(swept) = core.sweeps.next() => core.swept(swept.map_err(ManagerError::Panicked)?),
+            Some(measured) = core.states.next() => {
+                core.measured(measured.map_err(ManagerError::Panicked)?);
+            }
+            Some(written) = core.pauses.next_written() => {
+                core.written(written.map_err(ManagerError::Panicked)?);
+            }
+            scanned = core.scans.finished() => {
+                let (trigger, found) = scanned.map_err(ManagerError::Panicked)?;
+                core.scanned(trigger, found);
+            }
+            Some(request) = sources.requests.recv(), if core.scans.has_room() => core.asked(request),
+            Some(nudge) = sources.nudges.recv(), if core.scans.has_room() => core.nudged(nudge),
+            Ok(()) = sources.ending.changed() => {
+                let end = *sources.ending.borrow_and_update();
+                match end {
+                    Some(Ending::StopWorkers) => core.stop_all(),
+                    Some(Ending::Leave) => return Ok(()),
+                    None => {}
+                }
+            }
+            () = tokio::time::sleep_until(deadline) => core.tick(),
+        }
+        core.settle();
+        if core.is_ended() {
+            return Ok(());
         }
     }
 }

@@ -47,10 +47,10 @@ pub(super) struct States {
     /// And not before.
     rests_until: Instant,
     under_way: bool,
-    gauge: Gauge,
+    context: MeasureContext,
     measuring: JoinSet<Measured>,
-    /// What was told to have hindered it.
-    told: Option<String>,
+    /// What was reported to have hindered it.
+    reported: Option<String>,
 }
 
 /// What is known of one worker's state.
@@ -64,7 +64,7 @@ pub(super) struct KnownState {
 
 /// What measuring needs.
 #[derive(Clone)]
-struct Gauge {
+struct MeasureContext {
     systemd: Arc<Systemd>,
     disk: Disk,
     runtime_directory: PathBuf,
@@ -107,7 +107,7 @@ pub fn words(found: Footprint) -> String {
 
 impl States {
     pub(super) fn new(systemd: Arc<Systemd>, disk: Disk, runtime_directory: PathBuf) -> Self {
-        let gauge = Gauge {
+        let context = MeasureContext {
             systemd,
             disk,
             runtime_directory,
@@ -118,9 +118,9 @@ impl States {
             at: Instant::now() + PAUSE,
             rests_until: Instant::now(),
             under_way: false,
-            gauge,
+            context,
             measuring: JoinSet::new(),
-            told: None,
+            reported: None,
         }
     }
 
@@ -149,12 +149,12 @@ impl States {
         let having = having_state(specs, fleet).into_iter();
         let places = having.map(|(name, spec)| (name.clone(), place(ground, name, spec)));
         let places: Vec<_> = places.collect();
-        let (gauge, has_sandbox) = (self.gauge.clone(), ground.has_sandbox());
+        let (context, has_sandbox) = (self.context.clone(), ground.has_sandbox());
         self.measuring.spawn(async move {
             match has_sandbox {
                 true if places.is_empty() => (Vec::new(), None),
-                true => gauge.measured_by_unit().await,
-                false => gauge.measure(places).await,
+                true => context.measured_by_unit().await,
+                false => context.measure(places).await,
             }
         });
     }
@@ -175,10 +175,10 @@ impl States {
         self.under_way = false;
         self.rests_until = Instant::now() + PAUSE;
         self.at = self.at.max(self.rests_until);
-        if let Some(problem) = problem.as_ref().filter(|_| problem != self.told) {
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.reported) {
             tracing::warn!("the state of workers is not known: {problem}");
         }
-        self.told = problem;
+        self.reported = problem;
         let mut before = std::mem::take(&mut self.found);
         let specs = having_state(specs, fleet);
         let mut kept = BTreeMap::new();
@@ -192,7 +192,7 @@ impl States {
             let level = level.unwrap_or_default();
             let now = level.after(footprint, most);
             if let Some(most) = most.filter(|_| now > level) {
-                let beyond = match (now, self.gauge.systemd.has_state_quota()) {
+                let beyond = match (now, self.context.systemd.has_state_quota()) {
                     (Level::Full, true) => {
                         "; where its file system has project quotas it cannot write more"
                     }
@@ -258,7 +258,7 @@ fn place(ground: &Ground<'_>, worker: &WorkerName, spec: &Spec) -> PathBuf {
     ground.data_directory(worker, &spec.directory)
 }
 
-impl Gauge {
+impl MeasureContext {
     /// Measures one after the other. A directory that a worker has not made yet is left out.
     async fn measure(&self, places: Vec<(WorkerName, PathBuf)>) -> Measured {
         let bounds = Bounds::one_of(places.len());

@@ -43,7 +43,7 @@ pub(super) enum Change {
 }
 
 impl<T: Serialize + DeserializeOwned> Directory<T> {
-    /// Reads what lies there, if anything does. A file that can not be read is told of and does not count. Blocks on the disk.
+    /// Reads what lies there, if anything does. A file that cannot be read is told of and does not count. Blocks on the disk.
     fn load(path: PathBuf) -> Self {
         let mut held = BTreeMap::new();
         let files = std::fs::read_dir(&path).into_iter().flatten();

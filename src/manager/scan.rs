@@ -15,11 +15,11 @@ use crate::route::Claim;
 use crate::watcher::Watched;
 
 /// Accepted generations and what they were made of.
-pub(super) type Recollection = BTreeMap<WorkerName, (Generation, Spec)>;
+pub(super) type AcceptedGenerations = BTreeMap<WorkerName, (Generation, Spec)>;
 
 /// The server's settings and the workers as they lie on disk at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Sight {
+pub(super) struct Scan {
     pub(super) settings: Settings,
     pub(super) workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
     /// What is wrong with server.yaml, if it was passed over.
@@ -54,15 +54,15 @@ pub(super) struct Recall {
 #[derive(Clone, Debug)]
 pub(super) struct Recalled {
     /// The newest accepted ones.
-    pub(super) accepted: Recollection,
+    pub(super) accepted: AcceptedGenerations,
     /// Whether nothing at all was ever accepted.
     pub(super) is_fresh: bool,
     /// All, by worker.
     pub(super) generations: BTreeMap<WorkerName, Vec<Generation>>,
 }
 
-impl Sight {
-    /// Adds those of the workers in `known`, by directory, that may well be where it could not be looked: nothing is stopped for that.
+impl Scan {
+    /// Adds those of the workers in `known`, by directory, that may well be in a place that was out of reach: nothing is stopped for that.
     pub(super) fn add_out_of_reach<'a>(
         &mut self,
         known: impl Iterator<Item = (&'a WorkerName, &'a Path)>,
@@ -78,9 +78,7 @@ impl Sight {
             }
         }
     }
-}
 
-impl Sight {
     /// Adds what the snapshots say. Blocks on the disk.
     pub(super) fn recall(&mut self, store: &Store, what: &Recall) {
         for worker in store.workers() {
@@ -111,7 +109,7 @@ impl Sight {
         }
     }
 
-    /// Whether this worker may well be where it could not be looked: then it is not gone.
+    /// Whether this worker may well be in a place that was out of reach: then it is not gone.
     fn may_be_out_of_reach(&self, worker: &WorkerName) -> bool {
         let roots = self.settings.workers_directories.iter();
         roots.map(|root| root.join(worker.directory())).any(|its| {
@@ -126,7 +124,7 @@ impl Sight {
         its.is_some_and(|its| its.starts_with(directory))
     }
 
-    /// The files whose events are worth another look.
+    /// The files whose events are worth another scan.
     pub(super) fn watched(&self) -> Watched {
         let settings = &self.settings;
         let specs = self.workers.values().flatten();
@@ -146,9 +144,7 @@ impl Sight {
             poll: settings.poll,
         }
     }
-}
 
-impl Sight {
     /// What server.yaml does not allow of what runs, and of what is about to.
     pub(super) fn ruling<'a>(
         &self,
@@ -199,13 +195,13 @@ impl Sight {
     }
 }
 
-/// Why nothing could be seen.
+/// Why nothing could be scanned.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum LookError {
+pub enum ScanError {
     /// server.yaml is wrong.
     #[error("{0}")]
     Settings(Problems),
-    /// The workers' directory can not be read.
+    /// The workers' directory cannot be read.
     #[error("{0}")]
     Workers(String),
 }
@@ -213,19 +209,19 @@ pub enum LookError {
 /// Reads server.yaml (or keeps the settings of `before` where there is none) and the workers' directories; `instead` goes over what the file says, and `held`
 /// are the routes that are served. What nobody has asked for goes on with the settings there are when server.yaml is wrong: `strict` is
 /// for the others. Blocks on the disk.
-pub(super) fn look(
+pub(super) fn scan(
     before: &Settings,
     mode: Mode,
     instead: Instead,
     held: &BTreeMap<Claim, WorkerName>,
     files: &Files,
     strict: bool,
-) -> Result<Sight, LookError> {
+) -> Result<Scan, ScanError> {
     let mut wrong = None;
     let mut settings = if before.file.exists() {
         match Settings::load(&before.file) {
             Ok(settings) => settings,
-            Err(problems) if strict => return Err(LookError::Settings(problems)),
+            Err(problems) if strict => return Err(ScanError::Settings(problems)),
             Err(problems) => {
                 wrong = Some(problems);
                 before.clone()
@@ -238,7 +234,7 @@ pub(super) fn look(
     let before = before.front.tls.as_ref();
     match certificates::load(&mut settings) {
         Ok(()) => {}
-        Err(problems) if strict => return Err(LookError::Settings(problems)),
+        Err(problems) if strict => return Err(ScanError::Settings(problems)),
         Err(problems) => {
             // Those there are serve on.
             if let (Some(tls), Some(before)) = (&mut settings.front.tls, before) {
@@ -251,7 +247,7 @@ pub(super) fn look(
         }
     }
     let inventory = inventory::scan_beside(&settings, mode, held, files)
-        .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;
+        .map_err(|error| ScanError::Workers(format!("{error}: {}", error.source)))?;
     for hidden in &inventory.hidden {
         tracing::debug!(
             "{} is hidden by a worker of the same name in an earlier directory of workers",
@@ -303,7 +299,7 @@ pub(super) fn look(
         (directory.clone(), reason)
     });
     let out_of_reach = strays.chain(missing).collect();
-    Ok(Sight {
+    Ok(Scan {
         settings,
         workers,
         wrong,
@@ -319,7 +315,7 @@ pub(super) fn look(
 }
 
 /// Accepted snapshots, the newest of each worker, with what they were made of; and whether nothing at all was ever accepted.
-fn snapshots(store: &Store, sight: &Sight) -> (Recollection, bool) {
+fn snapshots(store: &Store, scan: &Scan) -> (AcceptedGenerations, bool) {
     let (newest, problems) = store.newest_accepted();
     let is_fresh = newest.is_empty() && problems.is_empty();
     for problem in problems {
@@ -329,7 +325,7 @@ fn snapshots(store: &Store, sight: &Sight) -> (Recollection, bool) {
         );
     }
     let found = newest.into_iter().map(|(name, accepted)| {
-        let spec = spec_of(accepted.manifest, accepted.assets.is_some(), sight, &name);
+        let spec = spec_of(accepted.manifest, accepted.assets.is_some(), scan, &name);
         (name, (accepted.generation, spec))
     });
     (found.collect(), is_fresh)
@@ -338,10 +334,10 @@ fn snapshots(store: &Store, sight: &Sight) -> (Recollection, bool) {
 pub(super) fn spec_of(
     manifest: Manifest,
     has_assets: bool,
-    sight: &Sight,
+    scan: &Scan,
     name: &WorkerName,
 ) -> Spec {
-    let directory = inventory::directory_of(&sight.settings, name);
+    let directory = inventory::directory_of(&scan.settings, name);
     Spec {
         settings: manifest.settings,
         fingerprint: inventory::Fingerprint {

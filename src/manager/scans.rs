@@ -1,4 +1,4 @@
-//! Looks at the disk: what they are for, which wait, and the one under way.
+//! Scans of the workers' directories: what triggers them, which wait, and the one under way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,29 +9,29 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::disk::{Disk, DiskError};
-use super::look::{self, LookError, Sight};
 use super::requests::{ReloadRequest, RollbackRequest};
+use super::scan::{Recall, Scan, ScanError, scan};
 use crate::config::{Files, Instead, Mode, Settings};
 use crate::deploy::snapshot::Store;
 use crate::names::WorkerName;
 use crate::plan::{Fleet, Stage, WorkerView};
 use crate::route::Claim;
 
-/// Wait before the workers' directory is looked for again that was not there at the start (a file system that is mounted late).
+/// Wait before another try when the workers' directory was not there at the start (a file system that is mounted late).
 const START_AGAIN: Duration = Duration::from_secs(2);
-/// How often it is looked for workers that are gone, when nothing else makes the manager look.
-const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
-/// Longest time for one look at the disk.
-const LOOK: Duration = Duration::from_secs(120);
-/// Looks at the disk that may be waited for; further requests wait on the bus.
-const LOOKS: usize = 64;
+/// How often the manager looks for workers that are gone, when nothing else triggers a scan.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// Longest time for one scan.
+const SCAN_TIMEOUT: Duration = Duration::from_secs(120);
+/// Scans that may be waited for; further requests wait on the bus.
+const WAITING_MAX: usize = 64;
 
-/// Why it is looked at the disk.
-pub(super) enum Wanted {
+/// What triggers a scan.
+pub(super) enum Trigger {
     Start,
     Retry(WorkerName),
     /// Workers may be gone for long enough for their snapshots to go.
-    Sweep,
+    Cleanup,
     /// Files were saved, and more may come.
     Saving,
     /// Files were saved, the first of them then.
@@ -40,8 +40,8 @@ pub(super) enum Wanted {
     Rollback(RollbackRequest),
 }
 
-/// The look under way and those that wait.
-pub(super) struct Looks {
+/// The scan under way and those that wait.
+pub(super) struct Scans {
     disk: Disk,
     store: Option<Store>,
     mode: Mode,
@@ -51,15 +51,15 @@ pub(super) struct Looks {
     files: Arc<Files>,
     /// One that hangs keeps it.
     turn: Arc<Mutex<()>>,
-    /// One at a time, so that what is seen later is newer.
-    under_way: Option<(Wanted, JoinHandle<Result<Sight, LookError>>)>,
-    queue: VecDeque<Wanted>,
-    sweep_at: Instant,
-    /// When the first look is tried again, if it could not be taken.
+    /// One at a time, so that what is found later is newer.
+    under_way: Option<(Trigger, JoinHandle<Result<Scan, ScanError>>)>,
+    queue: VecDeque<Trigger>,
+    clean_up_at: Instant,
+    /// When the first one is tried again, if it failed.
     start_at: Option<Instant>,
 }
 
-impl Looks {
+impl Scans {
     pub(super) fn new(disk: Disk, store: Option<Store>, mode: Mode, instead: Instead) -> Self {
         Self {
             disk,
@@ -70,25 +70,25 @@ impl Looks {
             turn: Arc::default(),
             under_way: None,
             queue: VecDeque::new(),
-            sweep_at: Instant::now() + SWEEP_EVERY,
+            clean_up_at: Instant::now() + CLEAN_UP_EVERY,
             start_at: None,
         }
     }
 
     /// Whether another one can be taken from outside.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.len() < LOOKS
+        self.queue.len() < WAITING_MAX
     }
 
-    /// What waits for the same files that were saved is looked at once.
-    pub(super) fn want(&mut self, wanted: Wanted) {
-        let is_saved = |wanted: &Wanted| matches!(wanted, Wanted::Saved(_));
-        if !is_saved(&wanted) || !self.queue.back().is_some_and(is_saved) {
-            self.queue.push_back(wanted);
+    /// Queues one. One scan is enough for files saved one after the other.
+    pub(super) fn push(&mut self, trigger: Trigger) {
+        let is_saved = |trigger: &Trigger| matches!(trigger, Trigger::Saved(_));
+        if !is_saved(&trigger) || !self.queue.back().is_some_and(is_saved) {
+            self.queue.push_back(trigger);
         }
     }
 
-    /// The first one could not be taken: it is tried again later.
+    /// The first one has failed: it is tried again later.
     pub(super) fn start_later(&mut self) {
         self.start_at = Some(Instant::now() + START_AGAIN);
     }
@@ -106,14 +106,14 @@ impl Looks {
     /// Time has passed.
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
-        if self.sweep_at <= now {
+        if self.clean_up_at <= now {
             if self.store.is_some() && self.has_room() {
-                self.queue.push_back(Wanted::Sweep);
+                self.queue.push_back(Trigger::Cleanup);
             }
-            self.sweep_at = now + SWEEP_EVERY;
+            self.clean_up_at = now + CLEAN_UP_EVERY;
         }
         if self.start_at.take_if(|at| *at <= now).is_some() {
-            self.queue.push_back(Wanted::Start);
+            self.queue.push_back(Trigger::Start);
         }
     }
 
@@ -122,53 +122,53 @@ impl Looks {
         if self.under_way.is_some() {
             return;
         }
-        let Some(wanted) = self.queue.pop_front() else {
+        let Some(trigger) = self.queue.pop_front() else {
             return;
         };
         let held = held(fleet);
         let (settings, mode, instead) = (settings.clone(), self.mode, self.instead);
         let files = Arc::clone(&self.files);
-        let strict = matches!(wanted, Wanted::Reload(_) | Wanted::Rollback(_));
+        let strict = matches!(trigger, Trigger::Reload(_) | Trigger::Rollback(_));
         let store = self.store.clone();
-        let recall = look::Recall {
+        let recall = Recall {
             all: recall,
-            of: match &wanted {
-                Wanted::Rollback(request) => Some(request.worker.clone()),
+            of: match &trigger {
+                Trigger::Rollback(request) => Some(request.worker.clone()),
                 _ => None,
             },
         };
         let (disk, turn) = (self.disk.clone(), Arc::clone(&self.turn));
-        let look = async move {
+        let found = async move {
             let what = || "read the directories of workers".to_owned();
             // One that hangs keeps its turn, so that it has one thread and no more.
-            let turn = disk.turn(LOOK, what, turn.lock_owned()).await?;
-            let seen = disk.run(LOOK, what, move |_| {
+            let turn = disk.turn(SCAN_TIMEOUT, what, turn.lock_owned()).await?;
+            let scanned = disk.run(SCAN_TIMEOUT, what, move |_| {
                 let _turn = turn;
-                let mut sight = look::look(&settings, mode, instead, &held, &files, strict)?;
+                let mut scan = scan(&settings, mode, instead, &held, &files, strict)?;
                 if let Some(store) = store {
-                    sight.recall(&store, &recall);
+                    scan.recall(&store, &recall);
                 }
-                Ok(sight)
+                Ok(scan)
             });
-            seen.await
+            scanned.await
         };
-        let look = async {
-            let seen: Result<_, DiskError> = look.await;
-            seen.unwrap_or_else(|error| Err(LookError::Workers(error.to_string())))
+        let found = async {
+            let found: Result<_, DiskError> = found.await;
+            found.unwrap_or_else(|error| Err(ScanError::Workers(error.to_string())))
         };
-        self.under_way = Some((wanted, tokio::spawn(look)));
+        self.under_way = Some((trigger, tokio::spawn(found)));
     }
 
     /// The end of the one under way, with what it was for; never, if there is none.
     pub(super) async fn finished(
         &mut self,
-    ) -> Result<(Wanted, Result<Sight, LookError>), JoinError> {
-        let seen = match &mut self.under_way {
+    ) -> Result<(Trigger, Result<Scan, ScanError>), JoinError> {
+        let found = match &mut self.under_way {
             Some((_, task)) => task.await,
             None => std::future::pending().await,
         };
         match self.under_way.take() {
-            Some((wanted, _)) => Ok((wanted, seen?)),
+            Some((trigger, _)) => Ok((trigger, found?)),
             None => std::future::pending().await,
         }
     }
