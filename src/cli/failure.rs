@@ -26,8 +26,8 @@ pub(super) fn explain(error: &anyhow::Error) -> u8 {
 
 /// The exit code and hint that follow from what failed.
 fn guess(error: &anyhow::Error) -> (u8, Option<String>) {
-    use crate::manager::ManagerError;
     use crate::manager::control::ControlError;
+    use crate::manager::{LeftError, ManagerError};
     use crate::systemd::{BusError, PrivateError};
     // What the bus refuses is no I/O error, and wrapped in the error of who asked.
     let bus = match (
@@ -51,9 +51,14 @@ fn guess(error: &anyhow::Error) -> (u8, Option<String>) {
     }
     let no_systemd = error.chain().any(|cause| {
         cause.is::<PrivateError>()
+            || matches!(cause.downcast_ref(), Some(LeftError::Bus(_)))
             || matches!(
                 cause.downcast_ref::<ManagerError>(),
-                Some(ManagerError::Bus(_) | ManagerError::BusLost)
+                Some(
+                    ManagerError::Bus(_)
+                        | ManagerError::BusLost
+                        | ManagerError::Left(LeftError::Bus(_))
+                )
             )
     });
     (

@@ -5,7 +5,8 @@ use futures_util::StreamExt;
 use super::arguments::Common;
 use super::client::plain;
 use super::exit::{self, refused};
-use crate::manager::control::{ControlError, Manager1Proxy, WorkerOutcome};
+use crate::manager::control::{ControlError, Manager1Proxy};
+use crate::manager::status::WorkerOutcome;
 
 /// Waits for what was asked of the manager and prints its progress on the way.
 pub(super) async fn with_progress<T>(

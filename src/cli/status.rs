@@ -12,10 +12,9 @@ use crate::config::printable;
 use crate::footprint::Footprint;
 use crate::holders;
 use crate::limits::ByteSize;
-use crate::manager::control::{
-    ControlError, GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus,
-};
+use crate::manager::control::ControlError;
 use crate::manager::size_of_state;
+use crate::manager::status::{GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus};
 use crate::plan::EXPOSED;
 use crate::systemd::Kind;
 

@@ -5,19 +5,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
 
-use super::halts::{HaltReply, Wish};
-use super::look::LookError;
+use super::requests::{
+    Answer, Caller, PauseRequest, Refused, ReloadRequest, Request, RollbackRequest, Which,
+};
+use super::status::{ListenerStatus, WorkerOutcome, WorkerStatus};
 use crate::names::{Generation, WorkerName};
 use crate::plan::{Kind, Note, Severity};
-use crate::route::{Listen, Maintenance};
+use crate::route::Maintenance;
 use crate::systemd::authorise;
-use crate::wire::FrontState;
 
 /// Its name on the bus, which is also the lock: one manager for one systemd.
 pub const NAME: &str = "org.tqserver.Manager1";
@@ -25,130 +25,7 @@ pub const NAME: &str = "org.tqserver.Manager1";
 pub const OBJECT: &str = "/org/tqserver/Manager1";
 
 /// Requests that may wait for the manager's loop.
-pub(super) const REQUESTS: usize = 64;
-
-/// How a reload went for one worker: name, outcome (`unchanged`, `replaced`, `started`, `assets`, `removed`, `failed`; of a dry
-/// run what would be done), generation before and after (0: none), reason and last log lines of a failure.
-#[derive(Clone, Debug, Serialize, Deserialize, zbus::Type)]
-pub struct WorkerOutcome {
-    /// Its name.
-    pub worker: String,
-    /// In a word.
-    pub outcome: String,
-    /// Generation before; 0: none.
-    pub from: u64,
-    /// Generation after; 0: none.
-    pub to: u64,
-    /// Why it failed; empty: it did not.
-    pub reason: String,
-    /// Its last log lines, if it failed.
-    pub log: Vec<String>,
-}
-
-/// A worker as it is now.
-#[derive(Clone, Debug, Serialize, Deserialize, zbus::Type)]
-pub struct WorkerStatus {
-    /// Its name.
-    pub name: String,
-    /// Its places in the URL space, as `/api` or `example.org/api`, with `, ` between them; empty: it has none.
-    pub route: String,
-    /// `serving`, `starting`, `sleeping`, `files`, `new`, `failed`, `forbidden` (server.yaml has taken its route away) or `removed`.
-    pub state: String,
-    /// Its generations, newest first.
-    pub generations: Vec<GenerationStatus>,
-    /// What went wrong last; empty: nothing since the manager started.
-    pub last_failure: String,
-    /// Seconds since then.
-    pub last_failure_ago: u64,
-    /// Seconds until it is tried again; 0: no try is planned.
-    pub retry_in: u64,
-    /// Seconds for which its requests still wait; 0: it is not paused.
-    pub paused_for: u64,
-    /// Whether its requests are refused for maintenance.
-    pub in_maintenance: bool,
-    /// What clients are told of that; empty: a sentence of the server's own.
-    pub maintenance: String,
-    /// Whether its port can be reached from outside the machine.
-    pub exposed: bool,
-    /// What its state directory takes on the disk in bytes; 0: not measured yet, or it has none.
-    pub state_size: u64,
-    /// Whether it takes more than that: it was not counted to its end.
-    pub state_is_more: bool,
-    /// The most it is to take, `state_max` in the configuration; 0: any.
-    pub state_max: u64,
-}
-
-/// A generation as it is now.
-#[derive(Clone, Debug, Serialize, Deserialize, zbus::Type)]
-pub struct GenerationStatus {
-    /// Its number.
-    pub generation: u64,
-    /// Its service unit, the first if it has several; empty: it has none.
-    pub unit: String,
-    /// `building`, `launching`, `activating`, `accepting`, `serving`, `draining` or `stopping`.
-    pub stage: String,
-    /// Its main process, the first that runs of several; 0: none.
-    pub pid: u32,
-    /// Memory in bytes, of all of its instances; 0: none, or not accounted.
-    pub memory: u64,
-    /// CPU time in microseconds, of all of its instances.
-    pub cpu_usec: u64,
-    /// Requests begun.
-    pub requests: u64,
-    /// Of those, not yet ended.
-    pub in_flight: u64,
-    /// How often systemd has restarted its instances.
-    pub restarts: u32,
-    /// Start of the process `pid`, in seconds since 1970; 0: it has none.
-    pub since: u64,
-    /// Its instances, in their order.
-    pub instances: Vec<InstanceStatus>,
-}
-
-/// One instance of a generation as it is now.
-#[derive(Clone, Debug, Serialize, Deserialize, zbus::Type)]
-pub struct InstanceStatus {
-    /// Its service unit.
-    pub unit: String,
-    /// `running`, `starting`, `sleeping`, `restarting`, `stopping` or `failed`.
-    pub state: String,
-    /// Its main process; 0: none.
-    pub pid: u32,
-    /// Memory in bytes; 0: none, or not accounted.
-    pub memory: u64,
-    /// CPU time in microseconds.
-    pub cpu_usec: u64,
-    /// How often systemd has restarted it.
-    pub restarts: u32,
-    /// Start of its process, in seconds since 1970; 0: it has none.
-    pub since: u64,
-}
-
-/// A place where clients connect, or would.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, zbus::Type)]
-pub struct ListenerStatus {
-    /// As in `0.0.0.0:443 (TLS)` or `unix:/run/tqserver-proxy/web.sock`.
-    pub place: String,
-    /// `serving` or `refused`.
-    pub state: String,
-    /// Why it is refused, in a sentence; empty: it is not.
-    pub reason: String,
-}
-
-impl ListenerStatus {
-    /// The places of `front`.
-    fn all(front: &FrontState) -> Vec<Self> {
-        let status = |listen: &Listen, state: &str, reason: &str| Self {
-            place: listen.to_string(),
-            state: state.to_owned(),
-            reason: reason.to_owned(),
-        };
-        let serving = front.listening.iter().map(|l| status(l, "serving", ""));
-        let refused = front.refused.iter();
-        let refused = refused.map(|one| status(&one.listen, "refused", &one.reason));
-        serving.chain(refused).collect()
-    }
-}
+const REQUESTS: usize = 64;
 
 /// Why a request was not carried out.
 #[derive(Debug, zbus::DBusError)]
@@ -180,61 +57,6 @@ pub(crate) const PAUSE: std::ops::RangeInclusive<u64> = 1000..=3_600_000;
 /// Longest text that clients can be told of maintenance, in bytes: it is in the route table.
 const LONGEST_MESSAGE: usize = 2000;
 
-/// Which workers a reload is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Which {
-    /// This one.
-    Worker(WorkerName),
-    /// All that have, or had, their directory below this one.
-    Below(PathBuf),
-}
-
-/// How a request is answered.
-pub(super) type Reply = oneshot::Sender<Result<Vec<WorkerOutcome>, Refused>>;
-
-/// Why a request was not carried out at all.
-#[derive(Clone, Debug)]
-pub(super) enum Refused {
-    /// What lies on disk can not be looked at.
-    Look(LookError),
-    /// What was asked for is not there.
-    Argument(String),
-    /// The system refused: a sentence.
-    Failed(String),
-}
-
-/// A request to the manager's loop.
-pub(super) enum Request {
-    Reload {
-        only: Vec<Which>,
-        force: bool,
-        dry_run: bool,
-        /// Who is told of the progress.
-        caller: Option<String>,
-        reply: Reply,
-    },
-    Rollback {
-        worker: WorkerName,
-        /// Which to go back to; `None`: the one before.
-        generation: Option<Generation>,
-        caller: Option<String>,
-        reply: Reply,
-    },
-    Halt {
-        worker: WorkerName,
-        wish: Wish,
-        reply: HaltReply,
-    },
-    Status {
-        /// These workers, as far as they are there; `None`: all.
-        only: Option<Vec<WorkerName>>,
-        reply: oneshot::Sender<Vec<WorkerStatus>>,
-    },
-    Front {
-        reply: oneshot::Sender<FrontState>,
-    },
-}
-
 /// The object.
 pub(super) struct Manager1 {
     requests: mpsc::Sender<Request>,
@@ -261,15 +83,14 @@ impl Manager1 {
     ) -> Result<Vec<WorkerOutcome>, ControlError> {
         let only: Result<Vec<_>, _> = workers.iter().map(|word| which(word)).collect();
         let only = only?;
-        let caller = permitted(connection, &header, MAY_RELOAD).await?;
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Reload {
+        let name = permitted(connection, &header, MAY_RELOAD).await?;
+        let (caller, answer) = caller(name);
+        let request = Request::Reload(ReloadRequest {
             only,
             force,
             dry_run,
             caller,
-            reply,
-        };
+        });
         self.carry_out(request, answer).await
     }
 
@@ -283,14 +104,13 @@ impl Manager1 {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<WorkerOutcome, ControlError> {
         let worker = parsed(worker)?;
-        let caller = permitted(connection, &header, MAY_ROLL_BACK).await?;
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Rollback {
+        let name = permitted(connection, &header, MAY_ROLL_BACK).await?;
+        let (caller, answer) = caller(name);
+        let request = Request::Rollback(RollbackRequest {
             worker,
             generation: (generation > 0).then_some(Generation(generation)),
             caller,
-            reply,
-        };
+        });
         let outcomes = self.carry_out(request, answer).await?;
         outcomes.into_iter().next().ok_or_else(ending)
     }
@@ -312,7 +132,7 @@ impl Manager1 {
         }
         permitted(connection, &header, MAY_PAUSE).await?;
         let (max, wait) = (Duration::from_millis(max), Duration::from_millis(wait));
-        self.halt(worker, Wish::Pause { max, wait }).await
+        self.ask(worker, PauseRequest::Pause { max, wait }).await
     }
 
     /// Ends a worker's pause; returns whether there was one.
@@ -324,7 +144,7 @@ impl Manager1 {
     ) -> Result<bool, ControlError> {
         let worker = parsed(worker)?;
         permitted(connection, &header, MAY_PAUSE).await?;
-        Ok(self.halt(worker, Wish::Resume).await? > 0)
+        Ok(self.ask(worker, PauseRequest::Resume).await? > 0)
     }
 
     /// Refuses a worker's requests, with `message` for the clients (empty: a sentence of the server's own), until it is called with `on`
@@ -345,8 +165,8 @@ impl Manager1 {
         }
         permitted(connection, &header, MAY_MAINTAIN).await?;
         let message = Some(message.to_owned()).filter(|message| !message.is_empty());
-        let wish = Wish::Maintenance(on.then_some(Maintenance { message }));
-        Ok(self.halt(worker, wish).await? > 0)
+        let what = PauseRequest::Maintenance(on.then_some(Maintenance { message }));
+        Ok(self.ask(worker, what).await? > 0)
     }
 
     /// All workers as they are now.
@@ -404,11 +224,11 @@ impl Manager1 {
         answer.await.map_err(|_| ending())
     }
 
-    async fn halt(&self, worker: WorkerName, wish: Wish) -> Result<u64, ControlError> {
+    async fn ask(&self, worker: WorkerName, what: PauseRequest) -> Result<u64, ControlError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Halt {
+        let request = Request::Pause {
             worker,
-            wish,
+            what,
             reply,
         };
         self.requests.send(request).await.map_err(|_| ending())?;
@@ -418,7 +238,7 @@ impl Manager1 {
     async fn carry_out(
         &self,
         request: Request,
-        answer: oneshot::Receiver<Result<Vec<WorkerOutcome>, Refused>>,
+        answer: oneshot::Receiver<Answer>,
     ) -> Result<Vec<WorkerOutcome>, ControlError> {
         self.requests.send(request).await.map_err(|_| ending())?;
         match answer.await {
@@ -429,9 +249,16 @@ impl Manager1 {
     }
 }
 
+/// Who waits, and for what.
+fn caller(name: Option<String>) -> (Caller, oneshot::Receiver<Answer>) {
+    let (reply, answer) = oneshot::channel();
+    let reply = Some(reply);
+    (Caller { name, reply }, answer)
+}
+
 fn control_error(refused: Refused) -> ControlError {
     match refused {
-        Refused::Look(error) => ControlError::BadConfiguration(error.to_string()),
+        Refused::Scan(error) => ControlError::BadConfiguration(error.to_string()),
         Refused::Argument(sentence) => ControlError::InvalidArgument(sentence),
         Refused::Failed(sentence) => ControlError::Failed(sentence),
     }
@@ -487,7 +314,7 @@ pub(super) async fn publish(
 }
 
 /// Tells the caller of a reload how it goes; one that is gone is no matter.
-pub(super) async fn tell(connection: &Connection, caller: &str, note: &Note) -> zbus::Result<()> {
+pub(super) async fn report(connection: &Connection, caller: &str, note: &Note) -> zbus::Result<()> {
     let severity = match note.severity {
         Severity::Info => "info",
         // Of what failed the outcome tells.
@@ -500,7 +327,7 @@ pub(super) async fn tell(connection: &Connection, caller: &str, note: &Note) -> 
 }
 
 /// Tells the caller of a reload how many of its workers are done.
-pub(super) async fn tell_how_far(
+pub(super) async fn report_how_far(
     connection: &Connection,
     caller: &str,
     text: &str,

@@ -1,266 +1,176 @@
-//! What the manager's loop holds between two events, and how events and the actions they lead to are taken. What somebody asks for is taken in
-//! `wishes`, what is told in `report`.
+//! What the manager's loop holds between two events, and what each event means for its parts.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::confirmations::{APPLY_TIMEOUT, Confirmation};
+use super::deployments::Deployments;
 use super::disk::SMALL;
-use super::halts::{Halts, Waiting, Written};
-use super::link::{LinkEvent, Outbox, Questions};
-use super::perform::{Build, Early, Launch, Performer, Stop, Tasks};
-use super::report::answering;
+use super::driver::{Driver, Pending};
+use super::link::LinkEvent;
+use super::pauses::{Pauses, Written};
+use super::progress::Reporter;
+use super::report::{answering, statuses, summary};
+use super::requests::{Caller, Nudge, ReloadRequest, Request};
+use super::scan::{Scan, ScanError};
+use super::scans::{Scans, Trigger};
 use super::state::{Measured, States};
+use super::status::WorkerStatus;
 use super::strays::{Sweeps, Swept};
-use super::wishes::{Caller, Looking, Wanted};
-use super::{BuildWatch, Progress};
-use crate::config::{Files, Instead, Settings};
-use crate::effort::Effort;
 use crate::names::{Instance, Pair, WorkerName};
-use crate::plan::{Action, Event, Fleet, Found, Outcome, Spec, WorkerView};
-use crate::systemd::available_memory;
-use crate::wire::{FrontState, ToManager, ToProxy};
+use crate::plan::{Event, Found, Outcome, WorkerView};
+use crate::wire::{Count, FrontState, ToManager};
 
-/// In the state directory: the server.yaml that was taken over last.
-pub const KEPT: &str = ".server.yaml";
-/// How long changes are gathered before they are told in a line.
-const TELL_AFTER: Duration = Duration::from_millis(200);
-/// How often it is looked at most how much memory there is.
-const MEMORY_EVERY: Duration = Duration::from_millis(200);
+/// How long changes are gathered before they are reported in a line.
+const REPORT_AFTER: Duration = Duration::from_millis(200);
 /// How often files that stand in for a journal are looked after.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
-/// How often it is looked for workers that are gone, when nothing else makes the manager look.
-const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
-/// How long the proxy may take to say where it listens.
-pub(super) const PROXY_WORD: Duration = Duration::from_secs(10);
+/// Longest wait for the proxy's counters.
+const COUNTS: Duration = Duration::from_secs(2);
 
-/// A reload of which the proxy may still have something to say.
-struct Unconfirmed {
-    id: u64,
-    outcomes: BTreeMap<WorkerName, Outcome>,
-    /// The table that was published when it was over.
-    serial: u64,
-    until: Instant,
-}
-
+/// The fleet and what happens beside it, each part with a state of its own.
 pub(super) struct Core {
-    pub(super) fleet: Fleet,
-    pub(super) performer: Arc<Performer>,
-    pub(super) connection: zbus::Connection,
-    pub(super) started: Instant,
-    pub(super) settings: Settings,
-    pub(super) instead: Instead,
-    pub(super) runtime_directory: PathBuf,
-    pub(super) tasks: Tasks,
-    pub(super) halts: Halts,
-    /// Who waits until what they put before a worker is in force.
-    pub(super) halting: Vec<Waiting>,
-    /// What is being written for that.
-    pub(super) writing: JoinSet<Written>,
-    /// What nobody waits for: reports, progress, clearing away.
-    pub(super) aside: JoinSet<()>,
-    /// Looks for what no record knows, and stops of it.
-    pub(super) swept: JoinSet<Swept>,
+    pub(super) driver: Driver,
+    pub(super) scans: Scans,
+    pub(super) pauses: Pauses,
     pub(super) sweeps: Sweeps,
     pub(super) states: States,
-    pub(super) measuring: JoinSet<Measured>,
-    pub(super) proxy: Option<Outbox>,
-    pub(super) questions: Questions,
-    /// The look at the disk under way. One at a time, so that what is seen later is newer.
-    pub(super) looking: Looking,
-    /// Of looks: one that hangs keeps it.
-    pub(super) look_turn: Arc<Mutex<()>>,
-    pub(super) looks: VecDeque<Wanted>,
-    /// Of writing the copy of server.yaml.
-    keep_turn: Arc<Mutex<()>>,
-    /// What the files of workers said when they were read last.
-    pub(super) files: Arc<Files>,
-    pub(super) callers: HashMap<u64, Caller>,
-    /// Reloads that are over but for the proxy's word on where it listens.
-    unconfirmed: Vec<Unconfirmed>,
-    /// Generations of another version of this program: they go when ours serve.
-    pub(super) strangers: Vec<Pair>,
-    /// What the generations are made of whose log may be asked for.
-    pub(super) specs: HashMap<Instance, Spec>,
-    pub(super) next_reload: u64,
-    pub(super) progress: watch::Sender<Progress>,
+    deployments: Deployments,
+    reporter: Reporter,
     trim_at: Instant,
-    sweep_at: Instant,
-    /// When it was looked last how much memory there is.
-    memory_at: Option<Instant>,
-    /// When the changes since the last time are told in a line.
-    tell_at: Option<Instant>,
-    /// When the first look is tried again, if it could not be taken.
-    pub(super) start_at: Option<Instant>,
-    pub(super) first_look_done: bool,
-    /// What was told of a server.yaml that is wrong, so that it is not told with each file that is saved.
-    pub(super) told_wrong: Option<String>,
-    /// Builds under way, and how to end them.
-    builds: HashMap<Instance, CancellationToken>,
-    /// Builds that nobody has asked for yet.
-    pub(super) early: HashMap<WorkerName, Early>,
-    /// Serials of the route table that was sent last and of the one the proxy serves by.
-    pub(super) published: u64,
-    pub(super) applied: u64,
+    /// When the changes since the last time are reported in a line.
+    report_at: Option<Instant>,
     /// The workers are being stopped.
-    pub(super) ending: bool,
+    ending: bool,
     /// Everything is stopped: the loop can end.
-    pub(super) ended: bool,
+    ended: bool,
 }
 
 impl Core {
     pub(super) fn new(
-        fleet: Fleet,
-        performer: Arc<Performer>,
-        connection: zbus::Connection,
-        settings: Settings,
-        instead: Instead,
-        halts: Halts,
-        progress: watch::Sender<Progress>,
+        driver: Driver,
+        scans: Scans,
+        pauses: Pauses,
+        sweeps: Sweeps,
+        states: States,
+        deployments: Deployments,
+        reporter: Reporter,
     ) -> Self {
-        let runtime_directory = performer.runtime_directory.clone();
         Self {
-            fleet,
-            performer,
-            connection,
-            started: Instant::now(),
-            settings,
-            instead,
-            runtime_directory,
-            tasks: Tasks::new(),
-            halts,
-            halting: Vec::new(),
-            writing: JoinSet::new(),
-            aside: JoinSet::new(),
-            swept: JoinSet::new(),
-            sweeps: Sweeps::default(),
-            states: States::default(),
-            measuring: JoinSet::new(),
-            proxy: None,
-            questions: Questions::default(),
-            looking: None,
-            look_turn: Arc::default(),
-            keep_turn: Arc::default(),
-            looks: VecDeque::new(),
-            files: Arc::default(),
-            callers: HashMap::new(),
-            unconfirmed: Vec::new(),
-            strangers: Vec::new(),
-            specs: HashMap::new(),
-            next_reload: 1,
-            progress,
+            driver,
+            scans,
+            pauses,
+            sweeps,
+            states,
+            deployments,
+            reporter,
             trim_at: Instant::now() + TRIM_EVERY,
-            sweep_at: Instant::now() + SWEEP_EVERY,
-            memory_at: None,
-            tell_at: None,
-            start_at: None,
-            first_look_done: false,
-            told_wrong: None,
-            builds: HashMap::new(),
-            early: HashMap::new(),
-            published: 0,
-            applied: 0,
+            report_at: None,
             ending: false,
             ended: false,
         }
     }
 
-    pub(super) fn tell_grace(&mut self) {
-        let grace = self.settings.shutdown_grace;
-        self.progress
-            .send_if_modified(|progress| std::mem::replace(&mut progress.grace, grace) != grace);
-    }
+    // ---- the loop -------------------------------------------------------------------------------------------------------------
 
-    /// What was taken over is what the next manager starts with should server.yaml be wrong by then. Nobody waits for it.
-    pub(super) fn keep_settings(&mut self) {
-        let Some(state) = self.performer.state_directory.clone() else {
-            return;
-        };
-        let settings = self.settings.clone();
-        let (disk, turn) = (self.performer.disk.clone(), Arc::clone(&self.keep_turn));
-        self.aside.spawn(async move {
-            let copy = state.join(KEPT);
-            let path = copy.clone();
-            let what = || format!("write {}", path.display());
-            let kept = async {
-                let turn = disk.turn(SMALL, what, turn.lock_owned()).await?;
-                let keep = move |_: &Effort| {
-                    let _turn = turn;
-                    settings.keep(&copy)
-                };
-                disk.run(SMALL, what, keep).await
-            };
-            let problem = match kept.await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            };
-            tracing::warn!("no copy of server.yaml could be kept: {problem}");
-        });
-    }
-
-    /// Takes over what runs and looks at what lies on disk.
+    /// Takes over what runs, and has what lies on disk scanned. `strangers` are generations of another version of this program.
     pub(super) fn begin(&mut self, found: Vec<Found>, strangers: Vec<Pair>) {
-        self.specs = found
-            .iter()
-            .map(|found| (found.instance.clone(), found.spec.clone()))
-            .collect();
-        self.begin_halts();
-        self.step(Event::Adopted(found));
-        self.tell_grace();
-        self.keep_settings();
+        let specs = found.iter();
+        let specs = specs.map(|found| (found.instance.clone(), found.spec.clone()));
+        self.driver.adopt(specs.collect());
+        self.driver.step(Event::Halted(self.pauses.all()));
+        self.driver.step(Event::Adopted(found));
+        let settings = self.driver.settings.clone();
+        self.deployments
+            .settings_taken_over(&mut self.driver, &settings);
         let taken = strangers.iter().map(|pair| pair.instance.clone());
-        self.step(Event::Strangers(taken.collect()));
-        self.strangers = strangers;
+        self.driver.step(Event::Strangers(taken.collect()));
+        self.sweeps.leave(strangers);
         self.sweep(true);
-        self.looks.push_back(Wanted::Start);
+        self.settle();
+        self.scans.push(Trigger::Start);
     }
 
+    /// Begins the next scan, if one is wanted and none is under way.
+    pub(super) fn scan_if_idle(&mut self) {
+        let recall = !self.deployments.is_started();
+        self.scans
+            .begin_if_idle(&self.driver.settings, &self.driver.fleet, recall);
+    }
+
+    /// When something is due.
     pub(super) fn deadline(&self) -> Instant {
-        let fleet = self.fleet.deadline().map(|moment| self.started + moment);
-        let unconfirmed = self.unconfirmed.iter().map(|reload| reload.until);
-        let due = fleet.into_iter().chain(self.start_at).chain(self.tell_at);
-        let due = due.chain(unconfirmed).chain(self.halt_deadline());
+        let due = self.driver.deadline().into_iter();
+        let due = due.chain(self.scans.deadline()).chain(self.report_at);
+        let due = due.chain(self.pauses.deadline());
         let due = due.chain(self.states.deadline().filter(|_| !self.ending));
         due.fold(self.trim_at, Instant::min)
     }
 
+    /// Time has passed.
     pub(super) fn tick(&mut self) {
-        if self.trim_at <= Instant::now() {
+        let now = Instant::now();
+        if self.trim_at <= now {
             self.trim();
-            self.trim_at = Instant::now() + TRIM_EVERY;
+            self.trim_at = now + TRIM_EVERY;
         }
-        if self.sweep_at <= Instant::now() {
-            if self.performer.store.is_some() && self.has_room() {
-                self.looks.push_back(Wanted::Sweep);
-            }
-            self.sweep_at = Instant::now() + SWEEP_EVERY;
+        self.scans.tick();
+        if self.report_at.take_if(|at| *at <= now).is_some() {
+            self.report_summary();
         }
-        if self.tell_at.take_if(|at| *at <= Instant::now()).is_some() {
-            self.tell_summary();
+        if !self.ending {
+            let driver = &self.driver;
+            let ground = driver.performer.ground();
+            self.states
+                .measure_if_due(driver.specs(), &driver.fleet, &ground);
         }
-        if self.start_at.take_if(|at| *at <= Instant::now()).is_some() {
-            self.looks.push_back(Wanted::Start);
+        if self.pauses.expire() {
+            self.driver.step(Event::Halted(self.pauses.all()));
         }
-        self.measure_if_due();
+        self.settle_pauses();
+        self.driver.step(Event::Tick);
+    }
+
+    /// The workers are to be stopped; then the loop ends.
+    pub(super) fn stop_all(&mut self) {
+        self.ending = true;
+        self.driver.performer.disk.end();
+        self.driver.builds.give_up_early();
+        self.driver.step(Event::StopAll);
+    }
+
+    /// Whether everything is stopped: the loop can end.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What may follow from any event.
+    pub(super) fn settle(&mut self) {
+        let effects = self.driver.take_effects();
+        for worker in effects.rescans {
+            self.scans.push(Trigger::Retry(worker));
+        }
+        if effects.has_news {
+            self.report_at.get_or_insert(Instant::now() + REPORT_AFTER);
+        }
+        self.ended |= effects.ended;
         self.confirm();
-        self.expire_halts();
-        self.step(Event::Tick);
+        if effects.is_any {
+            self.report_settled();
+        }
     }
 
     /// Nobody waits for it.
     fn trim(&mut self) {
-        let performer = Arc::clone(&self.performer);
+        let performer = Arc::clone(&self.driver.performer);
         if !performer.journal.is_trimmed() {
             return;
         }
-        self.aside.spawn(async move {
+        self.driver.aside.spawn(async move {
             let (disk, journal) = (&performer.disk, performer.journal.clone());
             let what = || "look after the output of workers".to_owned();
             if let Err(error) = disk.run(SMALL, what, move |_| journal.trim()).await {
@@ -269,179 +179,76 @@ impl Core {
         });
     }
 
-    pub(super) fn step(&mut self, event: Event) {
-        let by_itself = event == Event::Tick;
-        if let Event::Built(instance, _) = &event {
-            self.builds.remove(instance);
-        }
-        self.look_at_memory();
-        let actions = self.fleet.step(self.started.elapsed(), event);
-        // A moment in which nothing happened is no news.
-        if !by_itself || !actions.is_empty() {
-            self.tell_at.get_or_insert(Instant::now() + TELL_AFTER);
-        }
-        for action in actions {
-            self.perform(action);
-        }
-        self.tell_settled();
-    }
+    // ---- requests -------------------------------------------------------------------------------------------------------------
 
-    /// What can be started depends on it. These are files of the kernel's: reading them takes microseconds.
-    fn look_at_memory(&mut self) {
-        let now = Instant::now();
-        if self.memory_at.is_some_and(|at| now < at + MEMORY_EVERY) {
-            return;
-        }
-        self.memory_at = Some(now);
-        let group = self.performer.systemd.known_group();
-        let memory = Event::Memory(available_memory(group.as_ref()));
-        for action in self.fleet.step(self.started.elapsed(), memory) {
-            self.perform(action);
-        }
-    }
-
-    fn perform(&mut self, action: Action) {
-        let (performer, tasks) = (&self.performer, &mut self.tasks);
-        // How long a worker may take to exit on SIGTERM; a reload may have changed it.
-        let grace = self.settings.shutdown_grace;
-        match action {
-            Action::Build(instance, spec) => {
-                let build = self.build(instance.clone(), spec);
-                self.builds
-                    .insert(instance.clone(), build.abandoned.clone());
-                let early = self.early.remove(&instance.worker);
-                let early = early.filter(|early| early.spec == build.spec);
-                if let Some(early) = &early {
-                    self.fleet.was_begun(
-                        &instance,
-                        early.since.saturating_duration_since(self.started),
-                    );
-                }
-                self.performer.build(&mut self.tasks, build, early);
+    pub(super) fn asked(&mut self, request: Request) {
+        match request {
+            Request::Status { only, reply } => self.report(only, reply),
+            Request::Front { reply } => {
+                let _ = reply.send(self.reporter.front());
             }
-            Action::Abandon(instance) => {
-                if let Some(build) = self.builds.remove(&instance) {
-                    build.cancel();
-                }
-            }
-            Action::Launch {
-                instance,
-                spec,
-                source,
-                addresses,
-                accepted,
+            // Without an answer the caller is told that the manager is about to end.
+            _ if self.ending => {}
+            Request::Pause {
+                worker,
+                what,
+                reply,
             } => {
-                self.specs.insert(instance.clone(), spec.clone());
-                let launch = Launch {
-                    instance,
-                    spec,
-                    source,
-                    addresses,
-                    workers: self.settings.workers_directories.clone(),
-                    snapshot: self.settings.snapshots,
-                    ports: self.settings.ports.clone(),
-                    accepted,
-                    stop_timeout: grace,
-                };
-                performer.launch(tasks, launch);
+                let known: Vec<&WorkerName> = self.driver.fleet.names().collect();
+                self.pauses.begin(worker, what, reply, &known);
             }
-            Action::Accept(instance, spec) => {
-                performer.accept(tasks, &mut self.aside, instance, spec)
-            }
-            Action::Assets(instance, spec) => {
-                performer.assets(tasks, instance, spec, self.settings.snapshots);
-            }
-            Action::Stop {
-                instance,
-                pairs,
-                failed,
-                accepted,
-            } => {
-                let spec = self.specs.remove(&instance);
-                let stop = Stop {
-                    failed: failed.zip(spec),
-                    instance,
-                    pairs,
-                    accepted,
-                    timeout: grace,
-                };
-                performer.stop(tasks, stop);
-            }
-            Action::Prune { worker, live, last } => self.prune(worker, live, last),
-            Action::Look(worker) => self.looks.push_back(Wanted::Retry(worker)),
-            Action::Probe {
-                id,
-                address,
-                protocol,
-                path,
-                timeout,
-                ..
-            } => self.say(ToProxy::Probe {
-                id,
-                address,
-                protocol,
-                path,
-                timeout,
-            }),
-            Action::Limit(instance, spec) => {
-                self.specs.insert(instance.clone(), spec.clone());
-                let performer = Arc::clone(performer);
-                self.aside
-                    .spawn(async move { performer.limit(instance, spec).await });
-            }
-            Action::Publish(table) => {
-                self.published = table.serial;
-                self.say(ToProxy::Publish(table));
-            }
-            Action::Progress { reloads, note } => self.note(&reloads, note),
-            Action::Finish { id, outcomes } => {
-                self.unconfirmed.push(Unconfirmed {
-                    id,
-                    outcomes,
-                    serial: self.published,
-                    until: Instant::now() + PROXY_WORD,
-                });
-                self.confirm();
-            }
-            Action::End => self.ended = true,
+            Request::Reload(request) => self.scans.push(Trigger::Reload(request)),
+            Request::Rollback(request) => self.scans.push(Trigger::Rollback(request)),
         }
     }
 
-    pub(super) fn build(&self, instance: Instance, spec: Spec) -> Build {
-        Build {
-            instance,
-            spec,
-            limits: self.settings.build,
-            abandoned: CancellationToken::new(),
-            watch: BuildWatch(self.progress.clone()),
+    /// A signal, or a file that was saved.
+    pub(super) fn nudged(&mut self, nudge: Nudge) {
+        match nudge {
+            Nudge::Hangup => {
+                tracing::info!("reload asked for by SIGHUP");
+                self.scans.push(Trigger::Reload(ReloadRequest {
+                    only: Vec::new(),
+                    force: false,
+                    dry_run: false,
+                    caller: Caller::default(),
+                }));
+            }
+            Nudge::Saving | Nudge::Saved(_) if self.ending => {}
+            // Only what is built gains by it.
+            Nudge::Saving if self.driver.fleet.builds_programs() => {
+                self.scans.push(Trigger::Saving);
+            }
+            Nudge::Saving => {}
+            Nudge::Saved(at) => self.scans.push(Trigger::Saved(at)),
         }
     }
 
-    /// Answers the reloads of which the proxy serves by the table they led to, or is not there to say so.
-    fn confirm(&mut self) {
-        let (now, away) = (Instant::now(), self.proxy.is_none() || self.ending);
-        let applied = self.applied;
-        let is_over =
-            |reload: &Unconfirmed| away || reload.serial <= applied || reload.until <= now;
-        let (over, waiting) = std::mem::take(&mut self.unconfirmed)
-            .into_iter()
-            .partition(is_over);
-        self.unconfirmed = waiting;
-        let over: Vec<Unconfirmed> = over;
-        for reload in over {
-            let late = !away && reload.serial > applied;
-            let late = late.then(|| {
-                let waited = PROXY_WORD.as_secs();
-                format!("the proxy did not take over the route table within {waited} s and goes on as before")
-            });
-            self.finish(reload.id, reload.outcomes, late);
+    /// A scan is over.
+    pub(super) fn scanned(&mut self, trigger: Trigger, found: Result<Scan, ScanError>) {
+        let is_start = matches!(trigger, Trigger::Start);
+        match found {
+            Ok(scan) => self.deployments.scanned(&mut self.driver, trigger, scan),
+            Err(error) => {
+                self.deployments
+                    .scan_failed(&mut self.driver, trigger, error);
+                if is_start {
+                    self.scans.start_later();
+                }
+            }
+        }
+        if self.deployments.is_started() {
+            self.scans.started();
         }
     }
 
-    fn say(&mut self, message: ToProxy) {
-        if self.proxy.as_ref().is_some_and(|proxy| !proxy.say(message)) {
-            // It has not read for a long time. With this the link breaks, and begins anew.
-            self.proxy = None;
+    /// A pause, or maintenance, is written down: it is in force once the proxy has taken it over.
+    pub(super) fn written(&mut self, written: Written) {
+        if let Some(waiting) = self.pauses.written(written) {
+            self.driver.step(Event::Halted(self.pauses.all()));
+            let serial = self.driver.fleet.up_to_date();
+            let pause = Pending::Pause(waiting);
+            self.driver.confirmations.wait(Some(serial), pause);
         }
     }
 
@@ -450,93 +257,175 @@ impl Core {
     pub(super) fn hear(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up(outbox) => {
-                self.proxy = Some(outbox);
-                self.step(Event::Linked);
+                self.driver.proxy.up(outbox);
+                self.driver.step(Event::Linked);
             }
             LinkEvent::Down => {
-                self.proxy = None;
-                self.confirm();
-                self.settle_halts();
-                self.questions.forget();
-                self.step(Event::Unlinked);
+                self.driver.proxy.down();
+                self.settle_pauses();
+                self.driver.step(Event::Unlinked);
             }
             LinkEvent::Said(message) => match message {
                 ToManager::Hello { .. } => {}
                 ToManager::Applied { serial, front } => self.applied(serial, front),
-                ToManager::Front(front) => self.met(front),
-                ToManager::Drained(instance) => self.step(Event::Drained(instance)),
-                ToManager::Probed { id, outcome } => self.step(Event::Probed(id, outcome)),
-                ToManager::Exposed { id } => self.step(Event::Exposed(id)),
-                ToManager::Quiet(worker) => self.quiet(&worker),
-                ToManager::Spent(instance) => self.step(Event::Spent(instance)),
-                ToManager::Counted { id, counts } => self.questions.answer(id, counts),
+                ToManager::Front(front) => self.reporter.report_front(front),
+                ToManager::Drained(instance) => self.driver.step(Event::Drained(instance)),
+                ToManager::Probed { id, outcome } => self.driver.step(Event::Probed(id, outcome)),
+                ToManager::Exposed { id } => self.driver.step(Event::Exposed(id)),
+                ToManager::Quiet(worker) => self.pauses.quiet(&worker),
+                ToManager::Spent(instance) => self.driver.step(Event::Spent(instance)),
+                ToManager::Counted { id, counts } => self.driver.proxy.counted(id, counts),
             },
         }
     }
 
-    /// The proxy meets clients like this.
-    fn met(&mut self, front: FrontState) {
-        let front = front.tidied();
-        let before = self.progress.borrow().front.clone();
-        match &front.problem {
-            Some(problem) if before.problem.as_ref() != Some(problem) => {
-                tracing::error!("{problem}; trying again");
+    fn applied(&mut self, serial: u64, front: FrontState) {
+        self.driver.confirmations.applied(serial);
+        self.driver.step(Event::Applied(serial));
+        self.reporter.report_front(front);
+        self.settle_pauses();
+    }
+
+    /// Answers those of whose reload or pause the proxy serves by the table it led to, or is not there to say so.
+    fn confirm(&mut self) {
+        let ending = self.ending;
+        let is_away = ending || !self.driver.proxy.is_connected();
+        let is_given_up = |what: &Pending| match what {
+            Pending::Reload { .. } => is_away,
+            Pending::Pause(_) => ending,
+        };
+        for (what, confirmation) in self.driver.confirmations.over(is_given_up) {
+            match what {
+                Pending::Reload { id, outcomes } => self.finish(id, &outcomes, confirmation),
+                Pending::Pause(waiting) => {
+                    self.pauses.confirmed(waiting, confirmation);
+                    self.settle_pauses();
+                }
             }
-            None if before.problem.is_some() => {
-                tracing::info!("the proxy listens wherever it should");
-            }
-            _ => {}
-        }
-        if before != front {
-            self.progress.send_modify(|progress| progress.front = front);
         }
     }
 
-    fn applied(&mut self, serial: u64, front: FrontState) {
-        self.applied = serial;
-        self.step(Event::Applied(serial));
-        self.met(front);
-        self.confirm();
-        self.settle_halts();
-        self.tell_settled();
+    /// A reload is over, and the proxy has said this of the table it led to.
+    fn finish(
+        &mut self,
+        id: u64,
+        outcomes: &BTreeMap<WorkerName, Outcome>,
+        confirmation: Confirmation,
+    ) {
+        let late = (confirmation == Confirmation::Late).then(|| {
+            let waited = APPLY_TIMEOUT.as_secs();
+            format!("the proxy did not take over the route table within {waited} s and goes on as before")
+        });
+        let refused = late.or_else(|| self.reporter.front().problem);
+        let reloads = &mut self.driver.reloads;
+        reloads.finish(id, outcomes, refused);
+        self.reporter.report_reloading(reloads.count());
+        self.sweep(false);
+        self.states.hurry();
+    }
+
+    /// Answers those who wait for a worker to be quiet, if it has no route any more or they have waited long enough.
+    fn settle_pauses(&mut self) {
+        let fleet = &self.driver.fleet;
+        let has_route = |name: &WorkerName| {
+            let view = fleet.view_of(name);
+            view.is_some_and(|worker| !worker.claims.is_empty())
+        };
+        for waiting in self.pauses.settle(has_route) {
+            let counts = self.driver.proxy.count();
+            self.driver.aside.spawn(waiting.answer(counts));
+        }
+    }
+
+    // ---- strays and the state of workers --------------------------------------------------------------------------------------
+
+    /// Looks for strays; `everywhere`: also in the slices of workers that are known.
+    fn sweep(&mut self, everywhere: bool) {
+        if !self.ending {
+            self.sweeps.begin(&self.driver.fleet, everywhere);
+        }
+    }
+
+    pub(super) fn swept(&mut self, swept: Swept) {
+        let grace = self.driver.settings.shutdown_grace;
+        let grace = (!self.ending).then_some(grace);
+        self.sweeps.swept(swept, &self.driver.fleet, grace);
+    }
+
+    pub(super) fn measured(&mut self, measured: Measured) {
+        let driver = &self.driver;
+        let ground = driver.performer.ground();
+        self.states
+            .measured(measured, driver.specs(), &driver.fleet, &ground);
+    }
+
+    // ---- reports --------------------------------------------------------------------------------------------------------------
+
+    /// Answers with the workers as they are: the plan's view, the kernel's accounts and the proxy's counters. `only`: of these alone,
+    /// as far as they are there.
+    fn report(&mut self, only: Option<Vec<WorkerName>>, reply: oneshot::Sender<Vec<WorkerStatus>>) {
+        let driver = &mut self.driver;
+        let view = match only {
+            None => driver.fleet.view(),
+            Some(names) => {
+                let views = names.iter().filter_map(|name| driver.fleet.view_of(name));
+                views.collect()
+            }
+        };
+        let now = driver.now();
+        let states = self.states.known(driver.specs(), &driver.fleet);
+        let counts = driver.proxy.count();
+        let systemd = Arc::clone(&driver.performer.systemd);
+        driver.aside.spawn(async move {
+            // A proxy that does not answer costs its numbers, not the report.
+            let counts = tokio::time::timeout(COUNTS, counts).await;
+            let counts: HashMap<Instance, Count> = counts
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|count| (count.instance.clone(), count))
+                .collect();
+            let group = systemd.group().await;
+            let made = tokio::task::spawn_blocking(move || {
+                statuses(view, &counts, &states, group.as_ref(), now)
+            });
+            if let Ok(report) = made.await {
+                let _ = reply.send(report);
+            }
+        });
+    }
+
+    /// Tells what runs in a line, and how far reloads are.
+    fn report_summary(&mut self) {
+        let driver = &mut self.driver;
+        let view = driver.fleet.view();
+        let reloaded = driver.reloads.largest(&driver.fleet);
+        self.reporter
+            .report_summary(summary(&view), answering(&view), reloaded);
+        driver
+            .reloads
+            .report_how_far(&driver.fleet, &mut driver.aside);
     }
 
     /// The start is over when nothing is on its way any more and the proxy serves what came of it.
-    fn tell_settled(&mut self) {
-        if !self.first_look_done
-            || self.progress.borrow().settled
-            || !self.progress.borrow().is_met()
-            || self.applied != self.published
+    fn report_settled(&mut self) {
+        if !self.deployments.is_started()
+            || !self.reporter.may_settle()
+            || !self.driver.confirmations.is_up_to_date()
         {
             return;
         }
-        // What failed is told, with its log, once it has been stopped.
+        // What failed is reported, with its log, once it has been stopped.
         let is_tried = |worker: &WorkerView| match worker.state {
             "starting" => false,
             "failed" => worker.generations.is_empty() || worker.last_failure.is_some(),
             _ => true,
         };
-        let view = self.fleet.view();
+        let view = self.driver.fleet.view();
         if view.iter().all(is_tried) {
-            self.progress.send_modify(|progress| {
-                (progress.settled, progress.routes) = (true, answering(&view));
-            });
-            let grace = self.settings.shutdown_grace;
-            let strangers = std::mem::take(&mut self.strangers);
-            let mut pairs = BTreeMap::new();
-            for Pair { instance, number } in strangers {
-                let most = pairs.entry(instance).or_insert(number);
-                *most = number.max(*most);
-            }
-            for (instance, pairs) in pairs {
-                let stop = Stop {
-                    instance,
-                    pairs,
-                    failed: None,
-                    accepted: true,
-                    timeout: grace,
-                };
-                self.performer.stop(&mut self.tasks, stop);
+            self.reporter.report_settled(answering(&view));
+            for (instance, pairs) in self.sweeps.take_strangers() {
+                self.driver.stop_stranger(instance, pairs);
             }
         }
     }

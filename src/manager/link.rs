@@ -1,15 +1,14 @@
 //! The manager's end of the link to the proxy.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::ansi;
 use crate::route::RouteTable;
-use crate::wire::{Count, Duplex, FrontState, ProbeOutcome, ToManager, ToProxy, VERSION};
+use crate::wire::{Duplex, FrontState, ProbeOutcome, ToManager, ToProxy, VERSION};
 
 /// Messages that may wait for the proxy; one that reads so slowly is cut off and starts anew.
 const OUTBOX: usize = 1024;
@@ -258,39 +257,6 @@ fn words(sentence: &str) -> String {
 
 fn source(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(String::new, ToString::to_string)
-}
-
-/// Questions to the proxy that wait for its counters.
-#[derive(Debug, Default)]
-pub(super) struct Questions {
-    next: u64,
-    open: HashMap<u64, oneshot::Sender<Vec<Count>>>,
-}
-
-impl Questions {
-    /// Asks for the counters; the receiver ends empty-handed when there is no proxy.
-    pub(super) fn ask(&mut self, proxy: Option<&Outbox>) -> oneshot::Receiver<Vec<Count>> {
-        let (sender, receiver) = oneshot::channel();
-        if let Some(proxy) = proxy {
-            self.next += 1;
-            self.open.retain(|_, asker| !asker.is_closed());
-            self.open.insert(self.next, sender);
-            proxy.say(ToProxy::Count { id: self.next });
-        }
-        receiver
-    }
-
-    /// Hands on an answer.
-    pub(super) fn answer(&mut self, id: u64, counts: Vec<Count>) {
-        if let Some(asker) = self.open.remove(&id) {
-            let _ = asker.send(counts);
-        }
-    }
-
-    /// There will be no answers any more.
-    pub(super) fn forget(&mut self) {
-        self.open.clear();
-    }
 }
 
 #[cfg(test)]

@@ -1,41 +1,32 @@
 //! The one place that acts. Each action runs as a task of its own and comes back as an event.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::BuildWatch;
-use super::disk::{Disk, DiskError, SMALL, STALLED};
+use super::adoption::Record;
+use super::backoff::Backoff;
+use super::disk::{Disk, SMALL};
+use super::explain::explain;
 use super::journal::Journal;
-use super::look::{self, Record};
 use super::pair;
-use super::strays::Backoff;
+use super::snapshots::Snapshots;
 use super::users::Users;
-use crate::ansi;
-use crate::builder::{self, BuildFailure, Built, Purpose, Runner, UnitRunner};
-use crate::config::{BuildLimits, Mode, SnapshotLimits, WorkerType};
-use crate::deploy::{Manifest, SnapshotError, Store};
-use crate::effort::Effort;
-use crate::names::{Generation, Instance, Pair, WorkerName};
+use crate::builder;
+use crate::config::{Mode, SnapshotLimits, WorkerType};
+use crate::names::{Instance, Pair};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
 use crate::systemd::{BusError, Kind, Systemd};
 
-/// Accepted snapshots that are kept, what runs included: there are two to go back to.
-const KEEP: usize = 3;
-
 /// What acting needs.
 pub(super) struct Performer {
-    pub(super) systemd: Systemd,
-    /// Production: where snapshots are.
-    pub(super) store: Option<Store>,
+    pub(super) systemd: Arc<Systemd>,
+    /// Production: what is done with snapshots.
+    pub(super) snapshots: Option<Snapshots>,
     /// Production: where snapshots and workers' own files are.
     pub(super) state_directory: Option<PathBuf>,
     pub(super) journal: Journal,
@@ -44,10 +35,6 @@ pub(super) struct Performer {
     pub(super) mode: Mode,
     /// Where sockets are, and what is there for a moment.
     pub(super) runtime_directory: PathBuf,
-    /// Our own units in our slice, whether or not they run.
-    pub(super) own_units: Vec<String>,
-    /// Those of them that stay when everything is stopped.
-    pub(super) stays: Vec<String>,
     /// Names this run of the manager.
     pub(super) server: String,
     /// Which systemd.
@@ -60,39 +47,8 @@ pub(super) struct Performer {
     pub(super) group: Option<String>,
     /// This program: what starts a worker.
     pub(super) starter: PathBuf,
-    /// Who works on a worker's snapshots has its turn: making one and clearing away old ones do not mix.
-    pub(super) turns: Mutex<HashMap<WorkerName, Arc<tokio::sync::Mutex<()>>>>,
     /// Who runs as which user.
     pub(super) users: Mutex<Users>,
-}
-
-/// A generation that is to be built.
-pub(super) struct Build {
-    pub(super) instance: Instance,
-    pub(super) spec: Spec,
-    pub(super) limits: BuildLimits,
-    /// Cancelled when nobody wants it any more: then all of its processes are killed.
-    pub(super) abandoned: CancellationToken,
-    /// Where it is told how far it is.
-    pub(super) watch: BuildWatch,
-}
-
-/// A build that was begun while files were still being saved: the one that is wanted, if they stay as they are. Dropped, it is given up.
-pub(super) struct Early {
-    pub(super) spec: Spec,
-    pub(super) since: Instant,
-    built: oneshot::Receiver<Result<bool, Reason>>,
-    _abandoned: DropGuard,
-}
-
-impl Early {
-    async fn result(self, abandoned: &CancellationToken) -> Result<bool, Reason> {
-        match abandoned.run_until_cancelled(self.built).await {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(Reason::Refused("its build broke off".to_owned())),
-            None => Err(Reason::Superseded),
-        }
-    }
 }
 
 /// A generation that is to be started.
@@ -131,88 +87,10 @@ pub(super) struct Stop {
 pub(super) type Tasks = JoinSet<Event>;
 
 impl Performer {
-    /// Builds a worker, or takes what was begun `early`.
-    pub(super) fn build(self: &Arc<Self>, tasks: &mut Tasks, build: Build, early: Option<Early>) {
-        let this = Arc::clone(self);
-        tasks.spawn(async move {
-            let result = match early {
-                Some(early) => early.result(&build.abandoned).await,
-                None => this.run_build(&build).await,
-            };
-            Event::Built(build.instance, result)
-        });
-    }
-
-    /// Builds a worker before anybody asks for it.
-    pub(super) fn build_early(self: &Arc<Self>, aside: &mut JoinSet<()>, build: Build) -> Early {
-        let this = Arc::clone(self);
-        let (tell, built) = oneshot::channel();
-        let early = Early {
-            spec: build.spec.clone(),
-            since: Instant::now(),
-            built,
-            _abandoned: build.abandoned.clone().drop_guard(),
-        };
-        aside.spawn(async move {
-            let _ = tell.send(this.run_build(&build).await);
-        });
-        early
-    }
-
-    /// Whether there was anything to build.
-    async fn run_build(&self, build: &Build) -> Result<bool, Reason> {
-        let result = self.run_in_turn(build).await;
-        build.watch.forget(&build.instance);
-        result
-    }
-
-    /// One build of a worker at a time, so that two never write to the same file.
-    async fn run_in_turn(&self, build: &Build) -> Result<bool, Reason> {
-        let Build {
-            instance,
-            spec,
-            limits,
-            abandoned,
-            watch,
-        } = build;
-        let Some(_turn) = abandoned
-            .run_until_cancelled(self.turn(&instance.worker))
-            .await
-        else {
-            return Err(Reason::Superseded);
-        };
-        watch.begin(instance);
-        let target = builder::shared_target(&self.project);
-        let listener = |line: &str| watch.hear(instance, &ansi::strip(line));
-        let order = builder::Order {
-            shared_target: &target,
-            deadline: limits.timeout,
-            purpose: Purpose::Development,
-            runner: Runner::Unit(UnitRunner {
-                systemd: &self.systemd,
-                instance,
-                memory_max: limits.memory_max,
-                directory: &self.runtime_directory,
-            }),
-            listener: &listener,
-            abandoned,
-        };
-        let built = builder::build(&spec.settings, &spec.directory, order).await;
-        let built = built.map(|built| built != Built::Nothing);
-        built.map_err(|error| match &error.failure {
-            BuildFailure::Abandoned => Reason::Superseded,
-            BuildFailure::Unavailable(unavailable) => Reason::Unusable(unavailable.to_string()),
-            failure => {
-                let output = error.output.lines().map(ansi::keep_colours).collect();
-                Reason::Build(format!("`{}`: {failure}", error.command), output)
-            }
-        })
-    }
-
     /// Kills the builds that are under way, those of a manager that is gone too.
     pub(super) async fn stop_builds(&self) {
         if let Err(error) = self.systemd.stop_builds().await {
-            tracing::warn!("{}; going on without", chain(&error));
+            tracing::warn!("{}; going on without", explain(&error));
         }
     }
 
@@ -244,7 +122,7 @@ impl Performer {
         let (this, name) = (Arc::clone(self), spec.settings.name.clone());
         let what = || format!("look at the files of worker '{name}'");
         let made = self.disk.run(SMALL, what, move |_| {
-            let command = look::command(&spec, &files, this.mode)?;
+            let command = command(&spec, &files, this.mode)?;
             let ground = this.ground();
             ground.enforce_network(&spec.settings)?;
             let mut record = Record {
@@ -276,12 +154,14 @@ impl Performer {
             }
             Ok((pairs, record.public))
         });
-        let (pairs, public) = made.await.map_err(|error| refused(&error))??;
+        let (pairs, public) = made
+            .await
+            .map_err(|error| Reason::Refused(explain(&error)))??;
         // Each call is waited for, also when another fails: what is stopped then must be there.
         let started = pairs.iter().map(|pair| self.systemd.start_pair(pair));
         let started = futures_util::future::join_all(started).await;
         let started = started.into_iter().collect::<Result<Vec<()>, _>>();
-        started.map_err(|error| Reason::Refused(chain(&error)))?;
+        started.map_err(|error| Reason::Refused(explain(&error)))?;
         Ok(public)
     }
 
@@ -324,26 +204,10 @@ impl Performer {
         source: Source,
         limits: SnapshotLimits,
     ) -> Result<(PathBuf, Option<PathBuf>), Reason> {
-        let Some(store) = self.store.clone() else {
-            return Ok((spec.directory.clone(), spec.public.clone()));
-        };
-        let (instance, spec) = (instance.clone(), spec.clone());
-        let worker = instance.worker.clone();
-        self.in_turn(&worker, "make a snapshot", move |effort| {
-            let store = store.with(limits, effort);
-            let files = match source {
-                Source::Directory => {
-                    store.create(&instance, &spec.directory, spec.settings.kind, &spec.nested)?
-                }
-                Source::Own(_) if store.files(&instance).is_dir() => store.files(&instance),
-                Source::Own(_) => return Err(SnapshotError::NoSnapshot(instance.clone())),
-                Source::SameAs(earlier) => {
-                    store.clone_of(&Instance::new(instance.worker.clone(), earlier), &instance)?
-                }
-            };
-            Ok((files, store.latest_assets(&instance)))
-        })
-        .await
+        match &self.snapshots {
+            Some(snapshots) => snapshots.files(instance, spec, source, limits).await,
+            None => Ok((spec.directory.clone(), spec.public.clone())),
+        }
     }
 
     /// Writes down that a generation has passed its check. In development nothing is started from that, and nobody waits for it.
@@ -374,22 +238,8 @@ impl Performer {
     async fn write_down(&self, instance: &Instance, spec: Spec) -> Result<(), Reason> {
         let is_static = spec.settings.kind == WorkerType::Static;
         let pairs = spec.settings.instances();
-        if let Some(store) = self.store.clone() {
-            let instance = instance.clone();
-            let worker = instance.worker.clone();
-            let manifest = Manifest {
-                program: spec.fingerprint.program,
-                assets: spec.fingerprint.assets,
-                config: spec.fingerprint.config,
-                file: spec.fingerprint.file,
-                settings: spec.settings,
-                passed_over: spec.passed_over,
-            };
-            self.in_turn(&worker, "accept a snapshot", move |effort| {
-                let store = store.with(SnapshotLimits::NONE, effort);
-                store.write_manifest(&instance, &manifest)
-            })
-            .await?;
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.accept(instance, spec).await?;
         }
         if is_static {
             return Ok(());
@@ -397,7 +247,7 @@ impl Performer {
         // The first one last: it speaks for all.
         for number in (1..=pairs).rev() {
             let marked = self.systemd.mark_accepted(&instance.pair(number)).await;
-            marked.map_err(|error| Reason::Refused(chain(&error)))?;
+            marked.map_err(|error| Reason::Refused(explain(&error)))?;
         }
         Ok(())
     }
@@ -411,27 +261,13 @@ impl Performer {
         if spec.settings.kind != WorkerType::Static {
             for number in 1..=spec.settings.instances() {
                 if let Err(error) = self.systemd.limit(&instance.pair(number), &limits).await {
-                    went_on(chain(&error));
+                    went_on(explain(&error));
                 }
             }
         }
-        let Some(store) = self.store.clone() else {
-            return;
-        };
-        let its = instance.clone();
-        let written = self.in_turn(
-            &instance.worker,
-            "lower the limits of a snapshot",
-            move |effort| {
-                let store = store.with(SnapshotLimits::NONE, effort);
-                if let Some(mut manifest) = store.manifest(&its)? {
-                    manifest.settings.limits = limits;
-                    store.write_manifest(&its, &manifest)?;
-                }
-                Ok(())
-            },
-        );
-        if let Err(reason) = written.await {
+        if let Some(snapshots) = &self.snapshots
+            && let Err(reason) = snapshots.limit(&instance, limits).await
+        {
             went_on(reason.to_string());
         }
     }
@@ -456,18 +292,13 @@ impl Performer {
         spec: &Spec,
         limits: SnapshotLimits,
     ) -> Result<PathBuf, Reason> {
-        let public = spec.public.clone();
-        let Some(store) = self.store.clone() else {
-            return public.ok_or_else(|| Reason::Unusable("public/ is gone".to_owned()));
-        };
-        let (instance, directory) = (instance.clone(), spec.directory.clone());
-        let fingerprint = spec.fingerprint.assets.clone();
-        let worker = instance.worker.clone();
-        self.in_turn(&worker, "copy the assets", move |effort| {
-            let store = store.with(limits, effort);
-            store.add_assets(&instance, &directory, &fingerprint)
-        })
-        .await
+        match &self.snapshots {
+            Some(snapshots) => snapshots.add_assets(instance, spec, limits).await,
+            None => spec
+                .public
+                .clone()
+                .ok_or_else(|| Reason::Unusable("public/ is gone".to_owned())),
+        }
     }
 
     pub(super) fn stop(self: &Arc<Self>, tasks: &mut Tasks, stop: Stop) {
@@ -489,7 +320,7 @@ impl Performer {
                 let Some((_, error)) = failed.first() else {
                     break;
                 };
-                let text = chain(error);
+                let text = explain(error);
                 tracing::warn!(tq.worker = %instance.worker, tq.generation = %instance.generation, "{text}; it is tried again");
                 left = failed.into_iter().map(|(pair, _)| pair).collect();
                 again.wait().await;
@@ -511,7 +342,7 @@ impl Performer {
                 }
             });
             if let Err(error) = forgotten.await {
-                went_on(chain(&error));
+                went_on(explain(&error));
             }
             this.users().gone(&instance);
             Event::Stopped(instance, log)
@@ -520,112 +351,18 @@ impl Performer {
 
     /// What was about to be written down as accepted, when it ended, is not to be started from.
     async fn withdraw(&self, instance: &Instance) -> Result<(), Reason> {
-        let Some(store) = self.store.clone() else {
-            return Ok(());
-        };
-        let (instance, worker) = (instance.clone(), instance.worker.clone());
-        self.in_turn(&worker, "take back a snapshot", move |_| {
-            store.withdraw_manifest(&instance)
-        })
-        .await
-    }
-
-    /// Forgets snapshots up to `last` other than those that run and the newest that were accepted.
-    pub(super) async fn prune(&self, worker: WorkerName, live: Vec<Generation>, last: Generation) {
-        let Some(store) = self.store.clone() else {
-            return;
-        };
-        let name = worker.clone();
-        let pruned = self.in_turn(&worker, "remove old snapshots", move |effort| {
-            let store = store.with(SnapshotLimits::NONE, effort);
-            let newest = store.worth_keeping(&name, KEEP)?;
-            let keep: Vec<Generation> = newest.into_iter().chain(live).collect();
-            store.prune(&name, &keep, last)
-        });
-        if let Err(reason) = pruned.await {
-            tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");
+        match &self.snapshots {
+            Some(snapshots) => snapshots.withdraw(instance).await,
+            None => Ok(()),
         }
-    }
-
-    /// Notes that a worker is gone; what is kept of it goes when it has been gone for longer than `keep`.
-    pub(super) async fn expire(&self, newest: Instance, keep: Option<Duration>) {
-        let Some(store) = self.store.clone() else {
-            return;
-        };
-        let Instance { worker, generation } = newest;
-        let name = worker.clone();
-        let expired = self.in_turn(&worker, "look after the snapshots", move |effort| {
-            let store = store.with(SnapshotLimits::NONE, effort);
-            store.expire(&name, generation, keep, SystemTime::now())
-        });
-        match expired.await {
-            Ok(true) => tracing::info!(
-                tq.worker = %worker,
-                "worker '{worker}' has been gone for longer than 'snapshots.keep_removed_days': its snapshots are removed"
-            ),
-            Ok(false) => {}
-            Err(reason) => {
-                tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");
-            }
-        }
-    }
-
-    /// A worker that was noted as gone is there again.
-    pub(super) async fn came_back(&self, worker: WorkerName) {
-        let Some(store) = self.store.clone() else {
-            return;
-        };
-        let name = worker.clone();
-        let noted = self.in_turn(&worker, "look after the snapshots", move |_| {
-            store.came_back(&name)
-        });
-        if let Err(reason) = noted.await {
-            tracing::warn!(tq.worker = %worker, "{reason}; it is tried again with the next reload");
-        }
-    }
-
-    /// Works on a worker's snapshots when it is its turn, which work that hangs keeps.
-    async fn in_turn<T: Send + 'static>(
-        &self,
-        worker: &WorkerName,
-        what: &'static str,
-        work: impl FnOnce(&Effort) -> Result<T, SnapshotError> + Send + 'static,
-    ) -> Result<T, Reason> {
-        let state = self.state_directory.clone().unwrap_or_default();
-        let what = || format!("{what} of worker '{worker}' in {}", state.display());
-        let turn = self.disk.turn(STALLED, what, self.turn(worker)).await;
-        let turn = turn.map_err(|error| refused(&error))?;
-        let done = self.disk.run(STALLED, what, move |effort| {
-            let _turn = turn;
-            work(effort)
-        });
-        let done = done.await.map_err(|error| refused(&error))?;
-        done.map_err(|error| Reason::Refused(chain(&error)))
-    }
-
-    async fn turn(&self, worker: &WorkerName) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry(worker.clone()).or_default())
-        };
-        turn.lock_owned().await
     }
 }
 
-fn refused(error: &DiskError) -> Reason {
-    Reason::Refused(chain(error))
-}
-
-/// An error and its causes, each said once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
+/// The program a generation runs.
+fn command(spec: &Spec, files: &Path, mode: Mode) -> Result<Vec<String>, Reason> {
+    if spec.settings.kind == WorkerType::Static {
+        return Ok(Vec::new());
     }
-    text
+    builder::run_command(&spec.settings, files, mode)
+        .map_err(|error| Reason::Unusable(error.to_string()))
 }

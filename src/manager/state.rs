@@ -4,25 +4,26 @@
 //! Without a sandbox the directories are the manager's user's, and it looks itself. With one each belongs to a user that the manager,
 //! which has no capabilities, cannot look behind: there [`STATE_UNIT`] does, which sees nothing else, and leaves what it found in a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::core::Core;
-use super::disk::SMALL;
-use super::perform::{Performer, chain};
+use super::disk::{Disk, SMALL};
+use super::explain::explain;
+use super::pair::Ground;
 use crate::config::WorkerType;
 use crate::footprint::{Bounds, Footprint, measure, rest_after};
 use crate::limits::ByteSize;
 use crate::messages;
 use crate::names::{Generation, Instance, WorkerName};
-use crate::plan::Spec;
-use crate::systemd::STATE_UNIT;
+use crate::plan::{Fleet, Spec};
+use crate::systemd::{STATE_UNIT, Systemd};
 
 /// How often it is measured.
 const EVERY: Duration = Duration::from_secs(600);
@@ -42,14 +43,33 @@ pub(super) type Measured = (Vec<(WorkerName, Footprint)>, Option<String>);
 pub(super) struct States {
     found: BTreeMap<WorkerName, (Footprint, Level)>,
     /// When it is measured next.
-    pub(super) at: Instant,
+    at: Instant,
     /// And not before.
     rests_until: Instant,
     under_way: bool,
+    context: MeasureContext,
+    measuring: JoinSet<Measured>,
+    /// What was reported to have hindered it.
+    reported: Option<String>,
+}
+
+/// What is known of one worker's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct KnownState {
+    /// `None`: not measured yet.
+    pub(super) found: Option<Footprint>,
+    /// `state_max`, if it has one.
+    pub(super) limit: Option<ByteSize>,
+}
+
+/// What measuring needs.
+#[derive(Clone)]
+struct MeasureContext {
+    systemd: Arc<Systemd>,
+    disk: Disk,
+    runtime_directory: PathBuf,
     /// Of files: a measurement that hangs keeps it.
     turn: Arc<Mutex<()>>,
-    /// What was told to have hindered it.
-    told: Option<String>,
 }
 
 /// How near its limit a worker's state is.
@@ -85,20 +105,25 @@ pub fn words(found: Footprint) -> String {
     }
 }
 
-impl Default for States {
-    fn default() -> Self {
+impl States {
+    pub(super) fn new(systemd: Arc<Systemd>, disk: Disk, runtime_directory: PathBuf) -> Self {
+        let context = MeasureContext {
+            systemd,
+            disk,
+            runtime_directory,
+            turn: Arc::default(),
+        };
         Self {
             found: BTreeMap::new(),
             at: Instant::now() + PAUSE,
             rests_until: Instant::now(),
             under_way: false,
-            turn: Arc::default(),
-            told: None,
+            context,
+            measuring: JoinSet::new(),
+            reported: None,
         }
     }
-}
 
-impl States {
     /// Soon, because something has changed.
     pub(super) fn hurry(&mut self) {
         self.at = self.at.min(self.rests_until.max(Instant::now()));
@@ -108,45 +133,54 @@ impl States {
     pub(super) fn deadline(&self) -> Option<Instant> {
         (!self.under_way).then_some(self.at)
     }
-}
 
-impl Core {
     /// Begins to measure if it is time. Nobody waits for it.
-    pub(super) fn measure_if_due(&mut self) {
-        let due = self
-            .states
-            .deadline()
-            .is_some_and(|at| at <= Instant::now());
-        if !due || self.ending {
+    pub(super) fn measure_if_due(
+        &mut self,
+        specs: &HashMap<Instance, Spec>,
+        fleet: &Fleet,
+        ground: &Ground<'_>,
+    ) {
+        if self.deadline().is_none_or(|at| at > Instant::now()) {
             return;
         }
-        self.states.under_way = true;
-        self.states.at = Instant::now() + EVERY;
-        let places = self.specs_of_state().into_iter();
-        let places = places.map(|(name, spec)| (name.clone(), self.performer.state_of(name, spec)));
+        self.under_way = true;
+        self.at = Instant::now() + EVERY;
+        let having = having_state(specs, fleet).into_iter();
+        let places = having.map(|(name, spec)| (name.clone(), place(ground, name, spec)));
         let places: Vec<_> = places.collect();
-        let (performer, turn) = (Arc::clone(&self.performer), Arc::clone(&self.states.turn));
+        let (context, has_sandbox) = (self.context.clone(), ground.has_sandbox());
         self.measuring.spawn(async move {
-            match performer.ground().has_sandbox() {
+            match has_sandbox {
                 true if places.is_empty() => (Vec::new(), None),
-                true => performer.measured_by_unit().await,
-                false => performer.measure(places, turn).await,
+                true => context.measured_by_unit().await,
+                false => context.measure(places).await,
             }
         });
     }
 
+    /// What was found by the measurement under way; `None`: none is.
+    pub(super) async fn next(&mut self) -> Option<Result<Measured, JoinError>> {
+        self.measuring.join_next().await
+    }
+
     /// Takes what was found, and tells what is crossed.
-    pub(super) fn measured(&mut self, (found, problem): Measured) {
-        let states = &mut self.states;
-        states.under_way = false;
-        states.rests_until = Instant::now() + PAUSE;
-        states.at = states.at.max(states.rests_until);
-        if let Some(problem) = problem.as_ref().filter(|_| problem != states.told) {
+    pub(super) fn measured(
+        &mut self,
+        (found, problem): Measured,
+        specs: &HashMap<Instance, Spec>,
+        fleet: &Fleet,
+        ground: &Ground<'_>,
+    ) {
+        self.under_way = false;
+        self.rests_until = Instant::now() + PAUSE;
+        self.at = self.at.max(self.rests_until);
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.reported) {
             tracing::warn!("the state of workers is not known: {problem}");
         }
-        states.told = problem;
-        let mut before = std::mem::take(&mut self.states.found);
-        let specs = self.specs_of_state();
+        self.reported = problem;
+        let mut before = std::mem::take(&mut self.found);
+        let specs = having_state(specs, fleet);
         let mut kept = BTreeMap::new();
         for (name, footprint) in found {
             // Of a worker that is gone its directory may still be there.
@@ -158,88 +192,85 @@ impl Core {
             let level = level.unwrap_or_default();
             let now = level.after(footprint, most);
             if let Some(most) = most.filter(|_| now > level) {
-                self.warn(&name, spec, footprint, most, now);
+                let beyond = match (now, self.context.systemd.has_state_quota()) {
+                    (Level::Full, true) => {
+                        "; where its file system has project quotas it cannot write more"
+                    }
+                    (Level::Full, false) => "; nothing stops it from writing more",
+                    _ => "",
+                };
+                tracing::warn!(
+                    message_id = messages::STATE_LARGE,
+                    tq.worker = %name,
+                    "the state of worker '{name}' in {} takes {} of {most} ('state_max'){beyond}; remove what it can do without, or raise \
+                     'state_max' in its worker.yaml or in {}",
+                    place(ground, &name, spec).display(),
+                    words(footprint),
+                    ground.file.display()
+                );
             }
             kept.insert(name, (footprint, now));
         }
         // What could not be measured this time is as it was.
         before.retain(|name, _| specs.contains_key(name));
         kept.extend(before);
-        self.states.found = kept;
+        self.found = kept;
     }
 
-    fn warn(
+    /// What is known of each worker's state.
+    pub(super) fn known(
         &self,
-        worker: &WorkerName,
-        spec: &Spec,
-        found: Footprint,
-        most: ByteSize,
-        level: Level,
-    ) {
-        let directory = self.performer.state_of(worker, spec);
-        let beyond = match (level, self.performer.systemd.has_state_quota()) {
-            (Level::Full, true) => {
-                "; where its file system has project quotas it cannot write more"
-            }
-            (Level::Full, false) => "; nothing stops it from writing more",
-            _ => "",
-        };
-        tracing::warn!(
-            message_id = messages::STATE_LARGE,
-            tq.worker = %worker,
-            "the state of worker '{worker}' in {} takes {} of {most} ('state_max'){beyond}; remove what it can do without, or raise \
-             'state_max' in its worker.yaml or in {}",
-            directory.display(),
-            words(found),
-            self.settings.file.display()
-        );
-    }
-
-    /// What is known of a worker's state: what it takes, if that was measured, and its limit.
-    pub(super) fn states(&self) -> BTreeMap<WorkerName, (Option<Footprint>, Option<ByteSize>)> {
-        let specs = self.specs_of_state().into_iter();
-        let known = specs.map(|(name, spec)| {
-            let found = self.states.found.get(name).map(|(found, _)| *found);
-            (name.clone(), (found, spec.settings.limits.state_max))
+        specs: &HashMap<Instance, Spec>,
+        fleet: &Fleet,
+    ) -> BTreeMap<WorkerName, KnownState> {
+        let having = having_state(specs, fleet).into_iter();
+        let known = having.map(|(name, spec)| {
+            let found = self.found.get(name).map(|(found, _)| *found);
+            let limit = spec.settings.limits.state_max;
+            (name.clone(), KnownState { found, limit })
         });
         known.collect()
     }
-
-    /// Each worker that has a state, as the generation that serves is made, or else the newest.
-    fn specs_of_state(&self) -> BTreeMap<&WorkerName, &Spec> {
-        let mut chosen: BTreeMap<&WorkerName, (bool, Generation, &Spec)> = BTreeMap::new();
-        for (Instance { worker, generation }, spec) in &self.specs {
-            if spec.settings.kind == WorkerType::Static {
-                continue;
-            }
-            let serves = self.fleet.serving(worker) == Some(*generation);
-            let this = (serves, *generation, spec);
-            let best = chosen.entry(worker).or_insert(this);
-            if (this.0, this.1) > (best.0, best.1) {
-                *best = this;
-            }
-        }
-        let chosen = chosen.into_iter();
-        chosen.map(|(name, (.., spec))| (name, spec)).collect()
-    }
 }
 
-impl Performer {
-    fn state_of(&self, worker: &WorkerName, spec: &Spec) -> PathBuf {
-        self.ground().data_directory(worker, &spec.directory)
+/// Each worker that has a state, as the generation that serves is made, or else the newest.
+fn having_state<'a>(
+    specs: &'a HashMap<Instance, Spec>,
+    fleet: &Fleet,
+) -> BTreeMap<&'a WorkerName, &'a Spec> {
+    let mut chosen: BTreeMap<&WorkerName, (bool, Generation, &Spec)> = BTreeMap::new();
+    for (Instance { worker, generation }, spec) in specs {
+        if spec.settings.kind == WorkerType::Static {
+            continue;
+        }
+        let serves = fleet.serving(worker) == Some(*generation);
+        let this = (serves, *generation, spec);
+        let best = chosen.entry(worker).or_insert(this);
+        if (this.0, this.1) > (best.0, best.1) {
+            *best = this;
+        }
     }
+    let chosen = chosen.into_iter();
+    chosen.map(|(name, (.., spec))| (name, spec)).collect()
+}
 
+fn place(ground: &Ground<'_>, worker: &WorkerName, spec: &Spec) -> PathBuf {
+    ground.data_directory(worker, &spec.directory)
+}
+
+impl MeasureContext {
     /// Measures one after the other. A directory that a worker has not made yet is left out.
-    async fn measure(&self, places: Vec<(WorkerName, PathBuf)>, turn: Arc<Mutex<()>>) -> Measured {
+    async fn measure(&self, places: Vec<(WorkerName, PathBuf)>) -> Measured {
         let bounds = Bounds::one_of(places.len());
         let (mut all, mut problem) = (Vec::new(), None);
         for (name, place) in places {
             let began = Instant::now();
             let what = || format!("measure {}", place.display());
-            let turn = self.disk.turn(SMALL, what, Arc::clone(&turn).lock_owned());
+            let turn = Arc::clone(&self.turn).lock_owned();
+            let turn = self.disk.turn(SMALL, what, turn);
             let turn = match turn.await {
                 Ok(turn) => turn,
-                Err(error) => return (all, Some(chain(&error))),
+                Err(error) => return (all, Some(explain(&error))),
             };
             let path = place.clone();
             let measured = self.disk.run(SMALL, what, move |effort| {
@@ -254,7 +285,7 @@ impl Performer {
                 Ok(Ok(found)) => all.push((name, found)),
                 Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Ok(Err(error)) => problem = Some(format!("{}: {error}", what())),
-                Err(error) => return (all, Some(chain(&error))),
+                Err(error) => return (all, Some(explain(&error))),
             }
             tokio::time::sleep(rest_after(began.elapsed())).await;
         }
@@ -265,7 +296,7 @@ impl Performer {
     async fn measured_by_unit(&self) -> Measured {
         if let Err(error) = self.systemd.measure_state(UNIT_DEADLINE).await {
             let cure = format!("`systemctl status {STATE_UNIT}` shows why");
-            return (Vec::new(), Some(format!("{}; {cure}", chain(&error))));
+            return (Vec::new(), Some(format!("{}; {cure}", explain(&error))));
         }
         let file = self.runtime_directory.join(FOUND);
         let path = file.clone();
@@ -274,7 +305,7 @@ impl Performer {
         match text {
             Ok(Ok(text)) => (text.lines().filter_map(parse).collect(), None),
             Ok(Err(error)) => (Vec::new(), Some(format!("{}: {error}", what()))),
-            Err(error) => (Vec::new(), Some(chain(&error))),
+            Err(error) => (Vec::new(), Some(explain(&error))),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 
-use tqserver::manager::control::InstanceStatus;
+use tqserver::manager::status::InstanceStatus;
 
 use crate::house::http::Client;
 use crate::house::process::{gone, kill};

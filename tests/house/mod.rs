@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tqserver::manager::control::WorkerStatus;
+use tqserver::manager::status::WorkerStatus;
 use tqserver::systemd::Place;
 
 use http::{Answer, Client, Load};

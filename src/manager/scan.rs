@@ -1,40 +1,25 @@
-//! What lies on disk and what runs, in the plan's words.
+//! What lies on disk, in the plan's words.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::users::Users;
+use super::explain::explain;
 use super::{certificates, pair};
-use crate::builder;
-use crate::config::{Files, Instead, Mode, Problems, Settings, WorkerType};
+use crate::config::{Files, Instead, Mode, Problems, Settings};
 use crate::deploy::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
-use crate::names::{Generation, Instance, Pair, WorkerName};
-use crate::plan::{Forbidden, Found, FoundPair, Policy, Reason, Ruling, Spec};
-use crate::route::{Address, Claim, Development};
-use crate::systemd::{Kind, Loaded};
+use crate::names::{Generation, Instance, WorkerName};
+use crate::plan::{Forbidden, Reason, Ruling, Spec};
+use crate::route::Claim;
 use crate::watcher::Watched;
 
 /// Accepted generations and what they were made of.
-pub(super) type Snapshots = BTreeMap<WorkerName, (Generation, Spec)>;
-
-/// What is written into a generation's units for the next manager.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) spec: Spec,
-    pub(super) address: Address,
-    pub(super) public: Option<PathBuf>,
-    /// The user it runs as, if it gets one of its own.
-    #[serde(default)]
-    pub(super) user: Option<String>,
-}
+pub(super) type AcceptedGenerations = BTreeMap<WorkerName, (Generation, Spec)>;
 
 /// The server's settings and the workers as they lie on disk at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Sight {
+pub(super) struct Scan {
     pub(super) settings: Settings,
     pub(super) workers: BTreeMap<WorkerName, Result<Spec, Reason>>,
     /// What is wrong with server.yaml, if it was passed over.
@@ -69,15 +54,15 @@ pub(super) struct Recall {
 #[derive(Clone, Debug)]
 pub(super) struct Recalled {
     /// The newest accepted ones.
-    pub(super) accepted: Snapshots,
+    pub(super) accepted: AcceptedGenerations,
     /// Whether nothing at all was ever accepted.
     pub(super) is_fresh: bool,
     /// All, by worker.
     pub(super) generations: BTreeMap<WorkerName, Vec<Generation>>,
 }
 
-impl Sight {
-    /// Adds those of the workers in `known`, by directory, that may well be where it could not be looked: nothing is stopped for that.
+impl Scan {
+    /// Adds those of the workers in `known`, by directory, that may well be in a place that was out of reach: nothing is stopped for that.
     pub(super) fn add_out_of_reach<'a>(
         &mut self,
         known: impl Iterator<Item = (&'a WorkerName, &'a Path)>,
@@ -93,9 +78,7 @@ impl Sight {
             }
         }
     }
-}
 
-impl Sight {
     /// Adds what the snapshots say. Blocks on the disk.
     pub(super) fn recall(&mut self, store: &Store, what: &Recall) {
         for worker in store.workers() {
@@ -126,7 +109,7 @@ impl Sight {
         }
     }
 
-    /// Whether this worker may well be where it could not be looked: then it is not gone.
+    /// Whether this worker may well be in a place that was out of reach: then it is not gone.
     fn may_be_out_of_reach(&self, worker: &WorkerName) -> bool {
         let roots = self.settings.workers_directories.iter();
         roots.map(|root| root.join(worker.directory())).any(|its| {
@@ -141,7 +124,7 @@ impl Sight {
         its.is_some_and(|its| its.starts_with(directory))
     }
 
-    /// The files whose events are worth another look.
+    /// The files whose events are worth another scan.
     pub(super) fn watched(&self) -> Watched {
         let settings = &self.settings;
         let specs = self.workers.values().flatten();
@@ -161,9 +144,7 @@ impl Sight {
             poll: settings.poll,
         }
     }
-}
 
-impl Sight {
     /// What server.yaml does not allow of what runs, and of what is about to.
     pub(super) fn ruling<'a>(
         &self,
@@ -217,13 +198,13 @@ impl Sight {
     }
 }
 
-/// Why nothing could be seen.
+/// Why nothing could be scanned.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum LookError {
+pub enum ScanError {
     /// server.yaml is wrong.
     #[error("{0}")]
     Settings(Problems),
-    /// The workers' directory can not be read.
+    /// The workers' directory cannot be read.
     #[error("{0}")]
     Workers(String),
 }
@@ -231,19 +212,19 @@ pub enum LookError {
 /// Reads server.yaml (or keeps the settings of `before` where there is none) and the workers' directories; `instead` goes over what the file says, and `held`
 /// are the routes that are served. What nobody has asked for goes on with the settings there are when server.yaml is wrong: `strict` is
 /// for the others. Blocks on the disk.
-pub(super) fn look(
+pub(super) fn scan(
     before: &Settings,
     mode: Mode,
     instead: Instead,
     held: &BTreeMap<Claim, WorkerName>,
     files: &Files,
     strict: bool,
-) -> Result<Sight, LookError> {
+) -> Result<Scan, ScanError> {
     let mut wrong = None;
     let mut settings = if before.file.exists() {
         match Settings::load(&before.file) {
             Ok(settings) => settings,
-            Err(problems) if strict => return Err(LookError::Settings(problems)),
+            Err(problems) if strict => return Err(ScanError::Settings(problems)),
             Err(problems) => {
                 wrong = Some(problems);
                 before.clone()
@@ -256,7 +237,7 @@ pub(super) fn look(
     let before = before.front.tls.as_ref();
     match certificates::load(&mut settings) {
         Ok(()) => {}
-        Err(problems) if strict => return Err(LookError::Settings(problems)),
+        Err(problems) if strict => return Err(ScanError::Settings(problems)),
         Err(problems) => {
             // Those there are serve on.
             if let (Some(tls), Some(before)) = (&mut settings.front.tls, before) {
@@ -269,7 +250,7 @@ pub(super) fn look(
         }
     }
     let inventory = inventory::scan_beside(&settings, mode, held, files)
-        .map_err(|error| LookError::Workers(format!("{error}: {}", error.source)))?;
+        .map_err(|error| ScanError::Workers(format!("{error}: {}", error.source)))?;
     for hidden in &inventory.hidden {
         tracing::debug!(
             "{} is hidden by a worker of the same name in an earlier directory of workers",
@@ -321,7 +302,7 @@ pub(super) fn look(
         (directory.clone(), reason)
     });
     let out_of_reach = strays.chain(missing).collect();
-    Ok(Sight {
+    Ok(Scan {
         settings,
         workers,
         wrong,
@@ -337,84 +318,29 @@ pub(super) fn look(
 }
 
 /// Accepted snapshots, the newest of each worker, with what they were made of; and whether nothing at all was ever accepted.
-fn snapshots(store: &Store, sight: &Sight) -> (Snapshots, bool) {
+fn snapshots(store: &Store, scan: &Scan) -> (AcceptedGenerations, bool) {
     let (newest, problems) = store.newest_accepted();
     let is_fresh = newest.is_empty() && problems.is_empty();
     for problem in problems {
         tracing::warn!(
             "{}; the snapshot before it is used, if there is one",
-            super::explain(&problem)
+            explain(&problem)
         );
     }
     let found = newest.into_iter().map(|(name, accepted)| {
-        let spec = spec_of(accepted.manifest, accepted.assets.is_some(), sight, &name);
+        let spec = spec_of(accepted.manifest, accepted.assets.is_some(), scan, &name);
         (name, (accepted.generation, spec))
     });
     (found.collect(), is_fresh)
 }
 
-/// The accepted generation to go back to: `wanted`, or else the newest before the one that serves, with what it was made of.
-pub(super) fn to_roll_back_to(
-    accepted: &[Accepted],
-    sight: &Sight,
-    worker: &WorkerName,
-    serving: Option<Generation>,
-    wanted: Option<Generation>,
-) -> Result<(Generation, Spec), String> {
-    let Some(on_disk) = sight.workers.get(worker) else {
-        return Err(format!("there is no worker '{worker}'"));
-    };
-    let kept = || {
-        let others = accepted.iter().map(|kept| kept.generation);
-        let others = others.filter(|other| Some(*other) != serving);
-        let numbers: Vec<String> = others.map(|number| number.to_string()).collect();
-        match numbers.is_empty() {
-            true => "no other that was accepted is kept".to_owned(),
-            false => format!("accepted and kept: {}", numbers.join(", ")),
-        }
-    };
-    let previous = || match serving {
-        Some(serving) => Accepted::previous(accepted, serving),
-        None => accepted.first(),
-    };
-    let numbered = |wanted| accepted.iter().find(|kept| kept.generation == wanted);
-    let found = match wanted {
-        Some(wanted) if Some(wanted) == serving => Err(format!(
-            "generation {wanted} of '{worker}' serves already; {}",
-            kept()
-        )),
-        Some(wanted) => numbered(wanted).ok_or_else(|| {
-            format!(
-                "there is no generation {wanted} of '{worker}' to go back to; {}",
-                kept()
-            )
-        }),
-        None => previous().ok_or_else(|| {
-            format!(
-                "there is nothing different to go back to of '{worker}'; {}",
-                kept()
-            )
-        }),
-    }?;
-    let generation = found.generation;
-    let mut spec = spec_of(
-        found.manifest.clone(),
-        found.assets.is_some(),
-        sight,
-        worker,
-    );
-    // Whoever rolls back does not want the next reload to bring back what lies there now.
-    spec.passed_over = match on_disk {
-        Ok(disk) if !disk.fingerprint.is_of_the_same_files(&spec.fingerprint) => {
-            Some(disk.fingerprint.clone())
-        }
-        _ => None,
-    };
-    Ok((generation, spec))
-}
-
-fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerName) -> Spec {
-    let directory = inventory::directory_of(&sight.settings, name);
+pub(super) fn spec_of(
+    manifest: Manifest,
+    has_assets: bool,
+    scan: &Scan,
+    name: &WorkerName,
+) -> Spec {
+    let directory = inventory::directory_of(&scan.settings, name);
     Spec {
         settings: manifest.settings,
         fingerprint: inventory::Fingerprint {
@@ -429,124 +355,4 @@ fn spec_of(manifest: Manifest, has_assets: bool, sight: &Sight, name: &WorkerNam
         passed_over: manifest.passed_over,
         directory,
     }
-}
-
-/// Generations found in systemd, in the plan's words, and those of which a record can not be read: of another version of this program,
-/// whose workers serve until ours do.
-pub(super) fn adopted(
-    loaded: Vec<Loaded>,
-    store: Option<&Store>,
-) -> (Vec<Found>, Vec<Pair>, Users) {
-    let mut users = Users::default();
-    let mut ours: BTreeMap<Instance, BTreeMap<u8, (Loaded, Record)>> = BTreeMap::new();
-    let mut strangers = Vec::new();
-    for unit in loaded {
-        match serde_json::from_str::<Record>(&unit.record) {
-            Ok(record) => {
-                users.found(&unit.pair.instance, record.user.clone());
-                let pairs = ours.entry(unit.pair.instance.clone()).or_default();
-                pairs.insert(unit.pair.number, (unit, record));
-            }
-            Err(error) => {
-                tracing::warn!(
-                    "{} was made by another version of TQServer ({error}); it is stopped when the worker serves again",
-                    unit.pair.service_unit()
-                );
-                users.found(&unit.pair.instance, None);
-                strangers.push(unit.pair);
-            }
-        }
-    }
-    let ours = ours
-        .into_iter()
-        .filter_map(|(instance, pairs)| found(instance, pairs, store));
-    (ours.collect(), strangers, users)
-}
-
-/// A generation of which these pairs are there.
-fn found(
-    instance: Instance,
-    pairs: BTreeMap<u8, (Loaded, Record)>,
-    store: Option<&Store>,
-) -> Option<Found> {
-    let (first, record) = pairs.values().next()?;
-    let (mut spec, mut public) = (record.spec.clone(), record.public.clone());
-    // The mark is set on the first one last: what has it was accepted as a whole.
-    let accepted = first.accepted;
-    // Assets may have been replaced since the units were made.
-    if let Some(store) = store
-        && let Ok(Some(manifest)) = store.manifest(&instance)
-    {
-        spec.fingerprint.assets = manifest.assets;
-        public = store.latest_assets(&instance);
-    }
-    let pairs = pairs.into_iter().map(|(number, (unit, record))| {
-        let listening = match record.address {
-            Address::Unix(_) => unit.listening == Some(true),
-            Address::Tcp(_) | Address::Held { .. } => {
-                unit.service.activity != crate::systemd::Activity::Failed
-            }
-        };
-        let pair = FoundPair {
-            address: record.address,
-            listening,
-            service: unit.service,
-        };
-        (number, pair)
-    });
-    Some(Found {
-        pairs: pairs.collect(),
-        instance,
-        spec,
-        public,
-        accepted,
-    })
-}
-
-/// The directory of a generation that is of none of our workers, if there is one.
-pub(super) fn foreign(found: &[Found], settings: &Settings) -> Option<PathBuf> {
-    let ours = |found: &&Found| {
-        let mut directories = settings.workers_directories.iter();
-        directories.any(|directory| found.spec.directory.starts_with(directory))
-    };
-    found
-        .iter()
-        .find(|found| !ours(found))
-        .map(|found| found.spec.directory.clone())
-}
-
-/// What the fleet goes by, from the settings; `server` names this run.
-pub(super) fn policy(
-    settings: &Settings,
-    (kind, mode): (Kind, Mode),
-    runtime_directory: &Path,
-    snapshots: Option<&Path>,
-    server: &str,
-) -> Policy {
-    let development = Development {
-        server: server.to_owned(),
-        hold: settings.hold,
-    };
-    Policy {
-        front: settings.front.clone(),
-        grace: settings.shutdown_grace,
-        startup_delay: settings.startup_delay,
-        restart_delay: settings.restart_delay,
-        ports: settings.ports.clone(),
-        own_users: pair::has_sandbox(kind, mode),
-        concurrent_starts: settings.concurrent_starts,
-        build: mode == Mode::Development,
-        development: (mode == Mode::Development).then_some(development),
-        sockets: runtime_directory.to_owned(),
-        snapshots: snapshots.map(Path::to_owned),
-    }
-}
-
-/// The program a generation runs.
-pub(super) fn command(spec: &Spec, files: &Path, mode: Mode) -> Result<Vec<String>, Reason> {
-    if spec.settings.kind == WorkerType::Static {
-        return Ok(Vec::new());
-    }
-    builder::run_command(&spec.settings, files, mode)
-        .map_err(|error| Reason::Unusable(error.to_string()))
 }
