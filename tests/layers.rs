@@ -157,10 +157,10 @@ impl Source {
             for glob in &module.globs {
                 let mut meant = glob.clone();
                 meant.push(name.clone());
-                if let Some(found) = self.resolve(&at, &meant, steps + 1) {
-                    if found != at {
-                        return Some(found);
-                    }
+                if let Some(found) = self.resolve(&at, &meant, steps + 1)
+                    && found != at
+                {
+                    return Some(found);
                 }
             }
             break;
