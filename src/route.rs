@@ -9,6 +9,7 @@ mod host;
 mod listen;
 mod path;
 mod redirect;
+mod settings;
 mod table;
 mod target;
 
@@ -21,5 +22,6 @@ pub use host::{HostError, HostPattern, host_name};
 pub use listen::{Listen, Place};
 pub use path::{RoutePath, RoutePathError, longest_match};
 pub use redirect::{Redirect, RedirectError, endless, redirected, rest_of_path};
+pub use settings::RouteSettings;
 pub use table::{Development, Route, RouteTable, Trouble, Work};
 pub use target::{Address, Protocol, Scripts, Target, Upstream};

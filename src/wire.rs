@@ -30,7 +30,7 @@ pub static VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{}+{FORMAT:016x}", env!("CARGO_PKG_VERSION")));
 
 /// The source of all that messages consist of.
-const SOURCES: [(&str, &[u8]); 15] = [
+const SOURCES: [(&str, &[u8]); 16] = [
     ("boottime.rs", include_bytes!("boottime.rs")),
     ("names.rs", include_bytes!("names.rs")),
     ("route.rs", include_bytes!("route.rs")),
@@ -43,6 +43,7 @@ const SOURCES: [(&str, &[u8]); 15] = [
     ("route/listen.rs", include_bytes!("route/listen.rs")),
     ("route/path.rs", include_bytes!("route/path.rs")),
     ("route/redirect.rs", include_bytes!("route/redirect.rs")),
+    ("route/settings.rs", include_bytes!("route/settings.rs")),
     ("route/table.rs", include_bytes!("route/table.rs")),
     ("route/target.rs", include_bytes!("route/target.rs")),
     ("wire.rs", include_bytes!("wire.rs")),

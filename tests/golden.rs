@@ -173,21 +173,21 @@ fn effective(settings: &WorkerSettings) -> String {
 /// What is seldom set: nothing where it is not.
 fn routing(settings: &WorkerSettings) -> String {
     let mut text = String::new();
-    for claim in Claim::all(&settings.hosts, &settings.route) {
+    for claim in Claim::all(&settings.on_route.hosts, &settings.route) {
         if claim.host.is_some() {
             let _ = writeln!(text, "  on {claim}");
         }
     }
-    if settings.strip_prefix {
+    if settings.on_route.strip_prefix {
         text += "  without its prefix\n";
     }
-    if settings.underscores_in_headers {
+    if settings.on_route.underscores_in_headers {
         text += "  with underscores in headers\n";
     }
-    for redirect in &settings.redirects {
+    for redirect in &settings.on_route.redirects {
         let _ = writeln!(text, "  {redirect:?}");
     }
-    for (errors, file) in &settings.error_pages {
+    for (errors, file) in &settings.on_route.error_pages {
         let _ = writeln!(text, "  error {errors}: {file}");
     }
     text

@@ -182,11 +182,7 @@ fn table(address: Address) -> RouteTable {
         },
         routes: vec![Route {
             path: RoutePath::root(),
-            hosts: Vec::new(),
-            strip_prefix: false,
-            underscores_in_headers: false,
-            redirects: Vec::new(),
-            error_pages: Default::default(),
+            settings: Default::default(),
             worker: WorkerName::parse("worker").expect("a name"),
             public: None,
             target: Target::Serving(Upstream {

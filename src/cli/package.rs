@@ -128,7 +128,7 @@ impl Package {
             maintainer: maintainer.unwrap_or_else(control::maintainer),
             depends,
             worker: self.worker.clone(),
-            route: places(&Claim::all(&worker.hosts, &worker.route)),
+            route: places(&Claim::all(&worker.on_route.hosts, &worker.route)),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::worker::WorkerFile;
 use super::worker_settings::WorkerSettings;
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
-use crate::route::{HostPattern, Redirect, RoutePath, endless, longest_match};
+use crate::route::{HostPattern, RoutePath, endless, longest_match};
 
 impl Settings {
     /// The settings of the worker `name` in `directory`, whose file is `file` and whose type is `kind`.
@@ -60,11 +60,7 @@ impl Settings {
         problems.or(WorkerSettings {
             name: name.clone(),
             route,
-            hosts: file.hosts.clone(),
-            strip_prefix: file.strip_prefix,
-            underscores_in_headers: file.underscores_in_headers,
-            redirects: redirects(file),
-            error_pages: file.error_pages.clone(),
+            on_route: file.on_route.clone(),
             kind,
             command: file.command.clone(),
             build: file.build.clone(),
@@ -171,7 +167,12 @@ impl Settings {
             );
             Problem::new(place, message).help(help)
         };
-        file.hosts.iter().filter(is_foreign).map(problem).collect()
+        file.on_route
+            .hosts
+            .iter()
+            .filter(is_foreign)
+            .map(problem)
+            .collect()
     }
 
     /// Absolute paths into a directory of workers. Another worker's files are not its own, and its own lie in a snapshot when it runs:
@@ -237,15 +238,11 @@ impl Settings {
     }
 }
 
-fn redirects(file: &WorkerFile) -> Vec<Redirect> {
-    let redirects = file.redirects.iter();
-    redirects.map(|(redirect, _)| redirect.clone()).collect()
-}
-
 /// Redirects for what is not on the worker's route, and those that lead round in circles.
 fn useless_redirects(file: &WorkerFile, route: &RoutePath) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (redirect, place) in &file.redirects {
+    let redirects = &file.on_route.redirects;
+    for (redirect, place) in redirects.iter().zip(&file.redirect_places) {
         let start = redirect.start();
         if !route.covers(start) {
             let message =
@@ -254,8 +251,8 @@ fn useless_redirects(file: &WorkerFile, route: &RoutePath) -> Vec<Problem> {
             problems.push(Problem::new(place.clone(), message).help(help));
         }
     }
-    if let Some(at) = endless(&redirects(file), &file.hosts) {
-        let (redirect, place) = &file.redirects[at];
+    if let Some(at) = endless(redirects, &file.on_route.hosts) {
+        let (redirect, place) = (&redirects[at], &file.redirect_places[at]);
         let message = format!(
             "a request for {} would be redirected by this worker again and again",
             redirect.start()

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::document::{Content, Document, Node};
-use super::hosts::hosts;
 use super::limits::LimitsPatch;
 use super::problem::{Place, Problems};
 use super::program::{Enabled, Health, KernelPart, Listen, Network, Sticky, TYPES, WorkerType};
@@ -19,12 +18,11 @@ use super::section::{Item, Section};
 use super::source::{self, Owner};
 
 use crate::ignored::Pattern;
-use crate::route::{ErrorPages, HostPattern, Redirect, RoutePath};
+use crate::route::{RoutePath, RouteSettings};
 use bounds::LONGEST_PATH;
 use command::{build, command};
 use environment::environment;
 use explain::explain;
-use routing::{error_pages, redirects};
 
 /// Keys that are judged together with server.yaml, of which the place is kept.
 const JUDGED_LATER: [&str; 16] = [
@@ -55,16 +53,10 @@ const CREDENTIALS: (usize, usize) = (32, 64);
 pub struct WorkerFile {
     /// Route instead of the one the directory gives.
     pub path: Option<RoutePath>,
-    /// See [`super::WorkerSettings::hosts`].
-    pub hosts: Vec<HostPattern>,
-    /// See [`super::WorkerSettings::strip_prefix`].
-    pub strip_prefix: bool,
-    /// See [`super::WorkerSettings::underscores_in_headers`].
-    pub underscores_in_headers: bool,
-    /// See [`super::WorkerSettings::redirects`], each with its place.
-    pub redirects: Vec<(Redirect, Place)>,
-    /// See [`super::WorkerSettings::error_pages`].
-    pub error_pages: ErrorPages,
+    /// What it says of its route.
+    pub on_route: RouteSettings,
+    /// Where each of its redirects stands.
+    pub redirect_places: Vec<Place>,
     /// Type instead of the one found.
     pub kind: Option<WorkerType>,
     /// Program and arguments instead of what the type runs. A relative program is taken from the worker's directory.
@@ -137,16 +129,11 @@ impl WorkerFile {
             ("loopback", Network::Loopback),
             ("full", Network::Full),
         ];
+        let (on_route, redirect_places) = routing::on_route(&mut root, &document);
         let worker = Self {
             path,
-            hosts: root
-                .item("hosts")
-                .map(|item| hosts(&item, "hosts"))
-                .unwrap_or_default(),
-            strip_prefix: root.flag("strip_prefix").unwrap_or_default(),
-            underscores_in_headers: root.flag("underscores_in_headers").unwrap_or_default(),
-            redirects: redirects(&mut root, &document),
-            error_pages: error_pages(&root.items("error_pages")),
+            on_route,
+            redirect_places,
             kind: root.choice("type", &TYPES),
             command: root.item("command").and_then(|item| command(&item)),
             build: root.item("build").and_then(|item| build(&item)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::Limits;
 use super::program::{DocumentRoot, Health, KernelPart, Listen, Network, WorkerType};
 use crate::names::WorkerName;
-use crate::route::{ErrorPages, HostPattern, Redirect, RoutePath};
+use crate::route::{RoutePath, RouteSettings};
 
 /// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.
 ///
@@ -18,22 +18,9 @@ pub struct WorkerSettings {
     pub name: WorkerName,
     /// Its place in the URL space.
     pub route: RoutePath,
-    /// The hosts it is for; none: all.
-    // These five are left out where they are not set, so that what other workers are written down as stays the same.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<HostPattern>,
-    /// Whether it is asked without its route at the beginning of paths.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub strip_prefix: bool,
-    /// Whether it gets fields that have names with `_` and other signs.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub underscores_in_headers: bool,
-    /// Where requests are sent instead, the first that fits.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub redirects: Vec<Redirect>,
-    /// Files in `public/` that are sent with the proxy's own errors.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub error_pages: ErrorPages,
+    /// What it says of that place.
+    #[serde(flatten)]
+    pub on_route: RouteSettings,
     /// How it is built and run.
     pub kind: WorkerType,
     /// Program and arguments, if given.

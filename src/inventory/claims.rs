@@ -15,9 +15,10 @@ pub(super) fn refuse_what_is_not_left_to_deployers(inventory: &mut Inventory, se
         let Some(worker) = found.settings() else {
             continue;
         };
-        let refused = settings
-            .grants
-            .refused(&found.name, &worker.route, &worker.hosts, &names);
+        let refused =
+            settings
+                .grants
+                .refused(&found.name, &worker.route, &worker.on_route.hosts, &names);
         if let Some(refused) = refused {
             let place = found.places.get(refused.key).cloned();
             let place = place.unwrap_or_else(|| Place::file(&found.directory));
@@ -34,7 +35,7 @@ pub(super) fn refuse_what_is_not_left_to_deployers(inventory: &mut Inventory, se
 fn claims(found: &Found) -> Vec<Claim> {
     let settings = found.settings();
     settings.map_or_else(Vec::new, |settings| {
-        Claim::all(&settings.hosts, &settings.route)
+        Claim::all(&settings.on_route.hosts, &settings.route)
     })
 }
 

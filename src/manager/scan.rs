@@ -181,12 +181,12 @@ impl Scan {
             true => self
                 .settings
                 .grants
-                .refused_to_administrators(&of.name, &of.hosts)?,
+                .refused_to_administrators(&of.name, &of.on_route.hosts)?,
             false => {
                 let all = self.workers.keys();
                 self.settings
                     .grants
-                    .refused(&of.name, &of.route, &of.hosts, all)?
+                    .refused(&of.name, &of.route, &of.on_route.hosts, all)?
             }
         };
         let server = self.settings.file.display();
@@ -194,7 +194,7 @@ impl Scan {
             "{refused}; if it is to have that, add to {server}: {}",
             refused.cure
         );
-        Some((of.route.clone(), of.hosts.clone(), why))
+        Some((of.route.clone(), of.on_route.hosts.clone(), why))
     }
 }
 

@@ -340,7 +340,7 @@ impl Run {
         let settings = &self.spec.settings;
         // It is asked itself, and not by its route.
         settings.health.path.clone().unwrap_or_else(|| {
-            let seen = if settings.strip_prefix {
+            let seen = if settings.on_route.strip_prefix {
                 "/"
             } else {
                 settings.route.as_str()

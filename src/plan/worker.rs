@@ -1,5 +1,6 @@
 //! One worker: which of its generations serves, which is on its way, when the next try is due.
 
+use crate::route::RouteSettings;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::spec::{Cause, Source, Spec};
 use crate::config::{WorkerSettings, WorkerType};
 use crate::names::{Generation, WorkerName};
 use crate::route::{
-    ErrorPages, Flow, Halt, Redirect, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work,
+    Flow, Halt, Redirect, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work,
 };
 
 /// First and longest wait before a worker that could not start is tried again.
@@ -87,8 +88,12 @@ pub(super) struct Restless {
 /// Whether what holds a route while nothing serves there has no more than each worker's own share of the table. Without names of hosts and
 /// redirects it has.
 fn is_short(settings: &WorkerSettings) -> bool {
-    let hosts = settings.hosts.iter().map(|host| host.as_str().len() + 8);
-    let redirects = settings.redirects.iter().map(Redirect::longest);
+    let hosts = settings
+        .on_route
+        .hosts
+        .iter()
+        .map(|host| host.as_str().len() + 8);
+    let redirects = settings.on_route.redirects.iter().map(Redirect::longest);
     hosts.chain(redirects).sum::<usize>() < budget::OWN / 2
 }
 
@@ -235,11 +240,7 @@ impl Worker {
                     || RoutePath::of_worker(&self.name),
                     |settings| settings.route.clone(),
                 ),
-                hosts: settings.map_or_else(Vec::new, |settings| settings.hosts.clone()),
-                strip_prefix: false,
-                underscores_in_headers: false,
-                redirects: settings.map_or_else(Vec::new, |settings| settings.redirects.clone()),
-                error_pages: ErrorPages::new(),
+                settings: settings.map_or_else(RouteSettings::default, |of| of.on_route.clone()),
                 worker: self.name.clone(),
                 public: None,
                 target: match (self.awaited(), &self.trouble) {
@@ -273,7 +274,7 @@ impl Worker {
 
     fn is_forbidden(&self, settings: &WorkerSettings) -> bool {
         let mut places = self.forbidden.iter();
-        places.any(|(path, hosts, _)| *path == settings.route && *hosts == settings.hosts)
+        places.any(|(path, hosts, _)| *path == settings.route && *hosts == settings.on_route.hosts)
     }
 
     /// Its entry in the route table while this generation gets the requests; `own_users` as for [`Self::route`].
@@ -303,11 +304,7 @@ impl Worker {
         };
         Route {
             path: settings.route.clone(),
-            hosts: settings.hosts.clone(),
-            strip_prefix: settings.strip_prefix,
-            underscores_in_headers: settings.underscores_in_headers,
-            redirects: settings.redirects.clone(),
-            error_pages: settings.error_pages.clone(),
+            settings: settings.on_route.clone(),
             worker: self.name.clone(),
             public: run.public.clone(),
             target,

@@ -7,13 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
-use super::error_page::ErrorPages;
 use super::flow::{Flow, Timeouts};
 use super::front::Front;
 use super::halt::Halt;
 use super::host::HostPattern;
 use super::path::RoutePath;
-use super::redirect::Redirect;
+use super::settings::RouteSettings;
 use super::target::Target;
 use crate::names::{Instance, WorkerName};
 
@@ -49,21 +48,9 @@ pub struct Development {
 pub struct Route {
     /// The place.
     pub path: RoutePath,
-    /// The hosts it is for; none: all.
-    #[serde(default)]
-    pub hosts: Vec<HostPattern>,
-    /// Whether the worker is asked without `path` at the beginning of each request's own.
-    #[serde(default)]
-    pub strip_prefix: bool,
-    /// Whether the worker gets a client's fields that have names with `_` and other signs.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub underscores_in_headers: bool,
-    /// Where requests are sent instead, the first that fits.
-    #[serde(default)]
-    pub redirects: Vec<Redirect>,
-    /// Files in `public` that are sent with the proxy's own errors here.
-    #[serde(default)]
-    pub error_pages: ErrorPages,
+    /// What its worker says of it.
+    #[serde(flatten)]
+    pub settings: RouteSettings,
     /// The worker it belongs to.
     pub worker: WorkerName,
     /// Directory whose files are served below `path` without asking the worker.
@@ -101,11 +88,7 @@ impl Route {
         let front = Front::default();
         Self {
             path,
-            hosts: Vec::new(),
-            strip_prefix: false,
-            underscores_in_headers: false,
-            redirects: Vec::new(),
-            error_pages: ErrorPages::new(),
+            settings: RouteSettings::default(),
             worker,
             public: None,
             target,
@@ -133,11 +116,11 @@ impl Route {
                 path: path.clone(),
             })
         };
-        if self.hosts.is_empty() {
+        if self.settings.hosts.is_empty() {
             return is_free(None);
         }
-        self.hosts.retain(|host| is_free(Some(host)));
-        !self.hosts.is_empty()
+        self.settings.hosts.retain(|host| is_free(Some(host)));
+        !self.settings.hosts.is_empty()
     }
 }
 
@@ -176,12 +159,13 @@ mod tests {
                 "timeouts": {"read": {"secs": 1, "nanos": 0}, "write": {"secs": 1, "nanos": 0}, "idle": {"secs": 1, "nanos": 0}},
             }))
             .unwrap();
-            assert!(route.hosts.is_empty() && !route.strip_prefix);
+            assert!(route.settings == RouteSettings::default());
+            let hosts = hosts.iter().map(|host| HostPattern::parse(host).unwrap());
             Route {
-                hosts: hosts
-                    .iter()
-                    .map(|host| HostPattern::parse(host).unwrap())
-                    .collect(),
+                settings: RouteSettings {
+                    hosts: hosts.collect(),
+                    ..RouteSettings::default()
+                },
                 ..route
             }
         };
@@ -192,6 +176,7 @@ mod tests {
             (
                 left,
                 route
+                    .settings
                     .hosts
                     .iter()
                     .map(ToString::to_string)

@@ -112,7 +112,7 @@ fn a_request_is_written_with_all_that_is_known_of_it() {
 fn what_a_stranger_writes_moves_no_cursor_in_any_field() {
     let mut house = logged();
     house.publish(|table| {
-        table.routes[0].hosts = vec![HostPattern::parse("*.a.example").unwrap()];
+        table.routes[0].settings.hosts = vec![HostPattern::parse("*.a.example").unwrap()];
         table.routes[0].target = Target::Files;
     });
     let mut client = house.ask(

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tqserver::names::{Generation, Instance, WorkerName};
 use tqserver::proxy::{self, Link, Options, ProxyError};
 use tqserver::route::{
-    Address, ErrorPages, Flow, Front, Halt, Listen, Place, Protocol, Route, RoutePath, RouteTable,
-    Target, Timeouts, Upstream,
+    Address, Flow, Front, Halt, Listen, Place, Protocol, Route, RoutePath, RouteTable, Target,
+    Timeouts, Upstream,
 };
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
@@ -323,11 +323,7 @@ fn table(directory: &Path) -> RouteTable {
         },
         routes: vec![Route {
             path: RoutePath::root(),
-            hosts: Vec::new(),
-            strip_prefix: false,
-            underscores_in_headers: false,
-            redirects: Vec::new(),
-            error_pages: ErrorPages::new(),
+            settings: Default::default(),
             worker: WorkerName::parse("w").unwrap(),
             public: None,
             target: serving(directory, 1),

@@ -11,7 +11,10 @@ use crate::house::{GET, House, field, status};
 fn route(table: &RouteTable, hosts: &[&str], path: &str, target: Target) -> Route {
     let hosts = hosts.iter().map(|host| HostPattern::parse(host).unwrap());
     Route {
-        hosts: hosts.collect(),
+        settings: tqserver::route::RouteSettings {
+            hosts: hosts.collect(),
+            ..Default::default()
+        },
         path: RoutePath::parse(path).unwrap(),
         worker: WorkerName::parse("w").unwrap(),
         target,
@@ -92,7 +95,7 @@ fn a_worker_without_its_prefix_sees_what_the_client_wrote_behind_it() {
     let worker = house.worker(1);
     house.publish(|table| {
         table.routes[0].path = RoutePath::parse("/api/v1").unwrap();
-        table.routes[0].strip_prefix = true;
+        table.routes[0].settings.strip_prefix = true;
     });
     let mut client = house.client();
     let mut inside = None;
@@ -128,7 +131,7 @@ fn scripts_without_their_prefix_see_themselves_at_the_root() {
     let socket = house.socket(1);
     house.publish(|table| {
         table.routes[0].path = RoutePath::parse("/blog").unwrap();
-        table.routes[0].strip_prefix = true;
+        table.routes[0].settings.strip_prefix = true;
         table.routes[0].target = Target::Serving(tqserver::route::Upstream {
             instances: Default::default(),
             generation: Generation(1),
@@ -165,7 +168,7 @@ fn a_redirect_is_answered_without_the_worker() {
     house.publish(|table| {
         let redirects =
             redirects.map(|(from, to, status)| Redirect::new(from, to, status).unwrap());
-        table.routes[0].redirects = redirects.to_vec();
+        table.routes[0].settings.redirects = redirects.to_vec();
     });
     for (path, code, location) in [
         ("/old", 308, "/new"),
@@ -204,7 +207,7 @@ fn with_pages(pages: &[(&str, &str)]) -> House {
     let pages = pages.iter().map(page).collect();
     house.publish(|table| {
         table.routes[0].public = Some(public);
-        table.routes[0].error_pages = pages;
+        table.routes[0].settings.error_pages = pages;
     });
     house
 }

@@ -450,7 +450,8 @@ fn a_request_for_another_certificates_host_is_misdirected() {
     assert_eq!(statuses(&house, &hosts), [200, 421, 421, 200, 200]);
     // Whether a route is for that host makes no difference.
     house.publish(|table| {
-        table.routes[0].hosts = vec![tqserver::route::HostPattern::parse("two.example").unwrap()];
+        table.routes[0].settings.hosts =
+            vec![tqserver::route::HostPattern::parse("two.example").unwrap()];
     });
     assert_eq!(statuses(&house, &hosts), [404, 421, 421, 404, 404]);
     // A proxy in front asks for its clients' hosts.

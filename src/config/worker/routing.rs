@@ -1,10 +1,11 @@
-//! What the proxy does by itself on a worker's route: redirects and error pages.
+//! What a worker says of its route: hosts, redirects, error pages, how requests are handed on.
 
 use super::super::document::Document;
+use super::super::hosts::hosts;
 use super::super::problem::Place;
 use super::super::section::{Item, Section};
 use super::bounds::LONGEST_PATH;
-use crate::route::{ErrorPages, Errors, Redirect, RedirectError};
+use crate::route::{ErrorPages, Errors, Redirect, RedirectError, RouteSettings};
 
 /// Most redirects: they are looked through one by one for each request.
 const MOST_REDIRECTS: usize = 256;
@@ -20,8 +21,26 @@ const STATUSES: [(&str, u16); 5] = [
 /// Keeps the method, and says that it is for good.
 const STATUS: u16 = 308;
 
+/// What the file says of the route, and where each of its redirects stands.
+pub(super) fn on_route(root: &mut Section<'_>, document: &Document) -> (RouteSettings, Vec<Place>) {
+    let hosts = root.item("hosts").map(|item| hosts(&item, "hosts"));
+    let (strip_prefix, underscores) = (
+        root.flag("strip_prefix"),
+        root.flag("underscores_in_headers"),
+    );
+    let (redirects, places) = redirects(root, document).into_iter().unzip();
+    let settings = RouteSettings {
+        hosts: hosts.unwrap_or_default(),
+        strip_prefix: strip_prefix.unwrap_or_default(),
+        underscores_in_headers: underscores.unwrap_or_default(),
+        redirects,
+        error_pages: error_pages(&root.items("error_pages")),
+    };
+    (settings, places)
+}
+
 /// The redirects in order, and where each stands.
-pub(super) fn redirects(root: &mut Section<'_>, document: &Document) -> Vec<(Redirect, Place)> {
+fn redirects(root: &mut Section<'_>, document: &Document) -> Vec<(Redirect, Place)> {
     let list = root.list("redirects", "{from: /old, to: /new}");
     let mut redirects = Vec::new();
     for (at, (node, mut section)) in list.into_iter().enumerate() {
@@ -66,7 +85,7 @@ pub(super) fn redirects(root: &mut Section<'_>, document: &Document) -> Vec<(Red
 }
 
 /// The files for errors.
-pub(super) fn error_pages(items: &[Item<'_>]) -> ErrorPages {
+fn error_pages(items: &[Item<'_>]) -> ErrorPages {
     let mut pages = ErrorPages::new();
     for item in items.iter().take(MOST_PAGES) {
         let Some(errors) = Errors::parse(item.key()) else {

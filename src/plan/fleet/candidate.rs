@@ -114,7 +114,7 @@ impl Fleet {
             root: root.below(&files),
             index: DocumentRoot::INDEX.to_owned(),
             // With `strip_prefix` its scripts see themselves at the root.
-            route: match settings.strip_prefix {
+            route: match settings.on_route.strip_prefix {
                 true => RoutePath::root(),
                 false => settings.route.clone(),
             },

@@ -177,9 +177,9 @@ impl Fleet {
 }
 
 fn view(worker: &Worker) -> WorkerView {
-    let claims = worker
-        .route(false)
-        .map_or_else(Vec::new, |route| Claim::all(&route.hosts, &route.path));
+    let claims = worker.route(false).map_or_else(Vec::new, |route| {
+        Claim::all(&route.settings.hosts, &route.path)
+    });
     let generations = worker.runs.iter().rev().map(|(number, run)| {
         let instance = Instance::new(worker.name.clone(), *number);
         let pairs = run.members.iter().map(|(number, member)| PairView {

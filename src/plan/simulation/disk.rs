@@ -1,5 +1,6 @@
 //! Workers on disk: versions that behave in different ways, and the snapshots kept of them.
 
+use crate::route::RouteSettings;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -172,11 +173,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
     WorkerSettings {
         name: name.clone(),
         route: RoutePath::of_worker(name),
-        hosts: Vec::new(),
-        strip_prefix: false,
-        underscores_in_headers: false,
-        redirects: Vec::new(),
-        error_pages: BTreeMap::new(),
+        on_route: RouteSettings::default(),
         kind: match name.as_str() {
             "files" => WorkerType::Static,
             _ => WorkerType::Exec,

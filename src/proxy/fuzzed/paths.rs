@@ -14,8 +14,8 @@ use crate::proxy::table::board::{Board, Published};
 use crate::proxy::upstream::generation::Generation;
 use crate::proxy::wire::path::{decode, respell, without};
 use crate::route::{
-    ErrorPages, Flow, Halt, HostPattern, Redirect, Route, RoutePath, RouteTable, Target, Timeouts,
-    endless, host_name, rest_of_path,
+    Flow, Halt, HostPattern, Redirect, Route, RoutePath, RouteSettings, RouteTable, Target,
+    Timeouts, endless, host_name, rest_of_path,
 };
 
 /// A request's target.
@@ -95,7 +95,7 @@ pub fn hosts(data: &[u8]) {
     let found = compiled.find(&host, path).map(|route| route.path.clone());
     // A host that is named goes before one below a name, the longer name before the shorter, then the longer path.
     let rank = |route: &Route| {
-        let by_host = match route.hosts.first() {
+        let by_host = match route.settings.hosts.first() {
             None => 0,
             Some(pattern) => match (pattern.below(), name.as_deref()?) {
                 (None, name) => (name == pattern.as_str()).then_some(usize::MAX)?,
@@ -135,11 +135,10 @@ fn route(text: &str) -> Option<Route> {
     assert_eq!(RoutePath::parse(path.as_str()), Ok(path.clone()));
     Some(Route {
         path,
-        hosts,
-        strip_prefix: false,
-        underscores_in_headers: false,
-        redirects: Vec::new(),
-        error_pages: ErrorPages::new(),
+        settings: RouteSettings {
+            hosts,
+            ..RouteSettings::default()
+        },
         worker: WorkerName::parse("w").ok()?,
         public: None,
         target: Target::Files,
@@ -192,12 +191,16 @@ pub fn table(data: &[u8]) {
     assert_eq!(again, expected);
     let compiled = compile(read.clone());
     for route in &read.routes {
-        let hosts = route.hosts.iter().filter(|host| host.below().is_none());
+        let hosts = route
+            .settings
+            .hosts
+            .iter()
+            .filter(|host| host.below().is_none());
         let hosts = hosts.map(HostPattern::as_str).chain([""]);
         for host in hosts {
             let host = HeaderValue::from_str(host).expect("a host can stand in a field");
             let found = compiled.find(&host, route.path.as_str());
-            if route.hosts.is_empty() || !host.is_empty() {
+            if route.settings.hosts.is_empty() || !host.is_empty() {
                 assert!(
                     found
                         .expect("it leads here")

@@ -232,7 +232,7 @@ fn note(
     if route.compression {
         notes.offer = Offer::of(request);
     }
-    if !route.error_pages.is_empty() {
+    if !route.settings.error_pages.is_empty() {
         notes.own = Some(route.clone());
     }
     if let Some(state) = route.state.as_ref().filter(|_| is_page) {
@@ -257,7 +257,7 @@ fn response_of_route(
     lookup: &Lookup<'_>,
     notes: &mut Notes,
 ) -> Result<Option<Response<Body>>, Refusal> {
-    if !route.redirects.is_empty()
+    if !route.settings.redirects.is_empty()
         && let Some(response) = route_pages::redirect(route, &lookup.path, request.uri())
     {
         return Ok(Some(response));

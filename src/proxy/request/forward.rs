@@ -203,7 +203,7 @@ fn outbound(
                 .as_ref()
                 .map_or(u64::MAX, |r| r.max_body),
             waits,
-            context.route.underscores_in_headers,
+            context.route.settings.underscores_in_headers,
             client.signals(),
         )
     });
@@ -212,7 +212,7 @@ fn outbound(
         host: &context.host,
         prefix: &context.route.prefix,
         id: context.id,
-        odd_names: context.route.underscores_in_headers,
+        odd_names: context.route.settings.underscores_in_headers,
     };
     if speaks_http2 {
         let mut outbound = HeaderMap::with_capacity(headers.len() + 8);

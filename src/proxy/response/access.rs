@@ -127,7 +127,7 @@ impl Journal {
             agent: request.headers().get(USER_AGENT).cloned(),
             client: client.clone(),
             host: host.clone(),
-            is_on_host: !route.hosts.is_empty(),
+            is_on_host: !route.settings.hosts.is_empty(),
         };
         Rc::new(Entry {
             journal: self.clone(),

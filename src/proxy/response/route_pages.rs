@@ -15,7 +15,8 @@ const PAGE_MAX: u64 = 1 << 20;
 
 /// Where the request goes instead, if one of the route's redirects is for it. `path` is that of `uri`, decoded.
 pub(crate) fn redirect(route: &Route, path: &str, uri: &Uri) -> Option<Response<Body>> {
-    let (redirect, location) = redirected(&route.redirects, path, uri.path(), uri.query())?;
+    let (redirect, location) =
+        redirected(&route.settings.redirects, path, uri.path(), uri.query())?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(redirect.status()).ok()?;
     let location = HeaderValue::from_str(&location).ok()?;
@@ -44,6 +45,6 @@ pub(crate) fn refusal(
 }
 
 fn own_page(route: &Route, status: StatusCode) -> Option<(HeaderValue, Body)> {
-    let name = crate::route::error_page(&route.error_pages, status.as_u16())?;
+    let name = crate::route::error_page(&route.settings.error_pages, status.as_u16())?;
     files::whole(route.public.as_ref()?, name, route.assets, PAGE_MAX)
 }

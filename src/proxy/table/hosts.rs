@@ -131,7 +131,7 @@ mod tests {
         for text in routes {
             let (host, path) = text.split_at(text.find('/').unwrap());
             let mut route = crate::proxy::table::tests::files_at(path);
-            route.hosts = match host {
+            route.settings.hosts = match host {
                 "" => Vec::new(),
                 host => vec![HostPattern::parse(host).unwrap()],
             };
@@ -140,7 +140,7 @@ mod tests {
         board.publish(published);
         let table = Table::compile(&board, 0, None);
         let route = table.find(&HeaderValue::from_str(host).unwrap(), path)?;
-        let host = route.hosts.first().map_or("", HostPattern::as_str);
+        let host = route.settings.hosts.first().map_or("", HostPattern::as_str);
         Some(format!("{host}{}", route.path))
     }
 

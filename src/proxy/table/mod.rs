@@ -132,14 +132,11 @@ impl Table {
                 prefix: HeaderValue::from_str(route.path.as_str())
                     .unwrap_or_else(|_| HeaderValue::from_static("/")),
                 path: route.path.clone(),
-                hosts: route.hosts.clone(),
-                stripped: match route.strip_prefix {
+                settings: route.settings.clone(),
+                stripped: match route.settings.strip_prefix {
                     true => route.path.prefix().matches('/').count(),
                     false => 0,
                 },
-                underscores_in_headers: route.underscores_in_headers,
-                redirects: route.redirects.clone(),
-                error_pages: route.error_pages.clone(),
                 worker: route.worker.clone(),
                 public: {
                     let public = route.public.as_deref();
@@ -159,7 +156,7 @@ impl Table {
                 assets: Assets::of(route),
                 state: development.map(|development| State::of(&development.server, route)),
             };
-            routes.add(compiled, &route.hosts);
+            routes.add(compiled, &route.settings.hosts);
         }
         let table = Self {
             edition,
@@ -208,8 +205,9 @@ pub(crate) mod tests {
 
     use crate::names::{Generation as Number, WorkerName};
     use crate::proxy::table::board::{Board, Published};
+    use crate::route::RouteSettings;
     use crate::route::{
-        ErrorPages, Flow, Halt, Route as Asked, RoutePath, Target as Answer, Upstream as Serving,
+        Flow, Halt, Route as Asked, RoutePath, Target as Answer, Upstream as Serving,
     };
 
     /// A board with routes that lead to files.
@@ -228,11 +226,7 @@ pub(crate) mod tests {
         };
         Asked {
             path: RoutePath::parse(path).unwrap(),
-            hosts: Vec::new(),
-            strip_prefix: false,
-            underscores_in_headers: false,
-            redirects: Vec::new(),
-            error_pages: ErrorPages::new(),
+            settings: RouteSettings::default(),
             worker: WorkerName::parse("w").unwrap(),
             public: None,
             target: Answer::Files,

@@ -13,19 +13,16 @@ use crate::names::WorkerName;
 use crate::proxy::upstream::balance::Balancer;
 use crate::proxy::upstream::pool::Upstream;
 use crate::proxy::upstream::ticket::Ticket;
-use crate::route::{ErrorPages, HostPattern, Redirect, RoutePath, Timeouts};
+use crate::route::{RoutePath, RouteSettings, Timeouts};
 
 /// A route and what is needed on it for each request.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) path: RoutePath,
-    pub(crate) hosts: Vec<HostPattern>,
+    /// What its worker says of it.
+    pub(crate) settings: RouteSettings,
     /// Segments that are cut off before the worker sees a path.
     pub(crate) stripped: usize,
-    /// Whether the worker gets fields that have names with `_` and other signs.
-    pub(crate) underscores_in_headers: bool,
-    pub(crate) redirects: Vec<Redirect>,
-    pub(crate) error_pages: ErrorPages,
     /// The value of `X-Forwarded-Prefix`.
     pub(crate) prefix: HeaderValue,
     pub(crate) worker: WorkerName,

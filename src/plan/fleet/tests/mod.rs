@@ -770,7 +770,7 @@ fn a_worker_without_its_prefix_is_asked_at_its_root() {
         let settings = &mut served.spec.settings;
         settings.document_root = Some(DocumentRoot::Public);
         settings.route = RoutePath::parse("/api").unwrap();
-        settings.strip_prefix = strip_prefix;
+        settings.on_route.strip_prefix = strip_prefix;
         settings.health.path = health.map(str::to_owned);
         let mut house = House::new();
         house.fleet.step(house.now, Event::Adopted(vec![served]));
@@ -822,7 +822,7 @@ fn redirecting(house: &mut House, worker: &str, version: &'static str, bytes: us
     let spec = house.disk.get_mut(&name(worker)).unwrap();
     let from = format!("/{}", "x".repeat(1000));
     let redirect = Redirect::new(&from, "/", 308).unwrap();
-    spec.settings.redirects = vec![redirect; bytes / 1000];
+    spec.settings.on_route.redirects = vec![redirect; bytes / 1000];
 }
 
 #[test]
@@ -918,7 +918,11 @@ fn what_runs_is_limited_anew_and_loses_a_route_that_is_not_allowed_any_more() {
         tasks_max: Some(50),
         ..spec.settings.limits.clone()
     };
-    let place = (spec.settings.route, spec.settings.hosts, "why".to_owned());
+    let place = (
+        spec.settings.route,
+        spec.settings.on_route.hosts,
+        "why".to_owned(),
+    );
     let ruling = Ruling {
         reloads: Vec::new(),
         limits: vec![(index(1), limits, Vec::new())],
