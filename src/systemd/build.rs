@@ -99,22 +99,23 @@ impl Systemd {
         output: OwnedFd,
         errors: OwnedFd,
     ) -> Result<Option<Ending>, BusError> {
-        let name = unit.instance.build_unit();
-        let job = {
+        let name = &unit.instance.build_unit();
+        // With this end our copies of the pipes' ends, too.
+        let asked = async move {
             let properties = unit.properties(output, errors);
             let start = || {
                 let manager = &self.manager;
-                manager.start_transient_unit(&name, "replace", &properties, &[])
+                manager.start_transient_unit(name, "replace", &properties, &[])
             };
             self.gate.pass(start).await
         };
         // The unit's own deadline comes first.
-        let ended = self.job("run", &name, job, unit.deadline.saturating_add(START));
+        let ended = self.job("run", name, asked, unit.deadline.saturating_add(START));
         match ended.await {
             Ok(()) => Ok(None),
             Err(BusError::Job { call, unit, result }) => {
-                let ending = self.ending_of(&name).await;
-                let reset = || self.manager.reset_failed_unit(&name);
+                let ending = self.ending_of(name).await;
+                let reset = || self.manager.reset_failed_unit(name);
                 let _ = self.gate.pass(reset).await;
                 ending.map(Some).ok_or(BusError::Job { call, unit, result })
             }

@@ -12,7 +12,7 @@ use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant, conne
 
 use super::gate::Gate;
 use super::interface::{CALL, ListedUnit, ManagerProxy, ROOT, SERVICE, is_down, is_gone, property};
-use super::jobs::{Jobs, lock};
+use super::jobs::{JobCall, Jobs, lock};
 use super::signals::{UnitChange, follow};
 use super::state::{Ending, RawService};
 use super::units::{QUOTA_SINCE, UnitPair, limit_properties};
@@ -156,8 +156,7 @@ impl Systemd {
             let manager = &self.manager;
             manager.start_transient_unit(&unit, "replace", &properties, &aux)
         };
-        let job = self.gate.pass(start).await;
-        let result = self.job(call, &unit, job, START).await;
+        let result = self.job(call, &unit, self.gate.pass(start), START).await;
         // All that came before the job's end was read by now.
         lock(&self.jobs).starting.remove(&name);
         result
@@ -170,8 +169,7 @@ impl Systemd {
     pub async fn measure_state(&self, deadline: Duration) -> Result<(), BusError> {
         let unit = STATE_UNIT;
         let start = || self.manager.start_unit(unit, "replace");
-        let job = self.gate.pass(start).await;
-        self.job("run", unit, job, deadline).await
+        self.job("run", unit, self.gate.pass(start), deadline).await
     }
 
     /// Stops a socket and its service and has systemd forget them. Units that are gone already are no error.
@@ -192,9 +190,12 @@ impl Systemd {
     /// When systemd has not confirmed that it is down: it can not be reached, or does not finish in `timeout` and some.
     pub async fn stop(&self, unit: &str, timeout: Duration) -> Result<(), BusError> {
         let asked = self.gate.pass(|| self.manager.stop_unit(unit, "replace"));
-        let stopped = match asked.await {
-            Err(error) if is_gone(&error) => Ok(()),
-            job => self.job("stop unit", unit, job, timeout + STOP_EXTRA).await,
+        let stopped = match self
+            .job("stop unit", unit, asked, timeout + STOP_EXTRA)
+            .await
+        {
+            Err(BusError::Call { source, .. }) if is_gone(&source) => Ok(()),
+            stopped => stopped,
         };
         // However the job went, and whether or not its end was heard of, the unit's state counts.
         if let Err(error) = stopped
@@ -272,15 +273,17 @@ impl Systemd {
         raw.state().failure
     }
 
+    /// Makes a call that leads to a job, and waits for the end of that.
     pub(super) async fn job(
         &self,
         call: &'static str,
         unit: &str,
-        job: zbus::Result<OwnedObjectPath>,
+        asked: impl Future<Output = zbus::Result<OwnedObjectPath>>,
         deadline: Duration,
     ) -> Result<(), BusError> {
         let unit = unit.to_owned();
-        let job = match job {
+        let begun = JobCall::begin(&self.jobs);
+        let job = match asked.await {
             Ok(job) => job,
             Err(source) => {
                 return Err(BusError::Call {
@@ -291,6 +294,7 @@ impl Systemd {
             }
         };
         let ended = lock(&self.jobs).end_of(&job);
+        drop(begun);
         let result = match tokio::time::timeout(deadline, ended).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => "lost: the bus is gone".to_owned(),
