@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -39,6 +40,12 @@ struct Source {
 
 /// For each file those that it imports, with the path that says so.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Those of this crate.
+static IMPORTS: LazyLock<Imports> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    Source::read(&root).imports()
+});
 
 impl Source {
     fn read(root: &Path) -> Source {
@@ -318,7 +325,7 @@ fn read_paths(code: TokenStream, module: &mut Module) {
     keep(&mut path, module);
 }
 
-/// Groups of files that import each other, directly or by way of others (Tarjan's strongly connected components).
+/// Groups of files that import each other, directly or by way of others.
 fn cycles(imports: &Imports) -> Vec<Vec<String>> {
     // Few hundred files: what each reaches, and who reaches it, is soon known.
     let reach = |start: &String| {
@@ -351,10 +358,9 @@ fn cycles(imports: &Imports) -> Vec<Vec<String>> {
 
 #[test]
 fn no_import_goes_in_a_circle() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let imports = Source::read(&root).imports();
+    let imports = &*IMPORTS;
     let mut text = String::new();
-    for circle in cycles(&imports) {
+    for circle in cycles(imports) {
         text += &format!("\n{} files import each other:\n", circle.len());
         for file in &circle {
             for (other, said) in &imports[file] {
@@ -414,7 +420,6 @@ impl Floors {
 #[test]
 fn imports_go_to_lower_floors() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let imports = Source::read(&root.join("src")).imports();
     let document = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).unwrap();
     let mut wrong = BTreeSet::new();
     let tables = Floors::read(&document);
@@ -424,7 +429,7 @@ fn imports_go_to_lower_floors() {
     );
     for floors in tables {
         let mut seen = BTreeSet::new();
-        for (file, imported) in &imports {
+        for (file, imported) in &*IMPORTS {
             let Some(part) = floors.part(file) else {
                 continue;
             };
