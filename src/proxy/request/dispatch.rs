@@ -73,17 +73,20 @@ pub(super) async fn dispatch(
     }
     let mut route = route.ok_or_else(Refusal::not_found)?;
     respell(request, &route, &lookup);
-    note(
-        client,
-        request,
-        id,
-        &route,
-        ticket.as_ref(),
-        &lookup,
-        &origin,
-        is_page,
-        notes,
-    );
+    note(request, &route, is_page, notes);
+    if route.access_log {
+        let generation = ticket.as_ref().map(Ticket::number);
+        let journal = client.shard().journal();
+        let entry = journal.enter(
+            request,
+            &route,
+            generation,
+            id,
+            &origin.client,
+            &lookup.host,
+        );
+        notes.entry = Some(entry);
+    }
     if let Some(response) = response_of_route(&route, request, &lookup, notes)? {
         return Ok(response);
     }
@@ -217,18 +220,7 @@ fn respell<B>(request: &mut Request<B>, route: &Route, lookup: &Lookup<'_>) {
 }
 
 /// Notes what the response needs to know of the request and its route.
-#[expect(clippy::too_many_arguments, reason = "all that is known by then")]
-fn note(
-    client: &Client,
-    request: &mut Request<Inbound>,
-    id: &HeaderValue,
-    route: &Rc<Route>,
-    ticket: Option<&Ticket>,
-    lookup: &Lookup<'_>,
-    origin: &Origin,
-    is_page: bool,
-    notes: &mut Notes,
-) {
+fn note(request: &mut Request<Inbound>, route: &Rc<Route>, is_page: bool, notes: &mut Notes) {
     if route.compression {
         notes.offer = Offer::of(request);
     }
@@ -238,12 +230,6 @@ fn note(
     if let Some(state) = route.state.as_ref().filter(|_| is_page) {
         notes.tag = Some(state.tag());
         development::ask_whole(request.headers_mut());
-    }
-    if route.access_log {
-        let generation = ticket.map(Ticket::number);
-        let journal = client.shard().journal();
-        let entry = journal.enter(request, route, generation, id, &origin.client, &lookup.host);
-        notes.entry = Some(entry);
     }
 }
 

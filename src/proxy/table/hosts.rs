@@ -6,7 +6,7 @@ use std::rc::Rc;
 use http::HeaderValue;
 
 use super::route::Route;
-use crate::route::{HostPattern, host_name};
+use crate::route::host_name;
 
 /// All routes of a table.
 #[derive(Debug, Default)]
@@ -39,15 +39,15 @@ struct Paths {
 }
 
 impl Routes {
-    /// Adds a route for all of `hosts`, or for any host if there is none.
-    pub(crate) fn add(&mut self, route: Route, hosts: &[HostPattern]) {
+    /// Adds a route for all of its hosts, or for any host if it names none.
+    pub(crate) fn add(&mut self, route: Route) {
         let route = Rc::new(route);
         self.all.push(route.clone());
-        if hosts.is_empty() {
+        if route.settings.hosts.is_empty() {
             return self.anywhere.add(route);
         }
         let named = self.named.get_or_insert_default();
-        for host in hosts {
+        for host in &route.settings.hosts {
             let paths = match host.below() {
                 Some(below) => {
                     named.longest = named.longest.max(below.len());
@@ -122,15 +122,17 @@ impl Paths {
 mod tests {
     use super::*;
     use crate::proxy::table::Table;
-    use crate::proxy::table::tests::board;
+    use crate::proxy::table::board::Published;
+    use crate::proxy::table::tests::{board, files_at};
+    use crate::route::HostPattern;
 
     /// What the table of `routes` (`/path` or `host/path`) finds.
     fn found(routes: &[&str], host: &str, path: &str) -> Option<String> {
         let board = board(&[]);
-        let mut published = crate::proxy::table::board::Published::nothing();
+        let mut published = Published::nothing();
         for text in routes {
             let (host, path) = text.split_at(text.find('/').unwrap());
-            let mut route = crate::proxy::table::tests::files_at(path);
+            let mut route = files_at(path);
             route.settings.hosts = match host {
                 "" => Vec::new(),
                 host => vec![HostPattern::parse(host).unwrap()],

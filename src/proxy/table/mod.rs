@@ -156,7 +156,7 @@ impl Table {
                 assets: Assets::of(route),
                 state: development.map(|development| State::of(&development.server, route)),
             };
-            routes.add(compiled, &route.settings.hosts);
+            routes.add(compiled);
         }
         let table = Self {
             edition,
