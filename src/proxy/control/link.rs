@@ -88,7 +88,7 @@ pub(crate) struct ControlLink {
 }
 
 impl ControlLink {
-    /// A steward of an empty table.
+    /// The link of a proxy that has no table yet.
     pub(crate) fn new(
         board: Arc<Board>,
         threads: usize,
@@ -303,7 +303,7 @@ impl ControlLink {
                 self.draining.contains(instance) || self.unquiet.contains(&instance.worker);
             generation.set_draining(is_awaited);
         }
-        let limiters = self.set_gates(&table);
+        let limiters = self.set_limiters(&table);
         self.remember(&table);
         let (serial, grace) = (table.serial, table.front.grace);
         let routes = table.routes.len();
@@ -394,7 +394,7 @@ impl ControlLink {
     }
 
     /// Sets the limiters of workers as the table says, and returns them.
-    fn set_gates(&mut self, table: &RouteTable) -> HashMap<WorkerName, Arc<Limiter>> {
+    fn set_limiters(&mut self, table: &RouteTable) -> HashMap<WorkerName, Arc<Limiter>> {
         let mut limiters = HashMap::new();
         for route in table
             .routes

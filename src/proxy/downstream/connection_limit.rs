@@ -32,7 +32,7 @@ pub(crate) struct ConnectionLimit {
 /// One client's place among all. It is free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
-    crowd: Arc<ConnectionLimit>,
+    limit: Arc<ConnectionLimit>,
     address: Option<IpAddr>,
 }
 
@@ -68,7 +68,7 @@ impl ConnectionLimit {
     pub(crate) fn permit(self: &Arc<Self>) -> ConnectionPermit {
         self.all.fetch_add(1, Ordering::Relaxed);
         ConnectionPermit {
-            crowd: self.clone(),
+            limit: self.clone(),
             address: None,
         }
     }
@@ -121,7 +121,7 @@ impl ConnectionPermit {
             return Ok(());
         }
         let address = network(address);
-        let mut addresses = self.crowd.addresses();
+        let mut addresses = self.limit.addresses();
         let count = addresses.entry(address).or_default();
         if *count >= most {
             return Err(Full::Address);
@@ -135,9 +135,9 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.crowd.all.fetch_sub(1, Ordering::Relaxed);
+        self.limit.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = self.address {
-            let mut addresses = self.crowd.addresses();
+            let mut addresses = self.limit.addresses();
             if let Some(count) = addresses.get_mut(&address) {
                 *count -= 1;
                 if *count == 0 {
@@ -166,13 +166,13 @@ mod tests {
     #[test]
     fn there_are_no_more_clients_than_descriptors_for_them_and_their_workers() {
         let front = Published::nothing().table.front;
-        let crowd = Arc::new(ConnectionLimit::new(DESCRIPTORS_KEPT + 5));
-        let one = crowd.permit();
-        assert!(!crowd.is_full(&front));
-        let _two = crowd.permit();
-        assert!(crowd.is_full(&front));
+        let limit = Arc::new(ConnectionLimit::new(DESCRIPTORS_KEPT + 5));
+        let one = limit.permit();
+        assert!(!limit.is_full(&front));
+        let _two = limit.permit();
+        assert!(limit.is_full(&front));
         drop(one);
-        assert!(!crowd.is_full(&front));
+        assert!(!limit.is_full(&front));
         assert!(
             !Arc::new(ConnectionLimit::new(0)).is_full(&front),
             "one is always let in"
@@ -183,12 +183,12 @@ mod tests {
     fn a_place_is_free_again_when_a_client_leaves() {
         let mut front = Published::nothing().table.front;
         (front.max_connections, front.max_connections_per_address) = (3, 1);
-        let crowd = Arc::new(ConnectionLimit::new(usize::MAX));
+        let limit = Arc::new(ConnectionLimit::new(usize::MAX));
         let enter = |address: &str| -> Result<ConnectionPermit, Full> {
-            if crowd.is_full(&front) {
+            if limit.is_full(&front) {
                 return Err(Full::All);
             }
-            let mut permit = crowd.permit();
+            let mut permit = limit.permit();
             permit.is(address.parse().unwrap(), &front)?;
             Ok(permit)
         };

@@ -65,7 +65,7 @@ pub(crate) struct Streaming {
     incoming: Inbound,
     upload: Rc<Upload>,
     /// The client's time.
-    purse: RateBudget,
+    budget: RateBudget,
     /// Most bytes, and those that have passed.
     most: u64,
     passed: u64,
@@ -138,7 +138,7 @@ impl RequestBody {
         let body = Self::Streaming(Box::new(Streaming {
             incoming,
             upload: upload.clone(),
-            purse: RateBudget::new(pace),
+            budget: RateBudget::new(pace),
             most,
             passed: 0,
             waits,
@@ -151,7 +151,7 @@ impl RequestBody {
     pub(crate) fn welcome(&mut self) {
         if let Self::Streaming(streaming) = self {
             streaming.waits = false;
-            streaming.purse.clock().stop();
+            streaming.budget.clock().stop();
         }
     }
 }
@@ -193,14 +193,14 @@ impl Streaming {
         ready!(self.poll_welcome(cx));
         let end = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
-                ready!(self.purse.poll(cx));
+                ready!(self.budget.poll(cx));
                 Err(UploadError::Slow)
             }
             Poll::Ready(Some(Ok(frame))) if self.is_too_long(&frame) => {
                 Err(UploadError::Long(self.most))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                self.purse.moved(frame.data_ref().map_or(0, Bytes::len));
+                self.budget.moved(frame.data_ref().map_or(0, Bytes::len));
                 self.upload.progress.set(Instant::now());
                 // Nothing comes after trailers, and nobody asks for it.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
@@ -228,8 +228,8 @@ impl Streaming {
     /// Polling the client's body is what tells the client "100 Continue", so it waits for the worker's.
     fn poll_welcome(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waits {
-            ready!(self.purse.clock().poll(cx, CONTINUE_WAIT));
-            self.purse.clock().stop();
+            ready!(self.budget.clock().poll(cx, CONTINUE_WAIT));
+            self.budget.clock().stop();
             self.waits = false;
         }
         Poll::Ready(())

@@ -384,7 +384,7 @@ fn within<T>(
     })
 }
 
-/// The answer to the client for an context that failed; what the operator should know is logged here, once.
+/// The refusal for a request that failed; what the operator should know is logged here, once.
 #[cold]
 fn refuse(context: &ForwardContext<'_>, error: &ForwardError) -> Refusal {
     let worker = &context.route.worker;

@@ -240,6 +240,8 @@ fn bounded(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::table::Table;
+    use crate::proxy::table::tests::board;
 
     fn line(uri: &str, status: u16, whole: bool) -> Line {
         Line {
@@ -304,11 +306,7 @@ mod tests {
             lost: Arc::default(),
         };
         let request = Request::new(());
-        let table = crate::proxy::table::Table::compile(
-            &crate::proxy::table::tests::board(&["/"]),
-            0,
-            None,
-        );
+        let table = Table::compile(&board(&["/"]), 0, None);
         let value = HeaderValue::from_static("x");
         for _ in 0..3 {
             let route = table.find(&value, "/").unwrap();

@@ -303,7 +303,7 @@ fn websocket_key() -> HeaderValue {
 
 /// Sends a body piece by piece, as the client takes it.
 async fn pipe(mut body: Body, mut stream: SendStream<Bytes>, pace: Pace) -> End {
-    let mut purse = RateBudget::new(pace);
+    let mut budget = RateBudget::new(pace);
     loop {
         let frame = poll_fn(|cx| poll_next(&mut body, &mut stream, cx)).await;
         let frame = match frame {
@@ -334,13 +334,13 @@ async fn pipe(mut body: Body, mut stream: SendStream<Bytes>, pace: Pace) -> End 
         }
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
-            let room = poll_fn(|cx| poll_room(&mut stream, &mut purse, cx)).await;
+            let room = poll_fn(|cx| poll_room(&mut stream, &mut budget, cx)).await;
             let Some(room) = room else {
                 stream.send_reset(Reason::CANCEL);
                 return End::Reset;
             };
             let piece = data.split_to(room.min(data.len()));
-            purse.moved(piece.len());
+            budget.moved(piece.len());
             if stream.send_data(piece, last && data.is_empty()).is_err() {
                 return End::Reset;
             }
@@ -371,7 +371,7 @@ fn poll_next(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'
 /// Room in the client's window; `None` when it is too slow, or has left.
 fn poll_room(
     stream: &mut SendStream<Bytes>,
-    purse: &mut RateBudget,
+    budget: &mut RateBudget,
     cx: &mut Context<'_>,
 ) -> Poll<Option<usize>> {
     loop {
@@ -379,7 +379,7 @@ fn poll_room(
             Poll::Ready(Some(Ok(0))) => {}
             Poll::Ready(Some(Ok(room))) => return Poll::Ready(Some(room)),
             Poll::Ready(_) => return Poll::Ready(None),
-            Poll::Pending => return purse.poll(cx).map(|()| None),
+            Poll::Pending => return budget.poll(cx).map(|()| None),
         }
     }
 }

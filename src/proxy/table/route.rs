@@ -73,7 +73,7 @@ impl Target {
     pub(crate) fn upstreams(&self) -> &[Rc<Upstream>] {
         match self {
             Self::Serving(upstream) => std::slice::from_ref(upstream),
-            Self::Instances(several) => several.upstreams(),
+            Self::Instances(balancer) => balancer.upstreams(),
             Self::Files | Self::Unavailable { .. } => &[],
         }
     }
@@ -90,8 +90,8 @@ impl Target {
     pub(crate) fn way(&self, ticket: &mut Ticket, headers: &HeaderMap) -> Option<Rc<Upstream>> {
         match self {
             Self::Serving(upstream) => Some(upstream.clone()),
-            Self::Instances(several) => {
-                let place = ticket.place.insert(several.place(headers));
+            Self::Instances(balancer) => {
+                let place = ticket.place.insert(balancer.place(headers));
                 Some(place.upstream().clone())
             }
             Self::Files | Self::Unavailable { .. } => None,

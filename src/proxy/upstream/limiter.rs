@@ -41,7 +41,7 @@ pub(crate) struct Wait {
 }
 
 impl Limiter {
-    /// A limiter that nobody may permit yet.
+    /// A limiter without places.
     pub(crate) fn new() -> Self {
         Self {
             places: Semaphore::new(0),

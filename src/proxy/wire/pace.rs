@@ -96,13 +96,13 @@ mod tests {
 
     /// Whether a client is still welcome that keeps us waiting `pause` before each of `times` pieces of `bytes`.
     async fn is_welcome(rate: u32, pause: Duration, bytes: usize, times: usize) -> bool {
-        let mut purse = RateBudget::new(Pace { most: MOST, rate });
+        let mut budget = RateBudget::new(Pace { most: MOST, rate });
         for _ in 0..times {
-            let waited = poll_fn(|cx| purse.poll(cx));
+            let waited = poll_fn(|cx| budget.poll(cx));
             if tokio::time::timeout(pause, waited).await.is_ok() {
                 return false;
             }
-            purse.moved(bytes);
+            budget.moved(bytes);
         }
         true
     }
@@ -122,13 +122,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_is_too_long_ends_it_however_much_came_before() {
-        let mut purse = RateBudget::new(Pace {
+        let mut budget = RateBudget::new(Pace {
             most: MOST,
             rate: 100,
         });
-        purse.moved(1 << 30);
+        budget.moved(1 << 30);
         let began = tokio::time::Instant::now();
-        poll_fn(|cx| purse.poll(cx)).await;
+        poll_fn(|cx| budget.poll(cx)).await;
         assert_eq!(began.elapsed().as_secs(), MOST.as_secs());
     }
 
@@ -140,15 +140,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_in_which_nobody_waits_costs_nothing() {
-        let mut purse = RateBudget::new(Pace {
+        let mut budget = RateBudget::new(Pace {
             most: MOST,
             rate: 100,
         });
         for _ in 0..10 {
-            let waited = poll_fn(|cx| purse.poll(cx));
+            let waited = poll_fn(|cx| budget.poll(cx));
             let waited = tokio::time::timeout(Duration::from_millis(900), waited);
             assert!(waited.await.is_err());
-            purse.moved(1);
+            budget.moved(1);
             tokio::time::advance(Duration::from_secs(60)).await;
         }
     }

@@ -14,6 +14,7 @@ use http_body::Frame;
 
 use super::exchange::Exchange;
 use super::trouble::{HEAD_MAX, Trouble, Verdict};
+use crate::proxy::wire::cause::innermost;
 
 const FIELDS_MAX: usize = 100;
 
@@ -210,9 +211,7 @@ impl http_body::Body for Body {
                 return Poll::Ready(None);
             }
         };
-        let _ = this
-            .verdict
-            .set(crate::proxy::wire::cause::innermost(&trouble));
+        let _ = this.verdict.set(innermost(&trouble));
         this.exchange = None;
         // hyper drops with the error what it has not yet passed on, and passes it on when nothing more comes at once.
         this.trouble = Some(trouble);
