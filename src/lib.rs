@@ -15,7 +15,7 @@
 //! answers. The modules stand on floors; one imports from lower floors only, and neighbours do not meet. Why things are as they are is
 //! in `docs/ARCHITECTURE.md`, with the invariants and their tests.
 
-// 0: names with rules, sizes and quotas, read and printed as systemd does; kinds of messages; dates; moments that last until the next boot; how far work on files is; how much room a directory takes; files that do not count; text written for a terminal, and the terminal; who listens at an address
+// 0: names with rules, sizes and quotas, read and printed as systemd does; kinds of messages; dates; moments that last until the next boot; how far work on files is; how much room a directory takes; files that do not count; text written for a terminal, and the terminal; who listens at an address; what is known of each type of worker
 pub mod ansi;
 pub mod boottime;
 pub mod calendar;
@@ -27,6 +27,7 @@ pub mod limits;
 pub mod messages;
 pub mod names;
 pub mod terminal;
+pub mod types;
 
 // 1: the route table; journal or terminal; file -> merged -> checked; the one door to systemd
 pub mod config;

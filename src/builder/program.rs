@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::config::Mode;
+use crate::types;
 
 /// Where interpreters are looked for: root's directories, whatever environment the server was started with.
 pub(super) const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -159,19 +160,10 @@ pub(super) fn tool(program: &str, path: &OsString) -> Result<String, Unavailable
 
 /// What installs a toolchain's program.
 fn installer(program: &str) -> Option<&'static str> {
-    Some(match program {
-        "cargo" => "apt install cargo",
-        "go" => "apt install golang-go",
-        "node" => "apt install nodejs",
-        "npm" => "apt install npm",
-        "python3" => "apt install python3",
-        "pnpm" => "npm install --global pnpm",
-        "yarn" => "npm install --global yarn",
-        "bun" => "npm install --global bun",
-        "composer" => "apt install composer",
-        "deno" => "npm install --global deno",
-        _ => return None,
-    })
+    let mut tools = types::ALL.iter().flat_map(|kind| kind.tools);
+    tools
+        .find(|(name, _)| *name == program)
+        .map(|(_, command)| *command)
 }
 
 /// Where the program is, and where a new one is put before it takes that place.

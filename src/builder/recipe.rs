@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::json::{json, package_json};
-use crate::config::{WorkerSettings, WorkerType};
+use crate::config::WorkerSettings;
+use crate::types::deno::CONFIGURATIONS;
+use crate::types::rust::MANIFESTS;
+use crate::types::{self, Build, Compiler, Installer};
 
 /// What a build is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,9 +91,6 @@ const PACKAGE_MANAGERS: [PackageManager; 4] = [
 /// Cargo's messages on standard output, and its diagnostics for people on standard error all the same.
 pub(super) const DIAGNOSTICS: &str = "json-render-diagnostics";
 
-/// Deno's own, JSON with comments.
-const DENO_CONFIGURATIONS: [&str; 2] = ["deno.json", "deno.jsonc"];
-
 /// What builds the worker in `directory`; `None`: there is nothing to build now.
 pub(super) fn recipe(
     settings: &WorkerSettings,
@@ -103,24 +103,23 @@ pub(super) fn recipe(
             makes: Makes::Anything,
         });
     }
-    let (steps, makes) = match settings.kind {
-        WorkerType::Rust => (vec![cargo(directory, purpose)?], Makes::CargoProgram),
-        WorkerType::Go => (
+    let (steps, makes) = match types::of(settings.kind).build {
+        Build::Program(Compiler::Cargo) => (vec![cargo(directory, purpose)?], Makes::CargoProgram),
+        Build::Program(Compiler::Go) => (
             vec![go(directory, settings.name.program(), purpose)],
             Makes::Program,
         ),
-        WorkerType::Node => modules(directory, purpose, "npm")?,
-        WorkerType::Bun => modules(directory, purpose, "bun")?,
-        WorkerType::Deno => deno(directory, purpose)?,
-        WorkerType::Python => environment(directory)?,
-        WorkerType::Php => packages(directory, purpose)?,
-        WorkerType::Exec | WorkerType::Static => return None,
+        Build::Dependencies(Installer::JavaScript { usual }) => modules(directory, purpose, usual)?,
+        Build::Dependencies(Installer::Deno) => deno(directory, purpose)?,
+        Build::Dependencies(Installer::Pip) => environment(directory)?,
+        Build::Dependencies(Installer::Composer) => packages(directory, purpose)?,
+        Build::Nothing => return None,
     };
     Some(Recipe { steps, makes })
 }
 
 fn cargo(directory: &Path, purpose: Purpose) -> Option<Vec<String>> {
-    let manifest = ["Cargo.toml", "src/Cargo.toml"]
+    let manifest = MANIFESTS
         .into_iter()
         .find(|manifest| directory.join(manifest).is_file())?;
     // Diagnostics on standard error for people; on standard output the path of the program, which is not always its default.
@@ -250,7 +249,7 @@ fn needs(package: &serde_json::Value, purpose: Purpose) -> bool {
 /// Deno keeps what all programs share.
 fn deno(directory: &Path, purpose: Purpose) -> Option<Steps> {
     let lock = modified(directory, "deno.lock");
-    let wanted = DENO_CONFIGURATIONS
+    let wanted = CONFIGURATIONS
         .into_iter()
         .chain(["package.json"])
         .filter_map(|file| modified(directory, file))
@@ -262,7 +261,7 @@ fn deno(directory: &Path, purpose: Purpose) -> Option<Steps> {
         text.contains("\"imports\"") || text.contains("\"importMap\"")
     };
     let package = package_json(directory).ok().flatten();
-    if !DENO_CONFIGURATIONS.into_iter().any(names_any)
+    if !CONFIGURATIONS.into_iter().any(names_any)
         && !package.is_some_and(|package| needs(&package, purpose))
     {
         return None;

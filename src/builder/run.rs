@@ -1,5 +1,6 @@
 //! What runs a worker: the program of its type and the file it starts from.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::json::package_json;
@@ -7,36 +8,8 @@ use super::php;
 use super::program::{
     Unavailable, executable, inside, program_paths, resolved, search_path, text, tool,
 };
-use crate::config::{Mode, WorkerSettings, WorkerType};
-
-/// Where a Node.js program starts if its package.json does not say.
-pub(super) const NODE_ENTRIES: [&str; 4] =
-    ["server.js", "index.js", "src/server.js", "src/index.js"];
-
-/// Where a program for Bun starts if its package.json does not say.
-pub(super) const BUN_ENTRIES: [&str; 8] = [
-    "server.ts",
-    "index.ts",
-    "src/server.ts",
-    "src/index.ts",
-    "server.js",
-    "index.js",
-    "src/server.js",
-    "src/index.js",
-];
-
-/// Where a program for Deno starts.
-pub(super) const DENO_ENTRIES: [&str; 6] = [
-    "main.ts",
-    "server.ts",
-    "src/main.ts",
-    "src/server.ts",
-    "main.js",
-    "src/main.js",
-];
-
-/// Where a Python program starts.
-const PYTHON_ENTRIES: [&str; 4] = ["main.py", "app.py", "src/main.py", "src/app.py"];
+use crate::config::{Mode, WorkerSettings};
+use crate::types::{self, Run, Script};
 
 /// The program and arguments that run the worker whose files lie in `directory`: its own directory in development, a snapshot in
 /// production. The program is an absolute path.
@@ -53,38 +26,34 @@ pub fn run_command(
         return resolved(command, directory, &path);
     }
     let program = settings.name.program();
-    match settings.kind {
-        WorkerType::Rust => built_program(directory, program, "tqserver build --release"),
-        WorkerType::Go => built_program(directory, program, "tqserver build --release"),
-        WorkerType::Exec => built_program(directory, program, "your own build"),
-        WorkerType::Node => {
-            let entry = script_entry(directory, &NODE_ENTRIES)?;
-            Ok(vec![tool("node", &path)?, text(&entry)])
-        }
-        WorkerType::Bun => {
-            let entry = script_entry(directory, &BUN_ENTRIES)?;
-            Ok(vec![tool("bun", &path)?, "run".to_owned(), text(&entry)])
-        }
-        WorkerType::Deno => {
-            let entry = first_file(directory, &DENO_ENTRIES)?;
-            // What a worker may do is systemd's to say, and there is nobody to be asked.
-            let words = ["run", "--allow-all", "--no-prompt"].map(str::to_owned);
-            let words = std::iter::once(tool("deno", &path)?).chain(words);
-            Ok(words.chain([text(&entry)]).collect())
-        }
-        WorkerType::Python => {
-            let entry = first_file(directory, &PYTHON_ENTRIES)?;
-            let own = directory.join(".venv/bin/python");
-            let interpreter = if own.exists() {
-                executable(&own, ".venv/bin/python")?
-            } else {
-                tool("python3", &path)?
-            };
-            Ok(vec![interpreter, text(&entry)])
-        }
-        WorkerType::Php => Ok(vec![php::fpm(&path)?]),
-        WorkerType::Static => Err(Unavailable::Static),
+    match &types::of(settings.kind).run {
+        Run::Program { built_by } => built_program(directory, program, built_by),
+        Run::Script(script) => interpreted(script, directory, &path),
+        Run::PhpFpm => Ok(vec![php::fpm(&path)?]),
+        Run::Nothing => Err(Unavailable::Static),
     }
+}
+
+/// An interpreter, and the file it runs.
+fn interpreted(
+    script: &Script,
+    directory: &Path,
+    path: &OsString,
+) -> Result<Vec<String>, Unavailable> {
+    let entry = match script.package_json {
+        true => script_entry(directory, script.entries)?,
+        false => first_file(directory, script.entries)?,
+    };
+    let own = script.own_interpreter.map(|own| (directory.join(own), own));
+    let interpreter = match own.filter(|(there, _)| there.exists()) {
+        Some((there, own)) => executable(&there, own)?,
+        None => tool(script.interpreter, path)?,
+    };
+    let arguments = script.arguments.iter().map(|&word| word.to_owned());
+    Ok(std::iter::once(interpreter)
+        .chain(arguments)
+        .chain([text(&entry)])
+        .collect())
 }
 
 fn built_program(

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::output::OUTPUT_MAX;
 use super::program::{SYSTEM_PATH, text, tool};
 use super::recipe::recipe;
-use super::run::{BUN_ENTRIES, DENO_ENTRIES, NODE_ENTRIES, first_file, script_entry};
+use super::run::{first_file, script_entry};
 use super::*;
 use crate::config::{Mode, WorkerSettings};
+use crate::types::{bun, deno, node};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -117,7 +118,7 @@ fn a_command_can_not_leave_the_directory() {
 fn node_starts_where_package_json_says() {
     let there = directory(&["index.js", "lib/web.js"]);
     let entry = || {
-        script_entry(there.path(), &NODE_ENTRIES)
+        script_entry(there.path(), node::ENTRIES)
             .map(|path| text(path.strip_prefix(there.path()).unwrap()))
     };
     assert_eq!(entry().unwrap(), "index.js");
@@ -312,9 +313,9 @@ fn what_bun_and_deno_run_is_found() {
     let path = OsString::from(there.path().join("tools"));
     let tool = |name| tool(name, &path).unwrap();
     assert!(tool("bun").ends_with("tools/bun") && tool("deno").ends_with("tools/deno"));
-    let entry = script_entry(there.path(), &BUN_ENTRIES).unwrap();
+    let entry = script_entry(there.path(), bun::ENTRIES).unwrap();
     assert_eq!(entry, there.path().join("index.ts"));
-    let entry = first_file(there.path(), &DENO_ENTRIES).unwrap();
+    let entry = first_file(there.path(), deno::ENTRIES).unwrap();
     assert_eq!(entry, there.path().join("main.ts"));
 }
 

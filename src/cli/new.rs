@@ -22,7 +22,8 @@ use crate::config::{Mode, Problems, Settings};
 use crate::inventory::{self, Status};
 use crate::names::{WorkerName, WorkerNameError};
 use crate::route::{Listen, RoutePath};
-use templates::{TEMPLATES, Template, Words};
+use crate::types::Template;
+use templates::{Words, templates};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct New {
@@ -30,7 +31,7 @@ pub(super) struct New {
     #[arg(value_name = "NAME", value_parser = worker_name)]
     name: WorkerName,
     /// What it is written in.
-    #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(TEMPLATES.map(|template| template.kind)))]
+    #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(templates().map(|(kind, _)| kind)))]
     kind: Option<String>,
 }
 
@@ -78,7 +79,8 @@ impl New {
 
     fn template(&self) -> anyhow::Result<&'static Template> {
         let Some(kind) = &self.kind else {
-            let kinds = TEMPLATES.map(|template| template.kind).join(", ");
+            let kinds: Vec<&str> = templates().map(|(kind, _)| kind).collect();
+            let kinds = kinds.join(", ");
             return Err(refused(
                 exit::USAGE,
                 format!("what type of worker '{}' is to be is not said", self.name),
@@ -88,8 +90,8 @@ impl New {
                 ),
             ));
         };
-        let mut templates = TEMPLATES.iter();
-        let template = templates.find(|template| template.kind == kind);
+        let template = templates().find(|(name, _)| name == kind);
+        let template = template.map(|(_, template)| template);
         template.with_context(|| format!("there is no template for the type '{kind}'"))
     }
 

@@ -21,6 +21,7 @@ use crate::deploy::{CopyError, SnapshotError, Store};
 use crate::inventory::{self, Found, Inventory, Status};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::route::{Claim, places};
+use crate::types;
 use control::Control;
 use tree::Tree;
 
@@ -101,18 +102,7 @@ impl Package {
             None => control::version_of(files, tree.newest)?,
         };
         let mut depends = vec!["tqserver".to_owned()];
-        match worker.kind {
-            WorkerType::Python => depends.push("python3".to_owned()),
-            WorkerType::Node => depends.push("nodejs".to_owned()),
-            WorkerType::Php => depends.push("php-fpm".to_owned()),
-            // No package of Debian has Bun or Deno.
-            WorkerType::Rust
-            | WorkerType::Go
-            | WorkerType::Bun
-            | WorkerType::Deno
-            | WorkerType::Exec
-            | WorkerType::Static => {}
-        }
+        depends.extend(types::of(worker.kind).package.map(str::to_owned));
         let architecture = if tree.programs.is_empty() {
             "all".to_owned()
         } else {

@@ -11,6 +11,7 @@ use super::worker_settings::WorkerSettings;
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
 use crate::route::{HostPattern, RoutePath, endless, longest_match};
+use crate::types;
 
 impl Settings {
     /// The settings of the worker `name` in `directory`, whose file is `file` and whose type is `kind`.
@@ -70,10 +71,7 @@ impl Settings {
             env: file.env.clone(),
             network: file.network,
             kernel: file.kernel.clone(),
-            jit: file.jit.unwrap_or(!matches!(
-                kind,
-                WorkerType::Rust | WorkerType::Go | WorkerType::Static
-            )),
+            jit: file.jit.unwrap_or(types::of(kind).jit),
             cache: file.cache,
             credentials: file.credentials.clone(),
             autostart: file.autostart,

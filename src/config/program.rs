@@ -2,57 +2,19 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::mode::Mode;
 use crate::names::WorkerName;
-
-/// How a worker's program is built and run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WorkerType {
-    /// A Cargo package.
-    Rust,
-    /// A Go module, or `src/*.go`.
-    Go,
-    /// A Node.js program.
-    Node,
-    /// A Python program.
-    Python,
-    /// PHP scripts, run by php-fpm.
-    Php,
-    /// A program for Bun.
-    Bun,
-    /// A program for Deno.
-    Deno,
-    /// Any program: `bin/NAME` or `command`.
-    Exec,
-    /// No program: the files in `public/`.
-    Static,
-}
+pub use crate::types::WorkerType;
+use crate::types::{self, php};
 
 /// The types as a file spells them.
-pub(super) const TYPES: [(&str, WorkerType); 9] = [
-    ("rust", WorkerType::Rust),
-    ("go", WorkerType::Go),
-    ("node", WorkerType::Node),
-    ("python", WorkerType::Python),
-    ("php", WorkerType::Php),
-    ("bun", WorkerType::Bun),
-    ("deno", WorkerType::Deno),
-    ("exec", WorkerType::Exec),
-    ("static", WorkerType::Static),
-];
-
-impl fmt::Display for WorkerType {
-    /// As a file spells it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = TYPES.iter().find(|(_, kind)| kind == self);
-        f.write_str(named.map_or("", |(name, _)| name))
-    }
-}
+pub(super) static TYPES: LazyLock<Vec<(&str, WorkerType)>> =
+    LazyLock::new(|| types::ALL.map(|kind| (kind.name, kind.kind)).to_vec());
 
 /// How a worker gets its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,7 +147,7 @@ pub enum DocumentRoot {
 
 impl DocumentRoot {
     /// The script that answers whatever names no other.
-    pub const INDEX: &'static str = "index.php";
+    pub const INDEX: &'static str = php::INDEX;
 
     /// All of them, in the order in which they are looked for.
     pub const ALL: [Self; 3] = [Self::Public, Self::Worker, Self::Src];

@@ -23,15 +23,7 @@ use super::shelf::Shelf;
 use super::store::Store;
 use crate::config::{SnapshotLimits, WorkerType};
 use crate::names::{Instance, WorkerName};
-
-/// Directories of the worker that no snapshot has: `data/` is written at run time, `public/` is kept apart, `target/` is Cargo's.
-const NOT_THE_PROGRAMS: &[&str] = &["data", "public", "target"];
-
-/// The same, of a worker whose program was built from `src/`.
-const NOT_THE_PROGRAMS_NOR_SOURCE: &[&str] = &["data", "public", "target", "src"];
-
-/// The same, of PHP scripts: `public/` may have some of them, or what they read.
-const NOT_THE_SCRIPTS: &[&str] = &["data", "target"];
+use crate::types;
 
 /// What no snapshot has on any level.
 const NOWHERE: &[&str] = &[".git", ".hg", ".svn", "__pycache__"];
@@ -53,17 +45,8 @@ impl Store {
             .iter()
             .filter_map(|path| path.strip_prefix(source).ok());
         let nested: Vec<PathBuf> = inside.map(Path::to_owned).collect();
-        let top = match kind {
-            WorkerType::Rust | WorkerType::Go | WorkerType::Exec => NOT_THE_PROGRAMS_NOR_SOURCE,
-            WorkerType::Node
-            | WorkerType::Python
-            | WorkerType::Bun
-            | WorkerType::Deno
-            | WorkerType::Static => NOT_THE_PROGRAMS,
-            WorkerType::Php => NOT_THE_SCRIPTS,
-        };
         let omit = Omit {
-            top,
+            top: types::of(kind).omits,
             dot_directories: true,
             anywhere: NOWHERE,
             paths: &nested,

@@ -13,6 +13,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::config::{Mode, WorkerSettings, WorkerType};
 use crate::ignored::{Developed, GitFiles, Rules};
+use crate::types::{self, NOT_THE_PROGRAMS, Run};
 
 /// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; parts that are the same
 /// ([`is_same`]) need no action. Behind a `-` come 16 more of the times of the last change, which earlier versions did not note. It is kept with a generation and compared by later versions of this program, so the way it is computed does not change
@@ -78,7 +79,7 @@ impl Fingerprint {
         let rules = (mode == Mode::Development).then(|| Rules::new(lying.developed, git));
         let parts = Parts { lying, kind, rules };
         let program = match kind {
-            Some(WorkerType::Static) => String::new(),
+            Some(kind) if matches!(types::of(kind).run, Run::Nothing) => String::new(),
             _ => files(lying.directory, |entry| parts.is_program(entry)).part(),
         };
         let config = lying
@@ -187,15 +188,10 @@ impl Parts<'_> {
         if entry.depth() > 1 {
             return true;
         }
-        let from_binary = matches!(
-            self.kind,
-            Some(WorkerType::Rust | WorkerType::Go | WorkerType::Exec)
-        );
-        match &*name {
-            "data" | "target" => false,
-            "src" => !from_binary,
-            _ => true,
-        }
+        let omits = self
+            .kind
+            .map_or(NOT_THE_PROGRAMS, |kind| types::of(kind).omits);
+        !omits.contains(&&*name)
     }
 
     /// Whether what is in `public/` is a part of the program; `None`: it is not in there. Of PHP scripts it is: some of them may be among
@@ -207,8 +203,11 @@ impl Parts<'_> {
             return None;
         }
         let is_directory = is_directory(entry);
+        let is_part = self
+            .kind
+            .is_some_and(|kind| types::of(kind).runs_from_public());
         Some(match &self.rules {
-            _ if self.kind != Some(WorkerType::Php) => false,
+            _ if !is_part => false,
             None => !(is_directory && entry.file_name().as_bytes().starts_with(b".")),
             Some(rules) if entry.depth() > 1 && rules.ignores_asset(entry.path(), is_directory) => {
                 false

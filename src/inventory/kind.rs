@@ -6,25 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::{DocumentRoot, WorkerType};
-
-/// Files that only a program of its own has: a directory with one is a worker.
-const PROJECT: [&str; 9] = [
-    "Cargo.toml",
-    "bunfig.toml",
-    "deno.json",
-    "deno.jsonc",
-    "go.mod",
-    "main.go",
-    "package.json",
-    "pyproject.toml",
-    "requirements.txt",
-];
-/// Files that make a Python program, or in a package (a directory with `__init__.py`) below another worker a part of that one.
-const PYTHON: [&str; 2] = ["main.py", "app.py"];
-/// Files that make a PHP program, or below another worker rather a part of that one (`lib/composer.json`).
-const PHP: [&str; 2] = ["composer.json", DocumentRoot::INDEX];
-/// Files that make a Node.js program, or below another worker rather a part of that one (`lib/index.js`).
-const NODE: [&str; 2] = ["server.js", "index.js"];
+use crate::types::{self, Sign, Type};
 
 /// Where a directory lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,12 +80,18 @@ impl Listing {
             .iter()
             .any(|name| self.directories.contains(OsStr::new(name)));
         let configuration = || self.directory.join("config/worker.yaml");
-        let has = |names: &[&str]| names.iter().any(|name| self.has_file(name));
-        let looks = directory
-            || has(&PROJECT)
-            || (has(&PYTHON) && !(inside && self.has_file("__init__.py")))
-            || ((has(&NODE) || has(&PHP)) && !inside);
+        let looks = directory || types::ALL.iter().any(|kind| self.is_project(kind, inside));
         (looks && around != Around::Scripts) || configuration().symlink_metadata().is_ok()
+    }
+
+    /// Whether a file says that there is a worker of this type; `inside` another worker, it could be a part of that.
+    fn is_project(&self, kind: &Type, inside: bool) -> bool {
+        let mark = kind.signs.part_beside;
+        let is_part = inside && mark.is_none_or(|mark| self.has_file(mark));
+        kind.signs.here.iter().any(|sign| match sign {
+            Sign::Project(name) => self.has_file(name),
+            Sign::Program(name) => !is_part && self.has_file(name),
+        })
     }
 
     /// Where directories inside this one lie, if it is a worker.
@@ -116,7 +104,8 @@ impl Listing {
 
     /// Whether PHP scripts are in the directory.
     fn has_scripts(&self) -> bool {
-        PHP.iter().any(|name| self.has_file(name)) || self.document_root().is_some()
+        let mut files = types::php::TYPE.signs.here.iter();
+        files.any(|sign| self.has_file(sign.name())) || self.document_root().is_some()
     }
 
     /// Where PHP scripts start.
@@ -131,63 +120,21 @@ impl Listing {
     /// The type of the worker whose program is called `program`; `command`: its file says what to run.
     pub(super) fn kind(&self, program: &str, command: bool) -> Result<WorkerType, KindError> {
         let src = self.inner("src");
-        let signs = [
-            (
-                WorkerType::Rust,
-                self.sign(&src, &["Cargo.toml"], &["main.rs"]),
-            ),
-            (
-                WorkerType::Go,
-                self.sign(&src, &["go.mod", "main.go"], &[])
-                    .or_else(|| go_source(&src)),
-            ),
-            (
-                WorkerType::Node,
-                self.sign(
-                    &src,
-                    &["package.json", "server.js", "index.js"],
-                    &["server.js", "index.js"],
-                ),
-            ),
-            (
-                WorkerType::Python,
-                self.sign(
-                    &src,
-                    &["main.py", "app.py", "requirements.txt", "pyproject.toml"],
-                    &["main.py", "app.py"],
-                ),
-            ),
-            (
-                WorkerType::Php,
-                self.sign(&src, &PHP, &[DocumentRoot::INDEX])
-                    .or_else(|| self.public_index()),
-            ),
-        ];
-        // Bun and Deno read package.json as well, and a file of their own only where they are meant. Beside PHP scripts it is of the tools
-        // that make their stylesheets.
-        let of_their_own = [
-            (WorkerType::Bun, self.sign(&None, &["bunfig.toml"], &[])),
-            (
-                WorkerType::Deno,
-                self.sign(&None, &["deno.json", "deno.jsonc"], &[]),
-            ),
-        ];
-        let is_own = of_their_own.iter().any(|(_, sign)| sign.is_some());
-        let of_tools =
-            self.has_file("composer.json") && !NODE.iter().any(|name| self.has_file(name));
-        let found: Vec<(WorkerType, String)> = signs
-            .into_iter()
-            .filter(|(kind, _)| !((is_own || of_tools) && *kind == WorkerType::Node))
-            .chain(of_their_own)
-            .filter_map(|(kind, sign)| Some((kind, sign?)))
+        let sign = |kind: &&'static Type| Some((*kind, self.sign(kind, &src)?));
+        let mut found: Vec<(&Type, String)> = types::ALL.iter().filter_map(sign).collect();
+        let over: Vec<WorkerType> = found
+            .iter()
+            .flat_map(|(kind, _)| kind.signs.over)
+            .copied()
             .collect();
+        found.retain(|(kind, _)| !over.contains(&kind.kind) && !self.is_of_tools(kind));
         match found.as_slice() {
-            [(kind, _)] => return Ok(*kind),
+            [(kind, _)] => return Ok(kind.kind),
             [] => {}
             several => {
                 let signs = several
                     .iter()
-                    .map(|(kind, sign)| format!("{kind} ({sign})"));
+                    .map(|(kind, sign)| format!("{} ({sign})", kind.name));
                 return Err(KindError::Several(signs.collect::<Vec<_>>().join(", ")));
             }
         }
@@ -205,19 +152,40 @@ impl Listing {
         }
     }
 
-    /// The first of `here` in this directory, or of `there` in `src`.
-    fn sign(&self, src: &Option<Self>, here: &[&str], there: &[&str]) -> Option<String> {
-        if let Some(name) = here.iter().find(|name| self.has_file(name)) {
-            return Some((*name).to_owned());
+    /// The first sign of this type, by its path.
+    fn sign(&self, kind: &Type, src: &Option<Self>) -> Option<String> {
+        let signs = &kind.signs;
+        let mut here = signs.here.iter().map(|sign| sign.name());
+        if let Some(name) = here.find(|name| self.has_file(name)) {
+            return Some(name.to_owned());
         }
-        let src = src.as_ref()?;
-        let name = there.iter().find(|name| src.has_file(name))?;
-        Some(format!("src/{name}"))
+        let in_source = src.as_ref().and_then(|src| {
+            let mut names = signs.in_source.iter();
+            let name = names.find(|name| src.has_file(name));
+            let name = name.map(|name| (*name).to_owned());
+            let name = name.or_else(|| src.file_with(signs.source_extension?))?;
+            Some(format!("src/{name}"))
+        });
+        in_source.or_else(|| {
+            let mut paths = signs.below.iter();
+            let path = paths.find(|path| self.directory.join(path).is_file())?;
+            Some((*path).to_owned())
+        })
     }
 
-    fn public_index(&self) -> Option<String> {
-        let sign = format!("public/{}", DocumentRoot::INDEX);
-        self.directory.join(&sign).is_file().then_some(sign)
+    /// Whether the signs of this type are only of tools that a worker of another type brings along.
+    fn is_of_tools(&self, kind: &Type) -> bool {
+        let is_program = |sign: &Sign| matches!(sign, Sign::Program(name) if self.has_file(name));
+        let beside = kind.signs.tools_beside;
+        beside.is_some_and(|beside| self.has_file(beside))
+            && !kind.signs.here.iter().any(is_program)
+    }
+
+    /// The first file with this extension.
+    fn file_with(&self, extension: &str) -> Option<String> {
+        let has_it = |name: &&OsString| Path::new(name).extension() == Some(OsStr::new(extension));
+        let name = self.files.iter().find(has_it)?;
+        Some(name.to_string_lossy().into_owned())
     }
 
     fn inner(&self, name: &str) -> Option<Self> {
@@ -236,10 +204,4 @@ impl Listing {
     fn has_directory_or_link(&self, name: &str) -> bool {
         self.directories.contains(OsStr::new(name)) || self.has_link(name)
     }
-}
-
-fn go_source(src: &Option<Listing>) -> Option<String> {
-    let mut files = src.as_ref()?.files.iter();
-    let name = files.find(|name| Path::new(name).extension() == Some(OsStr::new("go")))?;
-    Some(format!("src/{}", name.to_string_lossy()))
 }

@@ -12,6 +12,7 @@ use super::kind::Listing;
 use crate::config::{Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerType};
 use crate::ignored::{Developed, GitFiles};
 use crate::names::WorkerName;
+use crate::types::{self, Run, Type};
 
 /// What is the same for all workers that are looked at.
 pub(super) struct Eyes<'a> {
@@ -98,13 +99,13 @@ fn developed(
 ) -> Developed {
     let known = listing.kind(name.program(), file.command.is_some());
     let kind = file.kind.or(known.ok());
-    let is_compiled = matches!(kind, Some(WorkerType::Rust | WorkerType::Go));
-    let is_built = is_compiled || file.build.is_some();
+    let known = kind.map(types::of);
+    let is_built = known.is_some_and(Type::is_compiled) || file.build.is_some();
     let command = file.command.iter().flatten().take(1).map(PathBuf::from);
     let mut programs: Vec<PathBuf> = command
         .filter(|program| program.is_relative() && program.components().count() > 1)
         .collect();
-    if kind == Some(WorkerType::Exec) {
+    if known.is_some_and(|known| matches!(known.run, Run::Program { .. })) {
         programs.push(Path::new("bin").join(name.program()));
     }
     Developed {
@@ -140,7 +141,9 @@ fn judge(
             Ok(kind) => Some(kind),
             Err(error) => {
                 let problem = Problem::new(Place::file(directory), error.to_string());
-                let help = "set 'type:' in its config/worker.yaml: rust, go, node, python, php, bun, deno, exec or static";
+                let [names @ .., last] = types::ALL.map(|kind| kind.name);
+                let names = names.join(", ");
+                let help = format!("set 'type:' in its config/worker.yaml: {names} or {last}");
                 problems.push(problem.help(help));
                 None
             }

@@ -6,16 +6,14 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::types::File;
 
 fn name(text: &str) -> WorkerName {
     worker_name(text).unwrap()
 }
 
 fn template(kind: &str) -> &'static Template {
-    TEMPLATES
-        .iter()
-        .find(|template| template.kind == kind)
-        .unwrap()
+    templates().find(|(name, _)| *name == kind).unwrap().1
 }
 
 fn tree(directory: &Path) -> BTreeSet<String> {
@@ -43,29 +41,29 @@ fn a_name_is_taken_with_dots_and_as_a_path() {
 
 #[test]
 fn the_files_that_lie_there_are_those_that_are_written() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/new");
-    for template in &TEMPLATES {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/types");
+    for (kind, template) in templates() {
         let embedded: BTreeSet<String> = template
             .files
             .iter()
             .map(|file| file.source.to_owned())
             .collect();
-        let mut lying = tree(&here.join(template.kind));
-        lying.retain(|path| here.join(template.kind).join(path).is_file());
+        let mut lying = tree(&here.join(kind));
+        lying.retain(|path| here.join(kind).join(path).is_file());
         let lying = lying
             .iter()
-            .map(|path| format!("{}/{path}", template.kind))
+            .map(|path| format!("{}/{path}", kind))
             .collect();
-        assert_eq!(embedded, lying, "{}", template.kind);
+        assert_eq!(embedded, lying, "{}", kind);
     }
     let directories = here.read_dir().unwrap().flatten();
     let directories = directories.filter(|entry| entry.path().is_dir());
-    assert_eq!(directories.count(), TEMPLATES.len());
+    assert_eq!(directories.count(), templates().count());
 }
 
 #[test]
 fn all_words_are_put_in_and_every_type_has_what_a_worker_needs() {
-    for template in &TEMPLATES {
+    for (kind, template) in templates() {
         let project = TempDir::new().unwrap();
         let workers = project.path().join("workers");
         let written = write(template, &name("api/My-users"), &workers).unwrap();
@@ -83,13 +81,10 @@ fn all_words_are_put_in_and_every_type_has_what_a_worker_needs() {
             );
             all += &text;
         }
-        assert!(all.contains("Hello from api.My-users"), "{}", template.kind);
-        assert!(all.contains("workers/api/My-users/"), "{}", template.kind);
+        assert!(all.contains("Hello from api.My-users"), "{}", kind);
+        assert!(all.contains("workers/api/My-users/"), "{}", kind);
         let yaml = fs::read_to_string(directory.join("config/worker.yaml")).unwrap();
-        assert!(
-            yaml.contains(&format!("type: {}\n", template.kind)),
-            "{yaml}"
-        );
+        assert!(yaml.contains(&format!("type: {}\n", kind)), "{yaml}");
         assert!(yaml.contains("path: \"/api/My-users/health\""), "{yaml}");
         let readme = fs::read_to_string(directory.join("README.md")).unwrap();
         assert!(readme.contains("Its test: `"), "{readme}");
@@ -217,10 +212,7 @@ fn nothing_is_left_of_what_could_not_be_written() {
         // It is there a second time, which a new file must not be.
         &template("go").files[0],
     ];
-    let twice: Vec<templates::File> = files
-        .iter()
-        .map(|file| templates::File { ..**file })
-        .collect();
+    let twice: Vec<File> = files.iter().map(|file| File { ..**file }).collect();
     let broken = Template {
         files: Vec::leak(twice),
         ..*template("go")

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Fleet, Looked, News, instance};
-use crate::config::WorkerType;
 use crate::names::{Instance, WorkerName};
 use crate::plan::reconcile::{Change, change};
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Cause, Kind, Moment, Reason, Severity, Spec};
+use crate::types;
 
 /// A change that comes so shortly after a build may be the build's own: events are gathered for a while.
 const AFTERMATH: Duration = Duration::from_secs(1);
@@ -181,7 +181,7 @@ impl Fleet {
 
 /// Whether a toolchain builds it.
 fn is_program(spec: &Spec) -> bool {
-    spec.settings.build.is_none() && matches!(spec.settings.kind, WorkerType::Rust | WorkerType::Go)
+    spec.settings.build.is_none() && types::of(spec.settings.kind).is_compiled()
 }
 
 /// Whether what was found is what was tried last, however that went, or is wrong in the way that was told.

@@ -1,0 +1,30 @@
+//! Any program: `bin/NAME`, or what its worker.yaml names as its `command`. By that it is known, not by a file.
+
+use super::{Build, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Signs, Template, Type, WorkerType};
+
+/// What is known of it.
+pub static TYPE: Type = Type {
+    kind: WorkerType::Exec,
+    name: "exec",
+    signs: Signs::NONE,
+    run: Run::Program {
+        built_by: "your own build",
+    },
+    build: Build::Nothing,
+    tools: &[],
+    jit: true,
+    omits: NOT_THE_PROGRAMS_NOR_SOURCE,
+    package: None,
+    template: Some(Template {
+        language: "any language",
+        // Perl is an essential package of Debian.
+        tool: None,
+        files: files!("exec":
+            "gitignore" => ".gitignore",
+            "README.md" => "README.md",
+            "bin/program" => "bin/{{program}}",
+            "config/worker.yaml" => "config/worker.yaml",
+            "tests/answers.sh" => "tests/answers.sh",
+        ),
+    }),
+};

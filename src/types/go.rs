@@ -1,0 +1,36 @@
+//! Go: a module, or files in `src/`.
+
+use super::{
+    Build, Compiler, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Sign, Signs, Template, Type, WorkerType,
+};
+
+/// What is known of it.
+pub static TYPE: Type = Type {
+    kind: WorkerType::Go,
+    name: "go",
+    signs: Signs {
+        here: &[Sign::Project("go.mod"), Sign::Project("main.go")],
+        source_extension: Some("go"),
+        ..Signs::NONE
+    },
+    run: Run::Program {
+        built_by: "tqserver build --release",
+    },
+    build: Build::Program(Compiler::Go),
+    tools: &[("go", "apt install golang-go")],
+    jit: false,
+    omits: NOT_THE_PROGRAMS_NOR_SOURCE,
+    package: None,
+    template: Some(Template {
+        language: "Go",
+        tool: Some(("go", "run apt install golang-go")),
+        files: files!("go":
+            "gitignore" => ".gitignore",
+            "README.md" => "README.md",
+            "config/worker.yaml" => "config/worker.yaml",
+            "go.mod" => "go.mod",
+            "main.go" => "main.go",
+            "main_test.go" => "main_test.go",
+        ),
+    }),
+};

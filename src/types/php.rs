@@ -1,0 +1,36 @@
+//! PHP: scripts, run by php-fpm.
+
+use super::{Build, Installer, NOT_THE_SCRIPTS, Run, Sign, Signs, Template, Type, WorkerType};
+
+/// The script that answers whatever names no other.
+pub const INDEX: &str = "index.php";
+
+/// What is known of it.
+pub static TYPE: Type = Type {
+    kind: WorkerType::Php,
+    name: "php",
+    signs: Signs {
+        here: &[Sign::Program("composer.json"), Sign::Program(INDEX)],
+        in_source: &[INDEX],
+        below: &["public/index.php"],
+        ..Signs::NONE
+    },
+    run: Run::PhpFpm,
+    build: Build::Dependencies(Installer::Composer),
+    tools: &[("composer", "apt install composer")],
+    jit: true,
+    omits: NOT_THE_SCRIPTS,
+    package: Some("php-fpm"),
+    template: Some(Template {
+        language: "PHP",
+        tool: Some(("php", "run apt install php-fpm php-cli")),
+        files: files!("php":
+            "gitignore" => ".gitignore",
+            "README.md" => "README.md",
+            "config/worker.yaml" => "config/worker.yaml",
+            "lib/answer.php" => "lib/answer.php",
+            "src/index.php" => "src/index.php",
+            "tests/answer_test.php" => "tests/answer_test.php",
+        ),
+    }),
+};
