@@ -1,8 +1,9 @@
 //! Deno.
 
-use super::{
-    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Template, Type, WorkerType,
+use super::descriptor::{
+    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
 };
+use super::template::Template;
 
 /// Its own files, JSON with comments.
 pub const CONFIGURATIONS: [&str; 2] = ["deno.json", "deno.jsonc"];

@@ -1,6 +1,7 @@
 //! Any program: `bin/NAME`, or what its worker.yaml names as its `command`. By that it is known, not by a file.
 
-use super::{Build, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Signs, Template, Type, WorkerType};
+use super::descriptor::{Build, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Signs, Type, WorkerType};
+use super::template::Template;
 
 /// What is known of it.
 pub static TYPE: Type = Type {

@@ -4,13 +4,12 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 #[macro_use]
 mod template;
 
 pub mod bun;
 pub mod deno;
+mod descriptor;
 pub mod exec;
 pub mod go;
 pub mod node;
@@ -19,31 +18,10 @@ pub mod python;
 pub mod rust;
 pub mod static_files;
 
+pub use descriptor::{
+    Build, Compiler, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
+};
 pub use template::{File, Template};
-
-/// How a worker's program is built and run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WorkerType {
-    /// A Cargo package.
-    Rust,
-    /// A Go module, or `src/*.go`.
-    Go,
-    /// A Node.js program.
-    Node,
-    /// A Python program.
-    Python,
-    /// PHP scripts, run by php-fpm.
-    Php,
-    /// A program for Bun.
-    Bun,
-    /// A program for Deno.
-    Deno,
-    /// Any program: `bin/NAME` or `command`.
-    Exec,
-    /// No program: the files in `public/`.
-    Static,
-}
 
 /// All types, in the order in which messages name them and signs of them are looked for.
 pub static ALL: [&Type; 9] = [
@@ -78,172 +56,6 @@ impl fmt::Display for WorkerType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(of(*self).name)
     }
-}
-
-/// What is known of one type.
-#[derive(Debug)]
-pub struct Type {
-    /// Which one it is.
-    pub kind: WorkerType,
-    /// As worker.yaml spells it, and all messages.
-    pub name: &'static str,
-    /// By which files a worker is known to be of it.
-    pub signs: Signs,
-    /// What runs it, unless its worker.yaml has a `command`.
-    pub run: Run,
-    /// What builds it, unless its worker.yaml has a `build`.
-    pub build: Build,
-    /// Programs that build or run it and that a machine may lack, each with the command that installs it.
-    pub tools: &'static [(&'static str, &'static str)],
-    /// Whether it makes machine code while it runs, unless its worker.yaml says so or not (`jit`): its memory must then be writable and
-    /// executable.
-    pub jit: bool,
-    /// Directories of the worker that its program does not run from: no snapshot has them, and a change in them needs no new generation.
-    /// One of [`NOT_THE_PROGRAMS`] and its like.
-    pub omits: &'static [&'static str],
-    /// The package of Debian that runs it. `None`: it needs none, or no package of Debian has what it needs.
-    pub package: Option<&'static str>,
-    /// What `tqserver new` makes of it, if it does.
-    pub template: Option<Template>,
-}
-
-impl Type {
-    /// Whether a toolchain makes its program.
-    pub fn is_compiled(&self) -> bool {
-        matches!(self.build, Build::Program(_))
-    }
-
-    /// Whether what is in `public/` is a part of the program too.
-    pub fn runs_from_public(&self) -> bool {
-        !self.omits.contains(&"public")
-    }
-}
-
-/// Directories of a worker that are not its program's: `data/` is written at run time, `public/` is kept apart, `target/` is Cargo's.
-pub const NOT_THE_PROGRAMS: &[&str] = &["data", "public", "target"];
-
-/// The same, of a worker whose program was built from `src/`.
-pub const NOT_THE_PROGRAMS_NOR_SOURCE: &[&str] = &["data", "public", "target", "src"];
-
-/// The same, of scripts that `public/` may have some of, or what they read.
-pub const NOT_THE_SCRIPTS: &[&str] = &["data", "target"];
-
-/// By which files a worker is known to be of a type.
-#[derive(Debug)]
-pub struct Signs {
-    /// In its directory, in the order in which they are looked for; the first that is there is the one that is told.
-    pub here: &'static [Sign],
-    /// In `src/`.
-    pub in_source: &'static [&'static str],
-    /// What any file in `src/` ends with, without the dot.
-    pub source_extension: Option<&'static str>,
-    /// By their paths from its directory.
-    pub below: &'static [&'static str],
-    /// The file that makes a directory inside another worker a part of that one, if it has no more than [`Sign::Program`] of this type.
-    /// `None`: it is one in any case.
-    pub part_beside: Option<&'static str>,
-    /// A file beside which [`Sign::Project`] of this type is of tools only; a [`Sign::Program`] still counts.
-    pub tools_beside: Option<&'static str>,
-    /// Types that are not meant where there is a sign of this one, which reads their files as well.
-    pub over: &'static [WorkerType],
-}
-
-impl Signs {
-    /// No file is a sign.
-    pub const NONE: Self = Self {
-        here: &[],
-        in_source: &[],
-        source_extension: None,
-        below: &[],
-        part_beside: None,
-        tools_beside: None,
-        over: &[],
-    };
-}
-
-/// A file that says of what type a worker is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
-    /// Only a program of its own has it: a directory with one is a worker, inside another one too.
-    Project(&'static str),
-    /// It makes a program, or inside another worker rather a part of that one (`lib/index.js`).
-    Program(&'static str),
-}
-
-impl Sign {
-    /// The file's name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Project(name) | Self::Program(name) => name,
-        }
-    }
-}
-
-/// What runs a worker.
-#[derive(Debug)]
-pub enum Run {
-    /// The program `bin/NAME`.
-    Program {
-        /// What makes it, for who has not done so.
-        built_by: &'static str,
-    },
-    /// An interpreter, on the file the program starts from.
-    Script(Script),
-    /// php-fpm.
-    PhpFpm,
-    /// Nothing: it has no process.
-    Nothing,
-}
-
-/// How an interpreter runs a program.
-#[derive(Debug)]
-pub struct Script {
-    /// Its name, as it is looked for among the machine's programs.
-    pub interpreter: &'static str,
-    /// The worker's own, which goes before the machine's if it is there: its path from the worker's directory.
-    pub own_interpreter: Option<&'static str>,
-    /// What stands before the file.
-    pub arguments: &'static [&'static str],
-    /// Where the program starts: the first of these that is there.
-    pub entries: &'static [&'static str],
-    /// Whether `main` in a package.json goes before `entries`.
-    pub package_json: bool,
-}
-
-/// What builds a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Build {
-    /// A toolchain makes its program.
-    Program(Compiler),
-    /// What others have written, and it needs, is fetched.
-    Dependencies(Installer),
-    /// Nothing.
-    Nothing,
-}
-
-/// A toolchain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compiler {
-    /// `cargo build`.
-    Cargo,
-    /// `go build`.
-    Go,
-}
-
-/// What fetches the code of others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Installer {
-    /// The package manager of JavaScript that the worker's files name; `usual`, if they name none.
-    JavaScript {
-        /// Its program.
-        usual: &'static str,
-    },
-    /// `deno install`.
-    Deno,
-    /// `pip install`, into an environment of its own.
-    Pip,
-    /// `composer install`.
-    Composer,
 }
 
 #[cfg(test)]

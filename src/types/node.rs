@@ -1,8 +1,9 @@
 //! Node.js.
 
-use super::{
-    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Template, Type, WorkerType,
+use super::descriptor::{
+    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
 };
+use super::template::Template;
 
 /// What is known of it.
 pub static TYPE: Type = Type {

@@ -1,6 +1,7 @@
 //! PHP: scripts, run by php-fpm.
 
-use super::{Build, Installer, NOT_THE_SCRIPTS, Run, Sign, Signs, Template, Type, WorkerType};
+use super::descriptor::{Build, Installer, NOT_THE_SCRIPTS, Run, Sign, Signs, Type, WorkerType};
+use super::template::Template;
 
 /// The script that answers whatever names no other.
 pub const INDEX: &str = "index.php";

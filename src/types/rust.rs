@@ -1,8 +1,9 @@
 //! Rust: a Cargo package.
 
-use super::{
-    Build, Compiler, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Sign, Signs, Template, Type, WorkerType,
+use super::descriptor::{
+    Build, Compiler, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Sign, Signs, Type, WorkerType,
 };
+use super::template::Template;
 
 /// What is known of it.
 pub static TYPE: Type = Type {

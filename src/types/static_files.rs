@@ -1,6 +1,6 @@
 //! Static: no program, only the files in `public/`. It is known by having nothing else.
 
-use super::{Build, NOT_THE_PROGRAMS, Run, Signs, Type, WorkerType};
+use super::descriptor::{Build, NOT_THE_PROGRAMS, Run, Signs, Type, WorkerType};
 
 /// What is known of it.
 pub static TYPE: Type = Type {
