@@ -1,4 +1,5 @@
-//! How each type of worker is built and run: the only place that knows Cargo, Go, Node.js, Python, PHP and their like.
+//! How each type of worker is built and run: the only place that calls Cargo, Go, Node.js, Python, PHP and their like. What is data about
+//! them, as where programs start, is in `types`.
 //!
 //! It names programs and runs builds. It starts no worker (systemd does) and decides nothing about when to build.
 

@@ -1,6 +1,9 @@
 //! What is known of each type of worker, as data: a file for each type, and its files for `tqserver new` in a directory beside it.
 //!
 //! Nothing is done here. Who looks for workers, builds, runs, copies or packages them asks [`of`] and goes by what it says.
+//!
+//! A new type is a variant of [`WorkerType`], a file that says what is known of it, its template, and its line in [`ALL`] and in [`of`].
+//! Only what none of the others has, a compiler say, is a variant of [`Compiler`] and a function of the builder besides.
 
 use std::fmt;
 
