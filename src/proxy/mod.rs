@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 use self::control::link::ControlLink;
 use self::control::pulse::Pulse;
 use self::downstream::connection_limit::ConnectionLimit;
-use self::downstream::listener::Listeners;
+use self::downstream::listeners::Listeners;
 use self::table::board::{Board, Published};
 
 /// Longest wait for the journal to take the last lines of the access log.

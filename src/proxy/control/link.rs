@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::memory;
 use super::probe::{self, Asked};
 use crate::names::{Instance, WorkerName};
-use crate::proxy::downstream::listener::{Followed, Listeners};
+use crate::proxy::downstream::listeners::{Followed, Listeners};
 use crate::proxy::options::{Link, Serving, Store};
 use crate::proxy::table::board::{Board, Published};
 use crate::proxy::table::rules::Rules;

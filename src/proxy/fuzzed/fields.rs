@@ -13,7 +13,9 @@ use http::{Method, Uri};
 use super::{fields, lines};
 use crate::proxy::response::compression::{Accepted, Coding};
 use crate::proxy::wire::conditions::{Condition, Validators, part};
-use crate::proxy::wire::headers::{self, Forwarded, Origin};
+use crate::proxy::wire::headers::{self, Forwarded};
+use crate::proxy::wire::host;
+use crate::proxy::wire::origin::{self, Origin};
 
 /// Fields that stay between two neighbours (RFC 9110, 7.6.1).
 const HOP: [&str; 7] = [
@@ -114,7 +116,7 @@ pub fn forwarded(data: &[u8]) {
         local: None,
     };
     let (origin, forwarded_host) = whence(&peer, &asked);
-    let host = headers::host(&asked, target.authority());
+    let host = host::of(&asked, target.authority());
     for host in [&host, &forwarded_host].into_iter().flatten() {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
         assert!(host.as_bytes().iter().all(|&byte| plain(byte)), "{host:?}");
@@ -149,19 +151,19 @@ fn whence(peer: &Origin, asked: &HeaderMap) -> (Origin, Option<HeaderValue>) {
     assert!(way == "192.0.2.1" || way.ends_with(", 192.0.2.1"));
     assert!(way.len() <= 1024 + 11 && !way.contains(char::is_control));
     assert!(origin.proto == "http" || origin.proto == "https");
-    if !asked.contains_key(headers::FORWARDED_FOR) {
+    if !asked.contains_key(origin::FORWARDED_FOR) {
         assert_eq!((&origin.client, &origin.way), (&peer.client, &peer.way));
     }
     // Whatever the client says, a trusted proxy's word for the client's address is the last.
     let mut told = asked.clone();
     told.append(
-        headers::FORWARDED_FOR,
+        origin::FORWARDED_FOR,
         HeaderValue::from_static("203.0.113.9, 10.0.0.1"),
     );
     // And so is its word for the rest.
     for (name, value) in [
-        (headers::FORWARDED_PROTO, "HTTPS, http"),
-        (headers::FORWARDED_HOST, "a.example, b.example"),
+        (origin::FORWARDED_PROTO, "HTTPS, http"),
+        (origin::FORWARDED_HOST, "a.example, b.example"),
     ] {
         told.append(name, HeaderValue::from_static(value));
     }
@@ -210,10 +212,10 @@ impl Own<'_> {
         let got = told(asked);
         let own = [
             (HOST, &self.host),
-            (headers::FORWARDED_FOR, &self.origin.way),
-            (headers::FORWARDED_PROTO, &self.origin.proto),
-            (headers::FORWARDED_HOST, &self.host),
-            (headers::FORWARDED_PREFIX, &self.prefix),
+            (origin::FORWARDED_FOR, &self.origin.way),
+            (origin::FORWARDED_PROTO, &self.origin.proto),
+            (origin::FORWARDED_HOST, &self.host),
+            (origin::FORWARDED_PREFIX, &self.prefix),
             (headers::REQUEST_ID, &self.id),
         ];
         for (name, value) in &own {

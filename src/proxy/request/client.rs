@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::proxy::downstream::connection_limit::ConnectionPermit;
 use crate::proxy::downstream::signals::Signals;
 use crate::proxy::shard::{Shard, Streaming};
-use crate::proxy::wire::headers::Origin;
+use crate::proxy::wire::origin::Origin;
 use crate::proxy::wire::pace::Pace;
 use crate::proxy::wire::strict::Flaw;
 use crate::proxy::wire::timer::Timer;

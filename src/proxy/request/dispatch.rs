@@ -23,7 +23,8 @@ use crate::proxy::table::lookup::Lookup;
 use crate::proxy::table::route::{Route, Target};
 use crate::proxy::upstream::ticket::Ticket;
 use crate::proxy::wire::deadline::Deadline;
-use crate::proxy::wire::headers::{self, Origin};
+use crate::proxy::wire::host;
+use crate::proxy::wire::origin::Origin;
 use crate::proxy::wire::pace::Pace;
 use crate::proxy::wire::path;
 use crate::proxy::wire::refusal::Refusal;
@@ -313,7 +314,7 @@ fn host<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
     }
     // An absolute target names the host, and in HTTP/1.1 the field must still be there and say the same.
     let may_lack_field = || authority.is_none() || request.version() != Version::HTTP_11;
-    headers::host(request.headers(), authority)
+    host::of(request.headers(), authority)
         .filter(|_| may_lack_field() || has_field())
         .ok_or_else(|| {
             Refusal::bad_request(

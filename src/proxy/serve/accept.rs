@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::proxy::downstream::connection_limit::ConnectionLimit;
-    use crate::proxy::downstream::listener::Listeners;
+    use crate::proxy::downstream::listeners::Listeners;
     use crate::proxy::response::access;
     use crate::proxy::table::board::Board;
     use crate::proxy::table::lookup::Lookup;

@@ -30,7 +30,7 @@ use crate::proxy::downstream::socket::Socket;
 use crate::proxy::downstream::stream::{self, Raw, Stream};
 use crate::proxy::shard::Shard;
 use crate::proxy::table::Table;
-use crate::proxy::wire::headers::{self, Origin};
+use crate::proxy::wire::origin::{self, Origin};
 use crate::proxy::wire::pace::Pace;
 use crate::tls;
 
@@ -110,7 +110,7 @@ async fn meet(shard: Rc<Shard>, arrival: Arrival) -> Result<(), Box<dyn Error>> 
     let proto = if how.tls { "https" } else { "http" };
     let address = match address {
         Some(address) => HeaderValue::from_str(&address.to_string())?,
-        None => HeaderValue::from_static(headers::UNKNOWN),
+        None => HeaderValue::from_static(origin::UNKNOWN),
     };
     let client = Rc::new(Client::new(
         Met {

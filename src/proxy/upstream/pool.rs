@@ -26,8 +26,9 @@ use super::transport::Transport;
 use crate::proxy::downstream::interim::InterimSink;
 use crate::proxy::downstream::upload::RequestBody;
 use crate::proxy::wire::cause;
-use crate::proxy::wire::headers::{self, Origin};
-use crate::proxy::wire::strict;
+use crate::proxy::wire::framing;
+use crate::proxy::wire::headers;
+use crate::proxy::wire::origin::Origin;
 use crate::route::{Address, Protocol};
 
 /// Most connections kept unused, for each thread and instance.
@@ -377,7 +378,7 @@ impl Share {
             let what = "its answer over HTTP/2 has the status 101, which there is none of";
             return Err(ResponseError::Ambiguous(what));
         }
-        strict::answer(answer.headers()).map_err(ResponseError::Ambiguous)?;
+        framing::check(answer.headers()).map_err(ResponseError::Ambiguous)?;
         headers::to_client(answer.headers_mut());
         Ok(answer.map(|incoming| match incoming.is_end_stream() {
             true => Content::Whole(Bytes::new(), Some(Connection::Http2(self))),

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::fastcgi::{self, Gateway};
 use super::generation::Generation;
 use super::holder;
-use crate::proxy::wire::headers::Origin;
+use crate::proxy::wire::origin::Origin;
 use crate::proxy::wire::timer::Timer;
 use crate::route::{Address, Protocol};
 

@@ -1,29 +1,18 @@
 //! Header fields on their way through: what is meant for the next hop only goes, what the worker needs to know comes.
 
-use std::net::{IpAddr, SocketAddr};
-
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     UPGRADE,
 };
-use http::uri::Authority;
 
-/// The client's address.
-pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The protocol the client spoke.
-pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// The host the client asked for.
-pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// The route that led to the worker.
-pub(crate) const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+use super::list::{has_member, tokens};
+use super::origin::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, Origin};
+
 /// What a request is called in all logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id of a client that is kept.
 const REQUEST_ID_MAX: usize = 128;
-
-/// Longest way through proxies that is passed on.
-const WAY_MAX: usize = 1024;
 
 /// What the proxy tells a worker about a request.
 #[derive(Debug)]
@@ -34,112 +23,6 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) id: &'a HeaderValue,
     /// Whether names with `_` and other signs pass, see [`is_barred`].
     pub(crate) odd_names: bool,
-}
-
-/// Where a request comes from.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    /// The client's address: our peer's own, or what a trusted proxy says; [`UNKNOWN`] where neither is there.
-    pub(crate) client: HeaderValue,
-    /// The port it came from, if that is known.
-    pub(crate) client_port: Option<u16>,
-    /// The value of `X-Forwarded-For`: the client's address, or with trusted proxies in between the whole way.
-    pub(crate) way: HeaderValue,
-    /// The value of `X-Forwarded-Proto`.
-    pub(crate) proto: HeaderValue,
-    /// Whether that is a trusted proxy's word: the client has connected to that, and not to us.
-    pub(crate) is_told: bool,
-    /// Where the connection came in; `None` behind a unix socket.
-    pub(crate) local: Option<SocketAddr>,
-}
-
-/// The address of a client behind a unix socket of which no proxy says more.
-pub(crate) const UNKNOWN: &str = "unknown";
-
-impl Origin {
-    /// The port that the client has connected to.
-    pub(crate) fn port(&self) -> u16 {
-        match self.local.filter(|_| !self.is_told) {
-            Some(local) => local.port(),
-            None if self.proto == "https" => 443,
-            None => 80,
-        }
-    }
-
-    /// What a trusted proxy at `self` says in `headers` of who is behind it, and which host that has asked for. `trusts` tells which
-    /// addresses are such proxies.
-    ///
-    /// All of it is told in lists, to which each proxy adds at the right. The client is the first from the right that is not trusted, and
-    /// its protocol and host stand at the same place from the right: what is left of that is the client's own invention. A shorter list
-    /// was passed on by those in between, and so was one of which nobody says how many there were: there the leftmost counts.
-    pub(crate) fn behind(
-        &self,
-        headers: &HeaderMap,
-        trusts: impl Fn(IpAddr) -> bool,
-    ) -> (Self, Option<HeaderValue>) {
-        let way: Vec<&str> = headers
-            .get_all(FORWARDED_FOR)
-            .iter()
-            .flat_map(tokens)
-            .collect();
-        let (mut client, mut client_port) = (self.client.clone(), self.client_port);
-        let mut place = (!way.is_empty()).then_some(0);
-        // From right to left: each says who came to it, and the first that is not trusted may have said anything.
-        for (at, step) in way.iter().rev().enumerate() {
-            let Some((address, port)) = address_of(step) else {
-                break;
-            };
-            client = HeaderValue::from_str(&address.to_string()).unwrap_or(client);
-            (client_port, place) = (port, Some(at));
-            if !trusts(address) {
-                break;
-            }
-        }
-        let mut whole = way.join(", ");
-        if !whole.is_empty() && whole.len() <= WAY_MAX && !whole.contains(char::is_control) {
-            whole.push_str(", ");
-        } else {
-            whole.clear();
-        }
-        whole.push_str(self.client.to_str().unwrap_or("unknown"));
-        let named = |name: &'static str| HeaderValue::from_static(name);
-        let proto = member(headers, &FORWARDED_PROTO, place).and_then(|proto| match proto {
-            // A scheme's case does not matter (RFC 3986, 3.1).
-            _ if proto.eq_ignore_ascii_case("http") => Some(named("http")),
-            _ if proto.eq_ignore_ascii_case("https") => Some(named("https")),
-            _ => None,
-        });
-        let host = member(headers, &FORWARDED_HOST, place)
-            .filter(|host| is_host(host.as_bytes()))
-            .and_then(|host| HeaderValue::from_str(host).ok());
-        let origin = Self {
-            client,
-            client_port,
-            way: HeaderValue::from_str(&whole).unwrap_or_else(|_| self.way.clone()),
-            is_told: proto.is_some(),
-            proto: proto.unwrap_or_else(|| self.proto.clone()),
-            local: self.local,
-        };
-        (origin, host)
-    }
-}
-
-/// The member of a list that has `place` others at its right, or the leftmost.
-fn member<'h>(headers: &'h HeaderMap, name: &HeaderName, place: Option<usize>) -> Option<&'h str> {
-    let members = || headers.get_all(name).iter().flat_map(tokens);
-    let at = place.map_or(0, |place| members().count().saturating_sub(place + 1));
-    members().nth(at)
-}
-
-/// A member of `X-Forwarded-For`: an address, perhaps with a port.
-fn address_of(text: &str) -> Option<(IpAddr, Option<u16>)> {
-    let text = text.trim_matches('"');
-    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    let (address, port) = match text.parse::<SocketAddr>() {
-        Ok(whole) => (whole.ip(), Some(whole.port())),
-        Err(_) => (text.parse::<IpAddr>().ok().or_else(bare)?, None),
-    };
-    Some((address.to_canonical(), port))
 }
 
 /// Whether `name` speaks about one hop only (RFC 9110, 7.6.1, and what old programs send). `Connection` itself is dealt with apart.
@@ -373,16 +256,6 @@ impl Options {
     }
 }
 
-/// The members of a list such as `Connection`'s.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    let list = value.to_str().unwrap_or_default();
-    list.split(',').map(str::trim).filter(|t| !t.is_empty())
-}
-
-fn has_member(value: &HeaderValue, member: &str) -> bool {
-    tokens(value).any(|token| token.eq_ignore_ascii_case(member))
-}
-
 /// Whether the client asks to speak another protocol from here on. Other versions of HTTP are none: a worker that took it up would
 /// answer, inside a tunnel, requests that nobody has routed.
 pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
@@ -404,58 +277,6 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
             .any(|value| has_member(value, "upgrade"))
 }
 
-/// The request's host: the target's own when it has one, else the field's. `None` when there is none, there are two, field and target
-/// differ, or it could not be the name of a host.
-pub(crate) fn host(headers: &HeaderMap, authority: Option<&Authority>) -> Option<HeaderValue> {
-    let mut fields = headers.get_all(HOST).iter();
-    let field = fields.next();
-    if fields.next().is_some() {
-        return None;
-    }
-    let host = match (authority, field) {
-        (Some(authority), Some(field))
-            if !field
-                .as_bytes()
-                .eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
-        {
-            return None;
-        }
-        (Some(authority), _) => HeaderValue::from_str(authority.as_str()).ok()?,
-        (None, field) => field?.clone(),
-    };
-    is_host(host.as_bytes()).then_some(host)
-}
-
-/// Whether this names a host as the web does: a name or an IPv4 address, or an IPv6 address in brackets, and perhaps a port. The other
-/// characters that RFC 3986 allows in a name mean something in a list, a path or a log. Nothing at all is a host that is not known.
-fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match host {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
-                return false;
-            };
-            let plain = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-            if end < 2 || !rest[..end].iter().all(plain) {
-                return false;
-            }
-            (&[][..], &rest[end + 1..])
-        }
-        _ => {
-            let end = host.iter().position(|&byte| byte == b':');
-            host.split_at(end.unwrap_or(host.len()))
-        }
-    };
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let port = match port {
-        [] => true,
-        [b':', digits @ ..] => {
-            host[0] != b':' && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)
-        }
-        _ => false,
-    };
-    port && name.iter().all(plain)
-}
-
 /// The client's own name for the request, if it is one that can stand in a log.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut ids = headers.get_all(REQUEST_ID).iter();
@@ -468,88 +289,7 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fields(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            headers.append(name, HeaderValue::from_str(value).unwrap());
-        }
-        headers
-    }
-
-    fn origin(address: &str) -> Origin {
-        let address = HeaderValue::from_str(address).unwrap();
-        Origin {
-            client: address.clone(),
-            client_port: Some(4711),
-            way: address,
-            proto: HeaderValue::from_static("http"),
-            is_told: false,
-            local: Some("192.0.2.80:8080".parse().unwrap()),
-        }
-    }
-
-    #[test]
-    fn a_trusted_proxy_is_believed_up_to_the_first_that_is_not() {
-        let trusts = |address: IpAddr| address.to_string().starts_with("10.");
-        let behind = |way: &[&str]| {
-            let lines: Vec<_> = way.iter().map(|w| ("x-forwarded-for", *w)).collect();
-            origin("10.0.0.1").behind(&fields(&lines), trusts).0
-        };
-        for (way, client, whole) in [
-            (
-                &["192.0.2.1"] as &[&str],
-                "192.0.2.1",
-                "192.0.2.1, 10.0.0.1",
-            ),
-            (
-                &["6.6.6.6, 192.0.2.1"],
-                "192.0.2.1",
-                "6.6.6.6, 192.0.2.1, 10.0.0.1",
-            ),
-            (
-                &["6.6.6.6", "192.0.2.1, 10.0.0.2"],
-                "192.0.2.1",
-                "6.6.6.6, 192.0.2.1, 10.0.0.2, 10.0.0.1",
-            ),
-            (
-                &["[2001:db8::1]:4711"],
-                "2001:db8::1",
-                "[2001:db8::1]:4711, 10.0.0.1",
-            ),
-            (&["192.0.2.1:80"], "192.0.2.1", "192.0.2.1:80, 10.0.0.1"),
-            (
-                &["nonsense, 10.0.0.2"],
-                "10.0.0.2",
-                "nonsense, 10.0.0.2, 10.0.0.1",
-            ),
-            (&[], "10.0.0.1", "10.0.0.1"),
-        ] {
-            let origin = behind(way);
-            assert_eq!(
-                (&origin.client, &origin.way),
-                (&client.parse().unwrap(), &whole.parse().unwrap())
-            );
-        }
-        assert_eq!(behind(&[&"1.1.1.1, ".repeat(1000)]).way, "10.0.0.1");
-        let proto = |value| {
-            let (origin, _) =
-                origin("10.0.0.1").behind(&fields(&[("x-forwarded-proto", value)]), trusts);
-            (origin.port(), origin.proto)
-        };
-        assert_eq!(
-            (proto("https"), proto("gopher")),
-            (
-                (443, "https".parse().unwrap()),
-                (8080, "http".parse().unwrap())
-            )
-        );
-        let ports = ["192.0.2.1:80", "[2001:db8::1]:443", "192.0.2.1"]
-            .map(|way| behind(&[way]).client_port);
-        assert_eq!(ports, [Some(80), Some(443), None]);
-        assert_eq!(behind(&[]).client_port, Some(4711));
-    }
+    use crate::proxy::wire::origin::tests::{fields, origin};
 
     fn passed(lines: &[(&str, &str)], upgrading: bool) -> HeaderMap {
         passed_with(lines, upgrading, false)
@@ -684,36 +424,5 @@ mod tests {
         assert!(!kept("<script>"));
         assert!(!kept(&"x".repeat(129)));
         assert!(request_id(&fields(&[("x-request-id", "a"), ("x-request-id", "b")])).is_none());
-    }
-
-    #[test]
-    fn there_is_one_host() {
-        assert_eq!(host(&fields(&[("host", "a:1")]), None).unwrap(), "a:1");
-        assert!(host(&fields(&[]), None).is_none());
-        assert!(host(&fields(&[("host", "a"), ("host", "a")]), None).is_none());
-        for good in [
-            "",
-            "a-b_c.example",
-            "192.0.2.1:80",
-            "[::1]",
-            "[2001:db8::1]:8080",
-            "a:",
-        ] {
-            assert!(host(&fields(&[("host", good)]), None).is_some(), "{good}");
-        }
-        for bad in [
-            "a/b", "a,b", "a b", "u@a", "a:b", "a:1:2", ":80", "[::1", "[]", "[::1]x", "a[b]",
-            "a%2eb", "a:123456", "(a)",
-        ] {
-            assert!(host(&fields(&[("host", bad)]), None).is_none(), "{bad}");
-        }
-        let target = Authority::from_static("target");
-        assert_eq!(
-            host(&fields(&[("host", "Target")]), Some(&target)).unwrap(),
-            "target"
-        );
-        assert!(host(&fields(&[("host", "field")]), Some(&target)).is_none());
-        let user = Authority::from_static("user@target");
-        assert!(host(&fields(&[]), Some(&user)).is_none());
     }
 }

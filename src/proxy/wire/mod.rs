@@ -2,8 +2,9 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | `headers`, `path`, `conditions` | header fields between client and worker, paths, conditional and range requests |
-//! | `strict` | messages whose end is ambiguous |
+//! | `headers`, `origin`, `host`, `list` | header fields between client and worker; where a request comes from; the host it is for; fields that are lists |
+//! | `path`, `conditions` | paths, conditional and range requests |
+//! | `strict`, `framing` | requests that two readers could understand in two ways; where a message ends |
 //! | `refusal`, `cause` | an error that the proxy answers with; what to tell of one that has others beneath it |
 //! | `timer`, `deadline`, `pace` | a clock that is cheap to start and stop; when a request is to be over; how slow a client may be |
 //! | `request_id` | new names for requests |
@@ -13,7 +14,11 @@ pub(super) mod cause;
 pub(super) mod conditions;
 pub(super) mod deadline;
 pub(super) mod file_body;
+pub(super) mod framing;
 pub(super) mod headers;
+pub(super) mod host;
+pub(super) mod list;
+pub(super) mod origin;
 pub(super) mod pace;
 pub(super) mod path;
 pub(super) mod refusal;

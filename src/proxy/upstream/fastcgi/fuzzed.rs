@@ -15,7 +15,7 @@ use super::records::Records;
 use super::response::Answer;
 use super::trouble::Verdict;
 use crate::proxy::fuzzed::{Pieces, fields, lines, now};
-use crate::proxy::wire::headers::Origin;
+use crate::proxy::wire::origin::Origin;
 use crate::proxy::wire::path;
 use crate::route::{RoutePath, Scripts};
 

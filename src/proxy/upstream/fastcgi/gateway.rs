@@ -29,7 +29,7 @@ use super::{hold, params};
 use crate::proxy::upstream::dial::patiently;
 use crate::proxy::upstream::generation::Generation;
 use crate::proxy::wire::cause::innermost;
-use crate::proxy::wire::headers::Origin;
+use crate::proxy::wire::origin::Origin;
 use crate::route::Scripts;
 
 /// Bytes on their way through the gateway, in each direction.

@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::request::Parts;
 
-use crate::proxy::wire::headers::{self, Origin};
+use crate::proxy::wire::origin::{self, Origin};
 use crate::proxy::wire::path;
 use crate::route::Scripts;
 
@@ -57,7 +57,7 @@ pub(super) fn of(parts: &Parts, scripts: &Scripts, origin: Option<&Origin>) -> P
     let root = scripts.root.to_string_lossy();
     let is_https = origin.is_some_and(|origin| origin.proto == "https");
     let client = origin.map_or("127.0.0.1", |origin| match origin.client.to_str() {
-        Ok(address) if address != headers::UNKNOWN => address,
+        Ok(address) if address != origin::UNKNOWN => address,
         // An address, as it must be one, and nobody's.
         _ => "0.0.0.0",
     });
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn a_client_has_an_address_even_where_nobody_knows_it() {
         let unknown = Origin {
-            client: http::HeaderValue::from_static(headers::UNKNOWN),
+            client: http::HeaderValue::from_static(origin::UNKNOWN),
             client_port: None,
             local: None,
             ..origin()

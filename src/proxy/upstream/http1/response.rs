@@ -13,8 +13,8 @@ use http_body::Frame;
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
+use crate::proxy::wire::framing;
 use crate::proxy::wire::headers::{self, Options};
-use crate::proxy::wire::strict;
 
 /// Most bytes of a head, and most fields.
 pub(super) const HEAD_MAX: usize = 128 << 10;
@@ -149,7 +149,7 @@ impl Head {
         method: &Method,
     ) -> Result<(), ResponseError> {
         let syntax = ResponseError::Syntax;
-        let mut framing = strict::Framing::default();
+        let mut framing = framing::Framing::default();
         let mut options = Options::default();
         let mut upgrade = None;
         for (name, value) in places {
@@ -259,7 +259,7 @@ impl Chunk {
                     return wait(buffer.len() < LINE_MAX);
                 };
                 let line = buffer[..end].strip_suffix(b"\r");
-                let size = line.and_then(strict::size).ok_or_else(broken)?;
+                let size = line.and_then(framing::size).ok_or_else(broken)?;
                 buffer.advance(end + 1);
                 *self = match size {
                     0 => Self::Trailers,
