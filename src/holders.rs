@@ -182,8 +182,21 @@ fn user(uid: u32) -> Option<String> {
 mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
+    use std::time::{Duration, Instant};
 
     use super::*;
+
+    /// A child that another test starts has our descriptors until it runs its program, so a socket may outlive its closing here.
+    fn is_soon_nobody(look: impl Fn() -> Option<Holder>) -> bool {
+        let until = Instant::now() + Duration::from_secs(10);
+        while look().is_some() {
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
 
     #[test]
     fn whoever_listens_at_an_address_is_named() {
@@ -198,7 +211,7 @@ mod tests {
             let every: SocketAddr = format!("[::]:{}", address.port()).parse().unwrap();
             assert_eq!(of_tcp(every), Some(holder));
             drop(listener);
-            assert_eq!(of_tcp(address), None);
+            assert!(is_soon_nobody(|| of_tcp(address)));
         }
     }
 
@@ -210,7 +223,7 @@ mod tests {
         let (pid, _) = of_unix(&path).unwrap().process.unwrap();
         assert_eq!(pid, std::process::id());
         drop(listener);
-        assert_eq!(of_unix(&path), None);
+        assert!(is_soon_nobody(|| of_unix(&path)));
     }
 
     #[test]

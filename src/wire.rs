@@ -273,20 +273,20 @@ pub enum WireError {
 /// One end of the link: hears `In`, says `Out`. The manager's is `Duplex<ToManager, ToProxy>`.
 #[derive(Debug)]
 pub struct Duplex<In, Out> {
-    ear: Ear<In>,
-    mouth: Mouth<Out>,
+    reader: Reader<In>,
+    writer: Writer<Out>,
 }
 
-/// The half of a link that hears.
+/// The half of a link that reads.
 #[derive(Debug)]
-pub struct Ear<In> {
+pub struct Reader<In> {
     frames: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
     hears: PhantomData<fn() -> In>,
 }
 
-/// The half of a link that speaks.
+/// The half of a link that writes.
 #[derive(Debug)]
-pub struct Mouth<Out> {
+pub struct Writer<Out> {
     stream: OwnedWriteHalf,
     codec: LengthDelimitedCodec,
     frame: BytesMut,
@@ -298,11 +298,11 @@ impl<In: DeserializeOwned, Out: Serialize> Duplex<In, Out> {
     pub fn new(stream: UnixStream) -> Self {
         let (read, write) = stream.into_split();
         Self {
-            ear: Ear {
+            reader: Reader {
                 frames: FramedRead::new(read, codec()),
                 hears: PhantomData,
             },
-            mouth: Mouth {
+            writer: Writer {
                 stream: write,
                 codec: codec(),
                 frame: BytesMut::new(),
@@ -311,29 +311,29 @@ impl<In: DeserializeOwned, Out: Serialize> Duplex<In, Out> {
         }
     }
 
-    /// See [`Ear::next`].
+    /// See [`Reader::next`].
     ///
     /// # Errors
     /// As there.
     pub async fn next(&mut self) -> Result<Option<In>, WireError> {
-        self.ear.next().await
+        self.reader.next().await
     }
 
-    /// See [`Mouth::send`].
+    /// See [`Writer::send`].
     ///
     /// # Errors
     /// As there.
     pub async fn send(&mut self, message: &Out) -> Result<(), WireError> {
-        self.mouth.send(message).await
+        self.writer.send(message).await
     }
 
     /// The two halves, for two tasks.
-    pub fn split(self) -> (Ear<In>, Mouth<Out>) {
-        (self.ear, self.mouth)
+    pub fn split(self) -> (Reader<In>, Writer<Out>) {
+        (self.reader, self.writer)
     }
 }
 
-impl<In: DeserializeOwned> Ear<In> {
+impl<In: DeserializeOwned> Reader<In> {
     /// From now on longer messages than `most` bytes end the link.
     pub fn limit(&mut self, most: usize) {
         self.frames.decoder_mut().set_max_frame_length(most);
@@ -351,7 +351,7 @@ impl<In: DeserializeOwned> Ear<In> {
     }
 }
 
-impl<Out: Serialize> Mouth<Out> {
+impl<Out: Serialize> Writer<Out> {
     /// Sends one message. Must not be dropped half way: the other side would read the rest of it as something else.
     ///
     /// # Errors
@@ -418,10 +418,10 @@ mod tests {
     #[tokio::test]
     async fn a_frame_beyond_the_hearers_own_limit_is_an_error_before_it_is_read() {
         let (mut strange, manager) = UnixStream::pair().unwrap();
-        let (mut ear, _mouth) = Duplex::<ToManager, ToProxy>::new(manager).split();
-        ear.limit(100);
+        let (mut reader, _mouth) = Duplex::<ToManager, ToProxy>::new(manager).split();
+        reader.limit(100);
         strange.write_all(&101_u32.to_be_bytes()).await.unwrap();
-        assert!(matches!(ear.next().await, Err(WireError::Io(_))));
+        assert!(matches!(reader.next().await, Err(WireError::Io(_))));
     }
 
     #[test]

@@ -36,17 +36,17 @@ async fn listen<M: DeserializeOwned + Serialize + PartialEq + Debug>(data: &[u8]
     far.write_all(data).expect("they take this much");
     far.shutdown(Shutdown::Write).expect("it is open");
     near.set_nonblocking(true).expect("a socket can be");
-    let mut ear = Duplex::<M, M>::new(UnixStream::from_std(near).expect("in a runtime"));
+    let mut reader = Duplex::<M, M>::new(UnixStream::from_std(near).expect("in a runtime"));
     let (one, other) = UnixStream::pair().expect("two sockets");
-    let (mut mouth, mut second) = (Duplex::<M, M>::new(one), Duplex::<M, M>::new(other));
+    let (mut writer, mut second) = (Duplex::<M, M>::new(one), Duplex::<M, M>::new(other));
     let mut count = 0;
-    while let Ok(Some(message)) = ear.next().await {
+    while let Ok(Some(message)) = reader.next().await {
         count += 1;
         assert!(
             count * 5 <= data.len(),
             "more messages than there are bytes for"
         );
-        mouth.send(&message).await.expect("it is read at once");
+        writer.send(&message).await.expect("it is read at once");
         assert_eq!(
             second.next().await.expect("what was said is heard"),
             Some(message)

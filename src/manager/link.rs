@@ -147,9 +147,9 @@ pub(super) async fn serve(door: OpenDoor, events: mpsc::Sender<LinkEvent>) {
 }
 
 async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
-    let (mut ear, mut mouth) = Duplex::<ToManager, ToProxy>::new(stream).split();
-    ear.limit(SAID_MAX);
-    match ear.next().await {
+    let (mut reader, mut writer) = Duplex::<ToManager, ToProxy>::new(stream).split();
+    reader.limit(SAID_MAX);
+    match reader.next().await {
         Ok(Some(ToManager::Hello { version })) if version == *VERSION => {}
         Ok(Some(ToManager::Hello { version })) => {
             let version = words(&version);
@@ -158,7 +158,7 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
                 *VERSION
             );
             // Not closed from here: it would connect again at once, and for ever. Its successor takes its place.
-            while let Ok(Some(_)) = ear.next().await {}
+            while let Ok(Some(_)) = reader.next().await {}
             return;
         }
         _ => return,
@@ -177,7 +177,7 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
     }
     let hear = async {
         loop {
-            match ear.next().await {
+            match reader.next().await {
                 Ok(Some(message)) => {
                     if let ToManager::Applied { serial, .. } = message {
                         apply.send_replace(serial);
@@ -205,7 +205,7 @@ async fn talk(stream: UnixStream, events: &mpsc::Sender<LinkEvent>) {
             let Some(message) = message else {
                 return;
             };
-            if let Err(error) = mouth.send(&message).await {
+            if let Err(error) = writer.send(&message).await {
                 return tracing::warn!(
                     "{error}: {}; waiting for the proxy to connect again",
                     source(&error)
@@ -270,9 +270,9 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (events, mut heard) = mpsc::channel(8);
         let link = tokio::spawn(async move { talk(ours, &events).await });
-        let (mut ear, mut mouth) = Duplex::<ToProxy, ToManager>::new(theirs).split();
+        let (mut reader, mut writer) = Duplex::<ToProxy, ToManager>::new(theirs).split();
         let version = VERSION.clone();
-        mouth.send(&ToManager::Hello { version }).await.unwrap();
+        writer.send(&ToManager::Hello { version }).await.unwrap();
         let Some(LinkEvent::Up(outbox)) = heard.recv().await else {
             panic!("no link");
         };
@@ -286,7 +286,7 @@ mod tests {
             };
             assert!(outbox.say(ToProxy::Publish(table)));
         };
-        let mut next = async || match ear.next().await.unwrap().unwrap() {
+        let mut next = async || match reader.next().await.unwrap().unwrap() {
             ToProxy::Publish(table) => format!("table {}", table.serial),
             ToProxy::Count { id } => format!("count {id}"),
             message => panic!("{message:?}"),
@@ -301,9 +301,9 @@ mod tests {
         assert_eq!(next().await, "count 1");
         let front = FrontState::default();
         let applied = ToManager::Applied { serial: 1, front };
-        mouth.send(&applied).await.unwrap();
+        writer.send(&applied).await.unwrap();
         assert_eq!(next().await, "table 9");
-        drop((outbox, mouth));
+        drop((outbox, writer));
         link.abort();
     }
 

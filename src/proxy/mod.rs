@@ -94,14 +94,14 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Pr
             connection_limit: connection_limit.clone(),
             successor: options.store.is_some(),
         };
-        let ear = pulse.thread(thread_name(shard));
-        let thread = start(context, ear).map_err(|error| ProxyError::Start(shard, error))?;
+        let responder = pulse.thread(thread_name(shard));
+        let thread = start(context, responder).map_err(|error| ProxyError::Start(shard, error))?;
         shards.push(async move { thread.await.map_err(|_| ProxyError::Panicked(shard)) });
     }
     drop(journal);
     let listeners = Listeners::new(options.inherited, options.tickets.as_deref());
     // This thread too: what it serves is the manager.
-    let own = tokio::spawn(control::pulse::answer(pulse.thread("main".to_owned())));
+    let own = tokio::spawn(control::pulse::respond(pulse.thread("main".to_owned())));
     let watch = options.heart.map(|heart| pulse.watch(heart)).transpose();
     let _watch = watch.map_err(|error| ProxyError::Start(threads, error))?;
     let link = ControlLink::new(board, threads, listeners, options.store, options.serving);
@@ -120,7 +120,10 @@ fn thread_name(shard: usize) -> String {
 }
 
 /// Starts a thread that serves; the receiver gets its end, or an error if it panics.
-fn start(context: shard::Context, ear: control::pulse::Ear) -> io::Result<oneshot::Receiver<()>> {
+fn start(
+    context: shard::Context,
+    responder: control::pulse::Responder,
+) -> io::Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     let (begun, begin) = mpsc::channel();
     thread::Builder::new()
@@ -135,7 +138,7 @@ fn start(context: shard::Context, ear: control::pulse::Ear) -> io::Result<onesho
                 Err(error) => return drop(begun.send(Err(error))),
             };
             let _ = begun.send(Ok(()));
-            runtime.spawn_local(control::pulse::answer(ear));
+            runtime.spawn_local(control::pulse::respond(responder));
             // A task of its own, for the future that is blocked on is polled whenever any of the tasks has something to do.
             let shard = runtime.spawn_local(serve::accept::run(context));
             if runtime.block_on(shard).is_err() {

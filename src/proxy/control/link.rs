@@ -21,7 +21,7 @@ use crate::proxy::table::rules::Rules;
 use crate::proxy::upstream::generation::Generation;
 use crate::proxy::upstream::limiter::Limiter;
 use crate::route::{Route, RouteTable, Target};
-use crate::wire::{Duplex, FrontState, Mouth, ToManager, ToProxy, VERSION, WireError};
+use crate::wire::{Duplex, FrontState, ToManager, ToProxy, VERSION, WireError, Writer};
 
 /// Pauses between attempts to reach the manager; the last is repeated.
 const RECONNECT_PAUSES: [Duration; 6] = [
@@ -182,9 +182,9 @@ impl ControlLink {
 
     /// One connection, from hello to its end.
     async fn converse(&mut self, stream: UnixStream) -> Result<(), WireError> {
-        let (mut ear, mut mouth) = Duplex::<ToProxy, ToManager>::new(stream).split();
+        let (mut reader, mut writer) = Duplex::<ToProxy, ToManager>::new(stream).split();
         let version = VERSION.clone();
-        mouth.send(&ToManager::Hello { version }).await?;
+        writer.send(&ToManager::Hello { version }).await?;
         // What another link asked for is not answered on this one; its first table tells what it wants to hear.
         self.draining.clear();
         self.unspent.clear();
@@ -196,32 +196,32 @@ impl ControlLink {
         loop {
             let due = self.due();
             tokio::select! {
-                heard = ear.next(), if probes.len() < PROBES_MAX => match heard? {
+                heard = reader.next(), if probes.len() < PROBES_MAX => match heard? {
                     None => return Ok(()),
                     Some(ToProxy::Publish(table)) => {
                         let last = self.remembered.take();
                         let applied = self.publish(self.completed(table, last));
-                        mouth.send(&applied).await?;
-                        self.settle(&mut mouth).await?;
+                        writer.send(&applied).await?;
+                        self.settle(&mut writer).await?;
                     }
                     Some(ToProxy::Probe { id, address, protocol, path, timeout }) => {
                         probes.spawn(async move { (id, probe::run(address, protocol, path, timeout).await) });
                     }
                     Some(ToProxy::Count { id }) => {
                         let counts = self.generations.values().map(|g| g.count()).collect();
-                        mouth.send(&ToManager::Counted { id, counts }).await?;
+                        writer.send(&ToManager::Counted { id, counts }).await?;
                     }
                 },
                 Some(Ok((id, Asked { outcome, is_exposed }))) = probes.join_next() => {
                     if is_exposed {
-                        mouth.send(&ToManager::Exposed { id }).await?;
+                        writer.send(&ToManager::Exposed { id }).await?;
                     }
-                    mouth.send(&ToManager::Probed { id, outcome }).await?;
+                    writer.send(&ToManager::Probed { id, outcome }).await?;
                 }
                 () = &mut recall, if self.remembered.is_some() => self.recall(),
-                () = news.notified() => self.settle(&mut mouth).await?,
+                () = news.notified() => self.settle(&mut writer).await?,
                 () = tokio::time::sleep_until(due) => if let Some(news) = self.tend() {
-                    mouth.send(&news).await?;
+                    writer.send(&news).await?;
                 },
             }
         }
@@ -413,7 +413,7 @@ impl ControlLink {
     }
 
     /// Tells of generations that are drained or spent, and of paused workers that are quiet.
-    async fn settle(&mut self, mouth: &mut Mouth<ToManager>) -> Result<(), WireError> {
+    async fn settle(&mut self, writer: &mut Writer<ToManager>) -> Result<(), WireError> {
         let generations = &self.generations;
         let known = |instance: &Instance| generations.get(instance);
         let (still, drained) = std::mem::take(&mut self.draining)
@@ -434,14 +434,14 @@ impl ControlLink {
         let spent: Vec<Instance> = spent;
         let drained: Vec<Instance> = drained;
         for instance in spent {
-            mouth.send(&ToManager::Spent(instance)).await?;
+            writer.send(&ToManager::Spent(instance)).await?;
         }
         for worker in quiet {
-            mouth.send(&ToManager::Quiet(worker)).await?;
+            writer.send(&ToManager::Quiet(worker)).await?;
         }
         for instance in drained {
             self.generations.remove(&instance);
-            mouth.send(&ToManager::Drained(instance)).await?;
+            writer.send(&ToManager::Drained(instance)).await?;
         }
         Ok(())
     }

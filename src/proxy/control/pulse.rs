@@ -27,8 +27,8 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 /// A tick of the clock in /proc/PID/stat (USER_HZ, the same on all machines).
 const CLOCK_TICK: Duration = Duration::from_millis(10);
 
-/// A thread's ear for the question.
-pub(crate) struct Ear(Arc<Thread>);
+/// What a thread is asked by, and answers with.
+pub(crate) struct Responder(Arc<Thread>);
 
 /// The threads that are asked.
 #[derive(Default)]
@@ -51,8 +51,8 @@ struct Thread {
 pub(crate) struct Watch(Arc<AtomicBool>);
 
 impl Pulse {
-    /// The ear of one more thread.
-    pub(crate) fn thread(&mut self, name: String) -> Ear {
+    /// Takes one more thread in; it is to [`respond`].
+    pub(crate) fn thread(&mut self, name: String) -> Responder {
         let thread = Arc::new(Thread {
             name,
             ask: Notify::new(),
@@ -62,7 +62,7 @@ impl Pulse {
             stat: OnceLock::new(),
         });
         self.threads.push(thread.clone());
-        Ear(thread)
+        Responder(thread)
     }
 
     /// Tells `heart` from a thread of its own that all are well, for as long as they are, and then that one is not.
@@ -211,21 +211,21 @@ fn sample(stat: &File) -> Option<Sample> {
     })
 }
 
-impl Drop for Ear {
+impl Drop for Responder {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::SeqCst);
     }
 }
 
 /// Answers on this thread for as long as it lives.
-pub(crate) async fn answer(ear: Ear) {
+pub(crate) async fn respond(responder: Responder) {
     if let Ok(stat) = File::open("/proc/thread-self/stat") {
-        let _ = ear.0.stat.set(stat);
+        let _ = responder.0.stat.set(stat);
     }
     loop {
-        ear.0.ask.notified().await;
-        let asked = ear.0.asked.load(Ordering::SeqCst);
-        ear.0.answered.store(asked, Ordering::SeqCst);
+        responder.0.ask.notified().await;
+        let asked = responder.0.asked.load(Ordering::SeqCst);
+        responder.0.answered.store(asked, Ordering::SeqCst);
     }
 }
 
@@ -236,12 +236,12 @@ mod tests {
     /// A thread that answers once and then does `work`; what is said of it by the time it ends, or has hung.
     fn verdict(work: impl FnOnce() + Send + 'static) -> Option<String> {
         let mut pulse = Pulse::default();
-        let ear = pulse.thread("proxy-0".to_owned());
+        let responder = pulse.thread("proxy-0".to_owned());
         let (begun, begin) = mpsc::channel();
         let worker = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             runtime.unwrap().block_on(async {
-                let mut answers = tokio::spawn(answer(ear));
+                let mut answers = tokio::spawn(respond(responder));
                 tokio::task::yield_now().await;
                 begun.send(()).unwrap();
                 work();

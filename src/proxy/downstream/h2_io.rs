@@ -21,7 +21,7 @@ pub(crate) struct H2Io {
     /// Our last word is said.
     closed: bool,
     /// The connection is not idle as long as this lives.
-    _answering: InFlightGuard,
+    _in_flight: InFlightGuard,
 }
 
 impl H2Io {
@@ -29,10 +29,10 @@ impl H2Io {
     pub(crate) fn new(
         send: SendStream<Bytes>,
         receive: RecvStream,
-        answering: InFlightGuard,
+        in_flight: InFlightGuard,
     ) -> Self {
         Self {
-            _answering: answering,
+            _in_flight: in_flight,
             send,
             receive,
             unread: Bytes::new(),

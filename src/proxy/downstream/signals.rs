@@ -111,7 +111,7 @@ impl Signals {
     }
 
     /// A request has come and is being answered until the result is dropped.
-    pub(crate) fn answering(self: &Arc<Self>) -> InFlightGuard {
+    pub(crate) fn in_flight_guard(self: &Arc<Self>) -> InFlightGuard {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.turns.fetch_add(1, Ordering::Relaxed);
         }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use super::forward::{ForwardContext, forward};
 use super::notes::Notes;
 use super::{development, first_generation, queue};
 use crate::proxy::downstream::request_body::Inbound;
+use crate::proxy::response::access::Facts;
 use crate::proxy::response::body::Body;
 use crate::proxy::response::compression::Offer;
 use crate::proxy::response::{files, precompressed, report, route_pages};
@@ -76,16 +77,9 @@ pub(super) async fn dispatch(
     respell(request, &route, &lookup);
     note(request, &route, is_page, notes);
     if route.access_log {
-        let generation = ticket.as_ref().map(Ticket::number);
-        let journal = client.shard().journal();
-        let entry = journal.enter(
-            request,
-            &route,
-            generation,
-            id,
-            &origin.client,
-            &lookup.host,
-        );
+        let facts = facts(request, &route, id, &origin, &lookup);
+        let entry = client.shard().journal().enter(facts);
+        entry.goes_to(ticket.as_ref().map(Ticket::number));
         notes.entry = Some(entry);
     }
     if let Some(response) = response_of_route(&route, request, &lookup, notes)? {
@@ -204,7 +198,7 @@ fn own_response<B>(
         return Ok(Some(to_https(request, &lookup.host, port)));
     }
     if table.development().is_some() {
-        return Ok(development::answer(client.shard(), &lookup.path, request));
+        return Ok(development::respond(client.shard(), &lookup.path, request));
     }
     Ok(None)
 }
@@ -231,6 +225,27 @@ fn note(request: &mut Request<Inbound>, route: &Rc<Route>, is_page: bool, notes:
     if let Some(state) = route.state.as_ref().filter(|_| is_page) {
         notes.tag = Some(state.tag());
         development::ask_whole(request.headers_mut());
+    }
+}
+
+/// What the access log tells of a request.
+fn facts<B>(
+    request: &Request<B>,
+    route: &Route,
+    id: &HeaderValue,
+    origin: &Origin,
+    lookup: &Lookup<'_>,
+) -> Facts {
+    Facts {
+        worker: route.worker.clone(),
+        route: route.path.clone(),
+        is_on_host: !route.settings.hosts.is_empty(),
+        id: id.clone(),
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        agent: request.headers().get(USER_AGENT).cloned(),
+        client: origin.client.clone(),
+        host: lookup.host.clone(),
     }
 }
 

@@ -12,15 +12,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use http::header::USER_AGENT;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Uri};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::config::printable;
 use crate::messages;
 use crate::names::WorkerName;
-use crate::proxy::table::route::Route;
 use crate::route::RoutePath;
 
 /// Most entries that wait for the journal.
@@ -44,6 +42,8 @@ pub(crate) struct Entry {
     began: Instant,
     /// There until it is written.
     facts: Option<Facts>,
+    /// Which generation it goes to, once that is known.
+    generation: Cell<Option<u64>>,
     /// 0: there was no answer.
     status: Cell<u16>,
     bytes: Cell<u64>,
@@ -52,24 +52,24 @@ pub(crate) struct Entry {
 
 /// What is known of a request when it comes.
 #[derive(Debug)]
-struct Facts {
-    worker: WorkerName,
-    generation: Cell<Option<u64>>,
-    route: RoutePath,
-    id: HeaderValue,
-    method: Method,
-    uri: Uri,
-    agent: Option<HeaderValue>,
-    client: HeaderValue,
-    host: HeaderValue,
+pub(crate) struct Facts {
+    pub(crate) worker: WorkerName,
+    pub(crate) route: RoutePath,
     /// The route is for some hosts only: the path alone does not say where it is.
-    is_on_host: bool,
+    pub(crate) is_on_host: bool,
+    pub(crate) id: HeaderValue,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) agent: Option<HeaderValue>,
+    pub(crate) client: HeaderValue,
+    pub(crate) host: HeaderValue,
 }
 
 /// An entry as it is to be written.
 #[derive(Debug)]
 struct Line {
     facts: Facts,
+    generation: Option<u64>,
     status: u16,
     bytes: u64,
     whole: bool,
@@ -107,32 +107,13 @@ fn write_all(lines: &Receiver<Line>, lost: &AtomicU64) {
 }
 
 impl Journal {
-    /// A request that has just come; nobody has answered it.
-    pub(crate) fn enter<B>(
-        &self,
-        request: &Request<B>,
-        route: &Route,
-        generation: Option<u64>,
-        id: &HeaderValue,
-        client: &HeaderValue,
-        host: &HeaderValue,
-    ) -> Rc<Entry> {
-        let facts = Facts {
-            worker: route.worker.clone(),
-            generation: Cell::new(generation),
-            route: route.path.clone(),
-            id: id.clone(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            agent: request.headers().get(USER_AGENT).cloned(),
-            client: client.clone(),
-            host: host.clone(),
-            is_on_host: !route.settings.hosts.is_empty(),
-        };
+    /// A request that has just come; there is no response to it yet.
+    pub(crate) fn enter(&self, facts: Facts) -> Rc<Entry> {
         Rc::new(Entry {
             journal: self.clone(),
             began: Instant::now(),
             facts: Some(facts),
+            generation: Cell::new(None),
             status: Cell::new(0),
             bytes: Cell::new(0),
             whole: Cell::new(false),
@@ -141,11 +122,9 @@ impl Journal {
 }
 
 impl Entry {
-    /// It goes to this generation, which was not known when it came.
+    /// It goes to this generation.
     pub(crate) fn goes_to(&self, generation: Option<u64>) {
-        if let Some(facts) = &self.facts {
-            facts.generation.set(generation);
-        }
+        self.generation.set(generation);
     }
 
     /// It is answered with this status.
@@ -173,6 +152,7 @@ impl Drop for Entry {
             // The answer to HEAD has no body that could be whole.
             whole: self.whole.get() || (facts.method == Method::HEAD && self.status.get() != 0),
             facts,
+            generation: self.generation.get(),
             status: self.status.get(),
             bytes: self.bytes.get(),
             took: self.began.elapsed(),
@@ -197,7 +177,7 @@ impl Line {
         info!(
             message_id = messages::ACCESS,
             tq.worker = facts.worker.as_str(),
-            tq.generation = facts.generation.get(),
+            tq.generation = self.generation,
             tq.route = facts.route.as_str(),
             tq.request_id = id,
             tq.method = facts.method.as_str(),
@@ -240,23 +220,25 @@ fn bounded(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::table::Table;
-    use crate::proxy::table::tests::board;
+
+    fn facts(uri: &str) -> Facts {
+        Facts {
+            worker: WorkerName::parse("w").unwrap(),
+            route: RoutePath::root(),
+            is_on_host: false,
+            id: HeaderValue::from_static("id"),
+            method: Method::GET,
+            uri: uri.parse().unwrap(),
+            agent: None,
+            client: HeaderValue::from_static("192.0.2.7"),
+            host: HeaderValue::from_static("a.example"),
+        }
+    }
 
     fn line(uri: &str, status: u16, whole: bool) -> Line {
         Line {
-            facts: Facts {
-                worker: WorkerName::parse("w").unwrap(),
-                generation: Cell::new(Some(3)),
-                route: RoutePath::root(),
-                id: HeaderValue::from_static("id"),
-                method: Method::GET,
-                uri: uri.parse().unwrap(),
-                agent: None,
-                client: HeaderValue::from_static("192.0.2.7"),
-                host: HeaderValue::from_static("a.example"),
-                is_on_host: false,
-            },
+            facts: facts(uri),
+            generation: Some(3),
             status,
             bytes: 1234,
             whole,
@@ -305,12 +287,8 @@ mod tests {
             queue,
             lost: Arc::default(),
         };
-        let request = Request::new(());
-        let table = Table::compile(&board(&["/"]), 0, None);
-        let value = HeaderValue::from_static("x");
         for _ in 0..3 {
-            let route = table.find(&value, "/").unwrap();
-            drop(journal.enter(&request, route, None, &value, &value, &value));
+            drop(journal.enter(facts("/")));
         }
         assert_eq!(journal.lost.load(Ordering::Relaxed), 2);
         assert_eq!(lines.try_iter().count(), 1);

@@ -19,7 +19,7 @@ use crate::proxy::wire::file_body::FileBody;
 pub(crate) struct Body {
     kind: Kind,
     /// The connection waits for us as long as there is a body.
-    answering: Option<InFlightGuard>,
+    in_flight: Option<InFlightGuard>,
     /// Where the answer is noted, on a route with an access log.
     entry: Option<Rc<Entry>>,
     /// What comes after the end of all else.
@@ -81,8 +81,8 @@ impl Body {
     }
 
     /// Marks the end of the answer for the client's socket.
-    pub(crate) fn answering(&mut self, answering: InFlightGuard) {
-        self.answering = Some(answering);
+    pub(crate) fn keep_in_flight(&mut self, in_flight: InFlightGuard) {
+        self.in_flight = Some(in_flight);
     }
 
     /// Notes the answer in the access log.
@@ -93,7 +93,7 @@ impl Body {
     fn of(kind: Kind) -> Self {
         Self {
             kind,
-            answering: None,
+            in_flight: None,
             entry: None,
             tail: None,
             encoding: None,

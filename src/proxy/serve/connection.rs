@@ -169,7 +169,7 @@ async fn serve_http1(
     table: Rc<Table>,
 ) -> Result<(), Box<dyn Error>> {
     let service = service_fn(|request: Request<Incoming>| {
-        let answering = client.signals().answering();
+        let in_flight = client.signals().in_flight_guard();
         let client = client.clone();
         let mut request = request.map(Inbound::Http1);
         async move {
@@ -178,13 +178,13 @@ async fn serve_http1(
                 client.signals().interims().empty().await;
             }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                answering.for_ever();
+                in_flight.for_ever();
             } else {
                 if client.signals().is_parting() {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
                 }
-                response.body_mut().answering(answering);
+                response.body_mut().keep_in_flight(in_flight);
             }
             Ok::<_, Infallible>(response)
         }

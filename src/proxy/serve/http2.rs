@@ -99,7 +99,7 @@ pub(crate) async fn serve(
                     match client.stream() {
                         Some(place) => {
                             let client = client.clone();
-                            streams.push(answer(client, request, respond, place, malformed));
+                            streams.push(serve_stream(client, request, respond, place, malformed));
                         }
                         // The client may send it again (RFC 9113, 8.7).
                         None => respond.send_reset(Reason::REFUSED_STREAM),
@@ -148,14 +148,14 @@ impl Resets {
 }
 
 /// One request and its answer.
-async fn answer(
+async fn serve_stream(
     client: Rc<Client>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     _place: Streaming,
     malformed: Option<Malformed>,
 ) -> End {
-    let answering = client.signals().answering();
+    let in_flight = client.signals().in_flight_guard();
     let is_head = request.method() == Method::HEAD;
     let hints = Hints::new(respond);
     let (mut request, mut tunnel) = into_http1(request);
@@ -188,7 +188,7 @@ async fn answer(
         }
         if let Ok(send) = send(head, false) {
             // Nobody there: the worker's side is gone, and the client sees the stream end.
-            let _ = piece.send(H2Io::new(send, receive, answering));
+            let _ = piece.send(H2Io::new(send, receive, in_flight));
         }
         return End::Answered;
     }

@@ -134,10 +134,10 @@ impl Generation {
     /// Whether `max_requests` have been answered. Once it was so it stays so: the counters of a generation under load are read one
     /// after the other, and a later look may see fewer answers.
     pub(crate) fn is_spent(&self) -> bool {
-        self.spent.load(Ordering::SeqCst) || self.has_answered_enough()
+        self.spent.load(Ordering::SeqCst) || self.has_served_enough()
     }
 
-    fn has_answered_enough(&self) -> bool {
+    fn has_served_enough(&self) -> bool {
         let max = self.max_requests.load(Ordering::Relaxed);
         max != 0 && self.begun().saturating_sub(self.in_flight()) >= max
     }
@@ -213,7 +213,7 @@ impl Drop for InFlight {
         let drained = generation.draining.load(Ordering::SeqCst)
             && shard.in_flight.load(Ordering::SeqCst) == 0;
         let spent = generation.max_requests.load(Ordering::Relaxed) != 0
-            && generation.has_answered_enough()
+            && generation.has_served_enough()
             && !generation.spent.swap(true, Ordering::SeqCst);
         if drained || spent {
             generation.news.notify_one();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn spent_means_answered_and_not_only_begun() {
+    fn spent_means_served_and_not_only_begun() {
         let generation = generation();
         generation.set_max_requests(1);
         let ticket = generation.enter(0);

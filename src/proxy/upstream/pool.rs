@@ -358,7 +358,7 @@ impl Share {
         let whole = std::mem::replace(body, RequestBody::Empty);
         let request = Request::from_parts(parts.clone(), whole);
         let mut error = match self.sender.try_send_request(request).await {
-            Ok(answer) => return self.answer(answer).map_err(ExchangeError::Malformed),
+            Ok(response) => return self.response(response).map_err(ExchangeError::Malformed),
             Err(error) => error,
         };
         let unsent = error.take_message();
@@ -373,14 +373,17 @@ impl Share {
         })
     }
 
-    fn answer(self, mut answer: Response<Incoming>) -> Result<Response<Content>, ResponseError> {
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+    fn response(
+        self,
+        mut response: Response<Incoming>,
+    ) -> Result<Response<Content>, ResponseError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let what = "its answer over HTTP/2 has the status 101, which there is none of";
             return Err(ResponseError::Ambiguous(what));
         }
-        framing::check(answer.headers()).map_err(ResponseError::Ambiguous)?;
-        headers::to_client(answer.headers_mut());
-        Ok(answer.map(|incoming| match incoming.is_end_stream() {
+        framing::check(response.headers()).map_err(ResponseError::Ambiguous)?;
+        headers::to_client(response.headers_mut());
+        Ok(response.map(|incoming| match incoming.is_end_stream() {
             true => Content::Whole(Bytes::new(), Some(Connection::Http2(self))),
             false => Content::Coming(Coming::Http2(incoming, self)),
         }))

@@ -38,7 +38,7 @@ const POLICY_IN_PLACE: &str = "default-src 'none'; style-src 'unsafe-inline'; sc
 
 /// The answer to a request for something of ours.
 #[cold]
-pub(crate) fn answer<B>(
+pub(crate) fn respond<B>(
     shard: &Rc<Shard>,
     path: &str,
     request: &Request<B>,

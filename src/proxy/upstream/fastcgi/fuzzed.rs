@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use super::exchange::Exchange;
 use super::params;
 use super::records::Records;
-use super::response::Answer;
+use super::response;
 use super::trouble::Verdict;
 use crate::proxy::fuzzed::{Pieces, fields, lines, now};
 use crate::proxy::wire::origin::Origin;
@@ -88,7 +88,9 @@ fn exchanged(data: &[u8]) -> Option<Vec<u8>> {
             let begun = Exchange::begin(near, told, Box::pin(body), None).await;
             let (exchange, _sending) = begun.ok()?;
             let verdict = Verdict::default();
-            let answer = Answer::begin(exchange, &Method::GET, verdict).await.ok()?;
+            let answer = response::begin(exchange, &Method::GET, verdict)
+                .await
+                .ok()?;
             assert!((200..600).contains(&answer.status().as_u16()));
             for name in [
                 "connection",

@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::exchange::Exchange;
-use super::response::{Answer, Body};
+use super::response::{self, Body};
 use super::trouble::{Trouble, Verdict};
 use super::{hold, params};
 use crate::proxy::upstream::dial::patiently;
@@ -106,7 +106,7 @@ async fn serve(far: DuplexStream, desk: Desk) {
     let verdict = desk.verdict.clone();
     let desk = &desk;
     let service = service_fn(|request| async move {
-        desk.answer(request).await.inspect_err(|trouble| {
+        desk.exchange(request).await.inspect_err(|trouble| {
             let is_gone = matches!(trouble, Trouble::Gone(_));
             desk.gone.store(is_gone, Ordering::Relaxed);
             let _ = desk.verdict.set(innermost(trouble));
@@ -127,7 +127,7 @@ async fn serve(far: DuplexStream, desk: Desk) {
 }
 
 impl Desk {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
+    async fn exchange(&self, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
         let stream = self
             .stream
             .lock()
@@ -172,7 +172,7 @@ impl Desk {
         let begun = Exchange::begin(stream, params, held.stdin(), self.generation.clone());
         let (exchange, sending) = begun.await?;
         self.own(sending);
-        Answer::begin(exchange, &parts.method, self.verdict.clone()).await
+        response::begin(exchange, &parts.method, self.verdict.clone()).await
     }
 
     /// Says that there is no room for a body.

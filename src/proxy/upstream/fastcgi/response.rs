@@ -21,10 +21,7 @@ const FIELDS_MAX: usize = 100;
 /// What is between php-fpm and us alone, and no script's to say.
 const HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
-/// An answer whose head has come.
-pub(super) struct Answer;
-
-/// The body of an answer.
+/// The body of a response.
 pub(super) struct Body {
     /// What has come of it, or all of it.
     first: Option<Bytes>,
@@ -37,59 +34,57 @@ pub(super) struct Body {
     verdict: Verdict,
 }
 
-impl Answer {
-    /// Waits for the head of the answer to a request with `method`.
-    ///
-    /// # Errors
-    /// When none comes, or none that can be understood.
-    pub(super) async fn begin(
-        mut exchange: Exchange,
-        method: &Method,
-        verdict: Verdict,
-    ) -> Result<Response<Body>, Trouble> {
-        let mut heard = BytesMut::new();
-        let mut looked = 0;
-        let end = loop {
-            if let Some(end) = end_of_head(&heard, &mut looked) {
-                break end;
-            }
-            if heard.len() > HEAD_MAX {
-                return Err(Trouble::LongHead);
-            }
-            match poll_fn(|cx| exchange.poll_next(cx)).await {
-                Some(piece) => heard.extend_from_slice(&piece?),
-                None => return Err(Trouble::NoHead),
-            }
-        };
-        if end > HEAD_MAX {
+/// Waits for the head of the response to a request with `method`.
+///
+/// # Errors
+/// When none comes, or none that can be understood.
+pub(super) async fn begin(
+    mut exchange: Exchange,
+    method: &Method,
+    verdict: Verdict,
+) -> Result<Response<Body>, Trouble> {
+    let mut heard = BytesMut::new();
+    let mut looked = 0;
+    let end = loop {
+        if let Some(end) = end_of_head(&heard, &mut looked) {
+            break end;
+        }
+        if heard.len() > HEAD_MAX {
             return Err(Trouble::LongHead);
         }
-        let head = heard.split_to(end);
-        let (status, headers, length) = read(&head)?;
-        let has_body = method != Method::HEAD
-            && status != StatusCode::NO_CONTENT
-            && status != StatusCode::NOT_MODIFIED;
-        let mut body = Body {
-            first: Some(heard.freeze()).filter(|first| has_body && !first.is_empty()),
-            exchange: None,
-            owed: 0,
-            trouble: None,
-            verdict,
-        };
-        if has_body {
-            body.exchange = Some(exchange);
-            body.owed = length.unwrap_or(0);
-        } else {
-            // A script whose output nobody takes is broken off: it is let come to its end.
-            while let Some(piece) = poll_fn(|cx| exchange.poll_next(cx)).await {
-                piece?;
-            }
+        match poll_fn(|cx| exchange.poll_next(cx)).await {
+            Some(piece) => heard.extend_from_slice(&piece?),
+            None => return Err(Trouble::NoHead),
         }
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
+    };
+    if end > HEAD_MAX {
+        return Err(Trouble::LongHead);
     }
+    let head = heard.split_to(end);
+    let (status, headers, length) = read(&head)?;
+    let has_body = method != Method::HEAD
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED;
+    let mut body = Body {
+        first: Some(heard.freeze()).filter(|first| has_body && !first.is_empty()),
+        exchange: None,
+        owed: 0,
+        trouble: None,
+        verdict,
+    };
+    if has_body {
+        body.exchange = Some(exchange);
+        body.owed = length.unwrap_or(0);
+    } else {
+        // A script whose output nobody takes is broken off: it is let come to its end.
+        while let Some(piece) = poll_fn(|cx| exchange.poll_next(cx)).await {
+            piece?;
+        }
+    }
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
 /// Where the head ends, behind its empty line. `looked` bytes were looked at before.

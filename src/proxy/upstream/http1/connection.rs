@@ -127,7 +127,7 @@ impl Connection {
             }
             error => error,
         })?;
-        Ok(self.answer(head, request))
+        Ok(self.response(head, request))
     }
 
     fn poll_head(
@@ -190,7 +190,7 @@ impl Connection {
     }
 
     /// The answer that begins with `head`, and what is to become of the request.
-    fn answer(mut self, mut head: Head, request: &mut Request) -> Response<Content> {
+    fn response(mut self, mut head: Head, request: &mut Request) -> Response<Content> {
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = std::mem::take(&mut head.headers);
