@@ -172,7 +172,7 @@ fn what_can_not_be_written_is_refused_with_exit_64() {
         .run(["new", "other"])
         .exits(64)
         .says("hint: name one")
-        .says("rust, go, node, python, php, bun, deno, exec");
+        .says("rust, go, node, python, php");
     house
         .run(["new", "other", "--type", "ruby"])
         .exits(64)
