@@ -57,7 +57,7 @@ impl Check {
         }
         let mut pairs = Vec::new();
         for stray in &inventory.strays {
-            eprintln!("{}: {}", stray.directory.display(), stray.reason);
+            eprintln!("{stray}");
             wrong += 1;
         }
         for found in inventory.workers.values() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::explain::explain;
 use super::{certificates, pair};
-use crate::config::{Files, Instead, Mode, Problems, Settings};
+use crate::config::{Files, Instead, Mode, Problems, Settings, printable};
 use crate::deploy::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
 use crate::inventory::{self, Status};
@@ -286,8 +286,8 @@ pub(super) fn scan(
     let strays = strays.map(|stray| {
         let reason = format!(
             "{} is left out: {}",
-            stray.directory.display(),
-            stray.reason
+            printable(&stray.directory.to_string_lossy()),
+            printable(&stray.reason)
         );
         tracing::warn!("{reason}");
         (stray.directory, reason)

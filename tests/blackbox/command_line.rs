@@ -62,6 +62,20 @@ fn where_nothing_runs_is_exit_69() {
 }
 
 #[test]
+fn the_name_of_a_directory_colours_no_terminal() {
+    let house = House::new().worker("index", says("one"));
+    for name in ["evil\u{1b}[8m", "turned\u{202e}", "two\nlines"] {
+        write(&house.worker_directory(name).join("main.py"), "");
+    }
+    let ran = house.run(["check"]);
+    ran.exits(78)
+        .says("evil\\u{1b}[8m: ")
+        .says("turned\\u{202e}: ")
+        .says("two\\nlines: ");
+    assert!(!ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
+}
+
+#[test]
 fn a_wrong_configuration_is_exit_78() {
     let house = House::new()
         .worker("index", says("one"))
