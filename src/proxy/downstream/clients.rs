@@ -72,7 +72,7 @@ impl Clients {
         // Those who were sent away are gone in a moment, and counted until then. Each place is given away once.
         match self.sent_away.get().checked_sub(1) {
             Some(left) => self.sent_away.set(left),
-            None if is_full => match self.send_idle_away().checked_sub(1) {
+            None if is_full => match self.send_idle_away(Instant::now()).checked_sub(1) {
                 Some(left) => self.sent_away.set(left),
                 None => return false,
             },
@@ -83,9 +83,8 @@ impl Clients {
 
     /// Closes connections of this thread that have nothing in flight, some more than are needed now, so that not each new client needs
     /// a look at all; says how many.
-    pub(crate) fn send_idle_away(&self) -> usize {
+    pub(crate) fn send_idle_away(&self, now: Instant) -> usize {
         let mut clients = self.by_number.borrow_mut();
-        let now = Instant::now();
         let idle = clients.iter();
         let mut idle: Vec<_> = idle
             .filter_map(|(number, known)| Some((known.signals.rank(now)?, *number)))

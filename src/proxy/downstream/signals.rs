@@ -33,6 +33,8 @@ pub(crate) struct Signals {
     parting: AtomicU64,
     /// There are too many clients: the connection ends as soon as nothing of a request is there.
     leaving: AtomicBool,
+    /// It was told that, nothing was there, and it ends.
+    going: AtomicBool,
     /// The client is still sending a body that may never be read.
     pub(super) unread: AtomicBool,
     /// What was sent is not whole, and only a reset can say so.
@@ -67,6 +69,7 @@ impl Signals {
             born: Instant::now(),
             parting: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
+            going: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             interims: Outbox::default(),
@@ -104,6 +107,11 @@ impl Signals {
         self.leaving.load(Ordering::Relaxed)
     }
 
+    /// Nothing that the client has sent is lost if its connection ends now.
+    pub(super) fn go(&self) {
+        self.going.store(true, Ordering::Relaxed);
+    }
+
     /// When it was told that the proxy stops.
     pub(super) fn parted(&self) -> Option<Instant> {
         let micros = self.parting.load(Ordering::Relaxed).checked_sub(1)?;
@@ -118,7 +126,7 @@ impl Signals {
         InFlightGuard(Some(self.clone()))
     }
 
-    /// Whether the client had the time that a new one has to begin its first request, and has not finished the head of one.
+    /// Whether it is new no longer, and has not finished the head of its first request.
     pub(super) fn is_late(&self) -> bool {
         self.turns.load(Ordering::Relaxed) == 0 && self.born.elapsed() > PARTING_NEW
     }
@@ -127,8 +135,10 @@ impl Signals {
     pub(crate) fn rank(&self, now: Instant) -> Option<Rank> {
         let turns = self.turns.load(Ordering::Relaxed);
         if self.is_leaving() {
-            // It has begun a request to stay, and does not end it.
-            let since = self.parted().filter(|_| turns.is_multiple_of(2))?;
+            // Until it goes, something that it has sent may not have been read: the thread may not have come to it. Then only a client that
+            // does not take the end of its last response can hold it up.
+            let is_going = self.going.load(Ordering::Relaxed) && turns.is_multiple_of(2);
+            let since = self.parted().filter(|_| is_going)?;
             return (now.saturating_duration_since(since) > PARTING).then_some(Rank::Silent(since));
         }
         match turns {

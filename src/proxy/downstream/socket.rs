@@ -163,10 +163,11 @@ impl Socket {
                 }
                 // What has come wakes it again in a moment.
                 (Waiting::Request, _) if self.signals.is_leaving() => {
-                    return match stream::has_unread(&self.stream) {
-                        true => Poll::Pending,
-                        false => Poll::Ready(Ok(())),
-                    };
+                    if stream::has_unread(&self.stream) {
+                        return Poll::Pending;
+                    }
+                    self.signals.go();
+                    return Poll::Ready(Ok(()));
                 }
                 (Waiting::Request, None) => {
                     ready!(self.reading.poll(cx, self.limits.idle));
@@ -179,12 +180,16 @@ impl Socket {
                     ready!(self.reading.poll(cx, PARTING));
                     return Poll::Ready(Ok(()));
                 }
-                // It has sent a part of its first request, and nothing since.
-                (Waiting::Head, _)
-                    if self.signals.is_leaving()
-                        && self.signals.is_late()
-                        && !stream::has_unread(&self.stream) =>
-                {
+                (Waiting::Head, Some(parted)) if self.signals.is_leaving() => {
+                    if stream::has_unread(&self.stream) {
+                        return Poll::Pending;
+                    }
+                    // It has sent a part of a request, and nothing since.
+                    if !self.signals.is_late() {
+                        self.reading.start_at(parted, PARTING);
+                        ready!(self.reading.poll(cx, PARTING));
+                    }
+                    self.signals.go();
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 (Waiting::Head, _) => {

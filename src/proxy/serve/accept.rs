@@ -211,6 +211,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use http::HeaderValue;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::proxy::downstream::connection_limit::ConnectionLimit;
@@ -268,12 +269,12 @@ mod tests {
             }
             assert_eq!(client.try_write(ASKED).unwrap(), ASKED.len());
             let sent_away = [
-                shard.clients().send_idle_away(),
-                shard.clients().send_idle_away(),
+                shard.clients().send_idle_away(Instant::now()),
+                shard.clients().send_idle_away(Instant::now()),
             ];
             assert_eq!(sent_away, [1, 1]);
             assert_eq!(
-                shard.clients().send_idle_away(),
+                shard.clients().send_idle_away(Instant::now()),
                 0,
                 "each place is given away once"
             );
@@ -306,13 +307,49 @@ mod tests {
             let asked: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
             assert_eq!(client.try_write(asked).unwrap(), asked.len());
             for _ in 0..3 {
-                assert_eq!(shard.clients().send_idle_away(), 1);
+                assert_eq!(shard.clients().send_idle_away(Instant::now()), 1);
             }
+            // Nor is it lost if the thread does not come to it for longer than a client that stops in between gets.
+            let later = Instant::now() + Duration::from_secs(1);
+            assert_eq!(shard.clients().send_idle_away(later), 0);
             tokio::time::resume();
             let last = answer(&mut client).await;
             assert!(last.contains("connection: close"), "{last}");
             assert_eq!(answer(&mut silent).await, "");
             assert_eq!(answer(&mut slow).await, "");
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_stops_within_a_later_head_makes_room_soon() {
+        let everything = async {
+            let shard = Rc::new(shard(Arc::new(board(&[]))));
+            let (listener, address) = listener();
+            let mut client = connect(address).await;
+            let door = Door::open(&listener).unwrap();
+            let (stream, peer) = door.queued().unwrap();
+            admit(&shard, &listener, stream, peer);
+            client
+                .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+                .await
+                .unwrap();
+            assert!(answer(&mut client).await.starts_with("http/1.1 "));
+            client.write_all(b"GET / HT").await.unwrap();
+            // Until that is read.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let told = Instant::now();
+            assert_eq!(shard.clients().send_idle_away(told), 1);
+            assert_eq!(shard.clients().send_idle_away(Instant::now()), 0);
+            let soon = tokio::time::timeout(Duration::from_secs(5), answer(&mut client));
+            assert_eq!(soon.await.as_deref(), Ok(""));
+            assert!(
+                told.elapsed() >= Duration::from_millis(500),
+                "{:?}",
+                told.elapsed()
+            );
         };
         tokio::task::LocalSet::new().run_until(everything).await;
     }
