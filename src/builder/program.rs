@@ -5,13 +5,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::Mode;
+use crate::config::{Mode, printable};
 use crate::types;
 
 /// Where interpreters are looked for: root's directories, whatever environment the server was started with.
 pub(super) const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Why a worker can not be built or run as it lies on disk. The text says what to do about it.
+/// Why a worker can not be built or run as it lies on disk. The text says what to do about it, in one line, whatever the worker's file
+/// names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     /// The program a build makes is not there.
@@ -23,7 +24,7 @@ pub enum Unavailable {
         build: &'static str,
     },
     /// A program or an entry file is not there.
-    #[error("{} is missing; {hint}", path.display())]
+    #[error("{} is missing; {hint}", printable(&path.to_string_lossy()))]
     Missing {
         /// What was looked for.
         path: PathBuf,
@@ -39,7 +40,7 @@ pub enum Unavailable {
         candidates: String,
     },
     /// It is there, and is no regular file with an execute bit.
-    #[error("{0} is not an executable file; run chmod +x {0}")]
+    #[error("{file} is not an executable file; run chmod +x {file}", file = printable(.0))]
     NotExecutable(String),
     /// A toolchain or an interpreter is not installed.
     #[error("{program} is not installed; run {install}")]
@@ -50,7 +51,10 @@ pub enum Unavailable {
         install: &'static str,
     },
     /// A plain word no directory of the search path has.
-    #[error("'{program}' is in none of {path}; install it, or write its absolute path")]
+    #[error(
+        "'{}' is in none of {path}; install it, or write its absolute path",
+        printable(program)
+    )]
     NotInPath {
         /// What was looked for.
         program: String,
@@ -59,7 +63,8 @@ pub enum Unavailable {
     },
     /// A relative path that goes out of the worker's directory.
     #[error(
-        "'{0}' leaves the worker's directory; put the program inside, or write its absolute path"
+        "'{}' leaves the worker's directory; put the program inside, or write its absolute path",
+        printable(.0)
     )]
     Outside(String),
     /// A `command:` or `build:` without a word.
@@ -67,7 +72,8 @@ pub enum Unavailable {
     Empty,
     /// package.json is not what npm would take.
     #[error(
-        "package.json can not be read ({0}); correct it, or set command: in config/worker.yaml"
+        "package.json can not be read ({}); correct it, or set command: in config/worker.yaml",
+        printable(.0)
     )]
     PackageJson(String),
     /// A worker of type static has no program.

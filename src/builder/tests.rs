@@ -74,6 +74,14 @@ fn what_is_missing_is_said_with_what_to_do() {
         "no file to start from: one of main.py, app.py, src/main.py, src/app.py is needed, or a command: in config/worker.yaml"
     );
     assert!(says("exec", json!({"command": ["bin/x"]})).starts_with("bin/x is missing; "));
+    let painted = says(
+        "exec",
+        json!({"command": ["bin/\u{1b}[31mx\nok: all is well"]}),
+    );
+    assert!(
+        painted.starts_with("bin/\\u{1b}[31mx\\nok: all is well is missing; "),
+        "{painted}"
+    );
     assert!(says("exec", json!({"command": ["no-such-program"]})).contains(SYSTEM_PATH));
     assert!(says("exec", json!({"command": []})).contains("empty"));
     assert!(says("static", json!({})).contains("public/"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::printable;
 use crate::names::Generation;
 use crate::systemd::Ending;
 
@@ -79,7 +80,9 @@ impl fmt::Display for Reason {
             | Self::Unusable(sentence)
             | Self::Refused(sentence)
             | Self::Taken(sentence) => {
-                write!(f, "{sentence}")
+                // What a deployer has named is shown, and colours nothing.
+                let lines: Vec<String> = sentence.lines().map(printable).collect();
+                f.write_str(&lines.join("\n"))
             }
             Self::NoProxy => write!(f, "the proxy is not connected"),
             Self::Instance(number, reason) => write!(f, "instance {number}: {reason}"),

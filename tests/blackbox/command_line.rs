@@ -62,13 +62,17 @@ fn where_nothing_runs_is_exit_69() {
 }
 
 #[test]
-fn the_name_of_a_directory_colours_no_terminal() {
+fn what_a_deployer_names_colours_no_terminal() {
     let house = House::new().worker("index", says("one"));
     for name in ["evil\u{1b}[8m", "turned\u{202e}", "two\nlines"] {
         write(&house.worker_directory(name).join("main.py"), "");
     }
+    let yaml = house.worker_directory("painted").join("config/worker.yaml");
+    write(&yaml, "command: [\"bin/\\e[31mx\\nfake: well\"]\n");
     let ran = house.run(["check"]);
     ran.exits(78)
+        .says("painted: ")
+        .says("bin/\\u{1b}[31mx\\nfake: well is missing")
         .says("evil\\u{1b}[8m: ")
         .says("turned\\u{202e}: ")
         .says("two\\nlines: ");
