@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::contestants::{House, Kind, need};
 use super::cores::Cores;
-use super::load::{Goal, Load};
+use super::load::Load;
 use super::scenario::Scenario;
+use super::talk::Goal;
 
 /// Requests of the shorter run; the longer has twice as many, and the difference has no start and no end in it.
 const REQUESTS: usize = 4000;

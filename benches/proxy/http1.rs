@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::load::{Goal, Talk, record};
+use super::talk::{Goal, Talk, record};
 
 /// Most header fields of an answer.
 const FIELDS: usize = 32;

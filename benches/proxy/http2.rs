@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::load::{Goal, Talk, record};
 use super::scenario::Ask;
+use super::talk::{Goal, Talk, record};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;

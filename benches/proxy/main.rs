@@ -25,6 +25,7 @@ mod measure;
 mod pipe;
 mod report;
 mod scenario;
+mod talk;
 mod worker;
 
 use std::time::Duration;
@@ -32,10 +33,11 @@ use std::time::Duration;
 use arguments::Arguments;
 use contestants::{Contestant, House, Kind};
 use cores::Cores;
-use load::{Goal, Load};
+use load::Load;
 use measure::Figures;
 use report::Report;
 use scenario::{Place, Scenario};
+use talk::Goal;
 
 /// Before each measurement: connections to the worker are made, caches and branch predictors know the way.
 const WARM_UP: Duration = Duration::from_millis(300);
