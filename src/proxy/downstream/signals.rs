@@ -29,6 +29,8 @@ pub(crate) struct Signals {
     /// When the last answer ended, in microseconds since `born`.
     ended: AtomicU64,
     pub(super) born: Instant,
+    /// Its thread has come to it for the first time.
+    met: AtomicBool,
     /// When it was told that the proxy stops, in microseconds since `born`, and one more; 0: it was not.
     parting: AtomicU64,
     /// There are too many clients: the connection ends as soon as nothing of a request is there.
@@ -67,6 +69,7 @@ impl Signals {
             in_flight: AtomicU32::new(0),
             ended: AtomicU64::new(0),
             born: Instant::now(),
+            met: AtomicBool::new(false),
             parting: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             going: AtomicBool::new(false),
@@ -83,6 +86,11 @@ impl Signals {
 
     fn now(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Its thread has come to it: from here on it is known what it has brought.
+    pub(crate) fn meet(&self) {
+        self.met.store(true, Ordering::Relaxed);
     }
 
     /// The proxy stops: the connection is to end, and the next answer to say so.
@@ -131,7 +139,8 @@ impl Signals {
         self.turns.load(Ordering::Relaxed) == 0 && self.born.elapsed() > PARTING_NEW
     }
 
-    /// How soon the client is to leave when there are too many; `None` while it has something in flight, or leaves already.
+    /// How soon the client is to leave when there are too many; `None` while nobody has come to it, it has something in flight, or leaves
+    /// already.
     pub(crate) fn rank(&self, now: Instant) -> Option<Rank> {
         let turns = self.turns.load(Ordering::Relaxed);
         if self.is_leaving() {
@@ -142,6 +151,7 @@ impl Signals {
             return (now.saturating_duration_since(since) > PARTING).then_some(Rank::Silent(since));
         }
         match turns {
+            0 if !self.met.load(Ordering::Relaxed) => None,
             0 if now.saturating_duration_since(self.born) > PARTING_NEW => {
                 Some(Rank::Silent(self.born))
             }

@@ -322,6 +322,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_its_thread_has_not_come_to_makes_no_room() {
+        let everything = async {
+            let shard = Rc::new(shard(Arc::new(board(&[]))));
+            let (listener, address) = listener();
+            let mut client = connect(address).await;
+            let (stream, peer) = Door::open(&listener).unwrap().queued().unwrap();
+            admit(&shard, &listener, stream, peer);
+            let later = Instant::now() + Duration::from_secs(2);
+            assert_eq!(shard.clients().send_idle_away(later), 0);
+            client
+                .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+                .await
+                .unwrap();
+            assert!(answer(&mut client).await.starts_with("http/1.1 "));
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    #[tokio::test]
     async fn a_client_that_stops_within_a_later_head_makes_room_soon() {
         let everything = async {
             let shard = Rc::new(shard(Arc::new(board(&[]))));

@@ -69,6 +69,7 @@ async fn meet(shard: Rc<Shard>, arrival: Arrival) -> Result<(), Box<dyn Error>> 
         mut permit,
         number,
     } = arrival;
+    signals.meet();
     let table = shard.table();
     let front = table.front();
     let how = &listener.listen;
