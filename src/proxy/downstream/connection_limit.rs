@@ -58,10 +58,10 @@ impl ConnectionLimit {
         }
     }
 
-    /// Whether there are as many as there may be. Threads that ask at the same moment may take in a few more: the bound is for memory,
-    /// and not to the last byte.
-    pub(crate) fn is_full(&self, front: &Front) -> bool {
-        self.all.load(Ordering::Relaxed) >= front.max_connections.min(self.most)
+    /// Whether there are more than there may be, whoever asks and has a permit among them. Threads that ask at the same moment may take in a
+    /// few more: the bound is for memory, and not to the last byte.
+    pub(crate) fn is_exceeded(&self, front: &Front) -> bool {
+        self.all.load(Ordering::Relaxed) > front.max_connections.min(self.most)
     }
 
     /// Takes in a client.
@@ -167,16 +167,15 @@ mod tests {
     fn there_are_no_more_clients_than_descriptors_for_them_and_their_workers() {
         let front = Published::nothing().table.front;
         let limit = Arc::new(ConnectionLimit::new(DESCRIPTORS_KEPT + 5));
-        let one = limit.permit();
-        assert!(!limit.is_full(&front));
-        let _two = limit.permit();
-        assert!(limit.is_full(&front));
+        let (one, _two) = (limit.permit(), limit.permit());
+        assert!(!limit.is_exceeded(&front));
+        let _three = limit.permit();
+        assert!(limit.is_exceeded(&front));
         drop(one);
-        assert!(!limit.is_full(&front));
-        assert!(
-            !Arc::new(ConnectionLimit::new(0)).is_full(&front),
-            "one is always let in"
-        );
+        assert!(!limit.is_exceeded(&front));
+        let none = Arc::new(ConnectionLimit::new(0));
+        let _one = none.permit();
+        assert!(!none.is_exceeded(&front), "one is always let in");
     }
 
     #[test]
@@ -185,12 +184,12 @@ mod tests {
         (front.max_connections, front.max_connections_per_address) = (3, 1);
         let limit = Arc::new(ConnectionLimit::new(usize::MAX));
         let enter = |address: &str| -> Result<ConnectionPermit, Full> {
-            if limit.is_full(&front) {
-                return Err(Full::All);
-            }
             let mut permit = limit.permit();
             permit.is(address.parse().unwrap(), &front)?;
-            Ok(permit)
+            match limit.is_exceeded(&front) {
+                true => Err(Full::All),
+                false => Ok(permit),
+            }
         };
         let one = enter("192.0.2.1").unwrap();
         assert_eq!(enter("::ffff:192.0.2.1").unwrap_err(), Full::Address);

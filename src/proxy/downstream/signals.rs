@@ -35,7 +35,7 @@ pub(crate) struct Signals {
     parting: AtomicU64,
     /// There are too many clients: the connection ends as soon as nothing of a request is there.
     leaving: AtomicBool,
-    /// It was told that, nothing was there, and it ends.
+    /// It was told that, and nothing was there: it ends, or has a moment for the rest of a head, unless its place is needed before.
     going: AtomicBool,
     /// The client is still sending a body that may never be read.
     pub(super) unread: AtomicBool,
@@ -115,7 +115,7 @@ impl Signals {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Nothing that the client has sent is lost if its connection ends now.
+    /// The client is to leave, and nothing that it has sent is unread.
     pub(super) fn go(&self) {
         self.going.store(true, Ordering::Relaxed);
     }
@@ -144,11 +144,9 @@ impl Signals {
     pub(crate) fn rank(&self, now: Instant) -> Option<Rank> {
         let turns = self.turns.load(Ordering::Relaxed);
         if self.is_leaving() {
-            // Until it goes, something that it has sent may not have been read: the thread may not have come to it. Then only a client that
-            // does not take the end of its last response can hold it up.
-            let is_going = self.going.load(Ordering::Relaxed) && turns.is_multiple_of(2);
-            let since = self.parted().filter(|_| is_going)?;
-            return (now.saturating_duration_since(since) > PARTING).then_some(Rank::Silent(since));
+            // Until its thread has looked, something that it has sent may not have been read.
+            let has_nothing = self.going.load(Ordering::Relaxed) && turns.is_multiple_of(2);
+            return self.parted().filter(|_| has_nothing).map(Rank::Silent);
         }
         match turns {
             0 if !self.met.load(Ordering::Relaxed) => None,

@@ -185,11 +185,11 @@ impl Socket {
                         return Poll::Pending;
                     }
                     // It has sent a part of a request, and nothing since.
+                    self.signals.go();
                     if !self.signals.is_late() {
                         self.reading.start_at(parted, PARTING);
                         ready!(self.reading.poll(cx, PARTING));
                     }
-                    self.signals.go();
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 (Waiting::Head, _) => {

@@ -131,7 +131,7 @@ async fn accept(shard: Rc<Shard>, listener: Arc<Listener>, door: Door, stop: Can
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                admit(&shard, &met(&shard, &listener), stream, peer);
+                admit(&shard, &met(&shard, &listener), stream, peer).await;
             }
             Err(error) if is_the_clients(&error) => {}
             // Given up, and the other threads have closed it already.
@@ -147,7 +147,7 @@ async fn accept(shard: Rc<Shard>, listener: Arc<Listener>, door: Door, stop: Can
     // The event loop may not have heard yet of those who have connected, and there are no more of them than this.
     let queued = std::iter::from_fn(|| door.queued()).take(BACKLOG.into());
     for (stream, peer) in queued {
-        admit(&shard, &met(&shard, &listener), stream, peer);
+        admit(&shard, &met(&shard, &listener), stream, peer).await;
     }
 }
 
@@ -173,11 +173,10 @@ fn met(shard: &Shard, listener: &Arc<Listener>) -> Arc<Listener> {
 }
 
 /// Serves a client, whom the shard waits for when it stops.
-fn admit(shard: &Rc<Shard>, listener: &Arc<Listener>, stream: Raw, peer: Option<SocketAddr>) {
+async fn admit(shard: &Rc<Shard>, listener: &Arc<Listener>, stream: Raw, peer: Option<SocketAddr>) {
     let table = shard.table();
     let front = table.front();
     let connection_limit = shard.connection_limit();
-    let is_full = connection_limit.is_full(front);
     let mut permit = connection_limit.permit();
     let address = preamble::client_of(peer);
     if let Some(address) = address.filter(|address| !front.trusts(*address))
@@ -185,8 +184,18 @@ fn admit(shard: &Rc<Shard>, listener: &Arc<Listener>, stream: Raw, peer: Option<
     {
         return connection_limit.complain(full, front);
     }
-    if !shard.clients().has_room(is_full) {
-        return connection_limit.complain(Full::All, front);
+    if !shard
+        .clients()
+        .has_room(connection_limit.is_exceeded(front))
+    {
+        // Those that came just before have their turn first, and what they bring is looked at: then it is known who can leave.
+        tokio::task::yield_now().await;
+        if !shard
+            .clients()
+            .has_room(connection_limit.is_exceeded(front))
+        {
+            return connection_limit.complain(Full::All, front);
+        }
     }
     let signals = Arc::new(Signals::new());
     let number = shard.clients().number();
@@ -261,7 +270,7 @@ mod tests {
             let (mut client, mut idler) = tokio::join!(connect(address), connect(address));
             let door = Door::open(&listener).unwrap();
             while let Some((stream, peer)) = door.queued() {
-                admit(&shard, &listener, stream, peer);
+                admit(&shard, &listener, stream, peer).await;
             }
             for client in [&mut client, &mut idler] {
                 client.write_all(ASKED).await.unwrap();
@@ -295,7 +304,7 @@ mod tests {
                 tokio::join!(connect(address), connect(address), connect(address));
             let door = Door::open(&listener).unwrap();
             while let Some((stream, peer)) = door.queued() {
-                admit(&shard, &listener, stream, peer);
+                admit(&shard, &listener, stream, peer).await;
             }
             slow.write_all(b"GET / HT").await.unwrap();
             // Until all are served, and the part of a request is read.
@@ -328,7 +337,7 @@ mod tests {
             let (listener, address) = listener();
             let mut client = connect(address).await;
             let (stream, peer) = Door::open(&listener).unwrap().queued().unwrap();
-            admit(&shard, &listener, stream, peer);
+            admit(&shard, &listener, stream, peer).await;
             let later = Instant::now() + Duration::from_secs(2);
             assert_eq!(shard.clients().send_idle_away(later), 0);
             client
@@ -348,7 +357,7 @@ mod tests {
             let mut client = connect(address).await;
             let door = Door::open(&listener).unwrap();
             let (stream, peer) = door.queued().unwrap();
-            admit(&shard, &listener, stream, peer);
+            admit(&shard, &listener, stream, peer).await;
             client
                 .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
                 .await
