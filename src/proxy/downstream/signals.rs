@@ -139,8 +139,8 @@ impl Signals {
         self.turns.load(Ordering::Relaxed) == 0 && self.born.elapsed() > PARTING_NEW
     }
 
-    /// How soon the client is to leave when there are too many; `None` while nobody has come to it, it has something in flight, or leaves
-    /// already.
+    /// How soon the client is to leave when there are too many; `None` while its thread has not come to it, while it has something in flight,
+    /// and once it was told to leave until nothing it has sent is unread.
     pub(crate) fn rank(&self, now: Instant) -> Option<Rank> {
         let turns = self.turns.load(Ordering::Relaxed);
         if self.is_leaving() {

@@ -184,16 +184,15 @@ async fn admit(shard: &Rc<Shard>, listener: &Arc<Listener>, stream: Raw, peer: O
     {
         return connection_limit.complain(full, front);
     }
-    if !shard
-        .clients()
-        .has_room(connection_limit.is_exceeded(front))
-    {
-        // Those that came just before have their turn first, and what they bring is looked at: then it is known who can leave.
-        tokio::task::yield_now().await;
-        if !shard
+    let has_room = || {
+        shard
             .clients()
             .has_room(connection_limit.is_exceeded(front))
-        {
+    };
+    if !has_room() {
+        // Those that came just before have their turn first, and what they bring is looked at: then it is known who can leave.
+        tokio::task::yield_now().await;
+        if !has_room() {
             return connection_limit.complain(Full::All, front);
         }
     }
