@@ -7,7 +7,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::ansi;
-use crate::route::RouteTable;
+use crate::route::{Place, RouteTable};
 use crate::wire::{Duplex, FrontState, ProbeOutcome, ToManager, ToProxy, VERSION};
 
 /// Messages that may wait for the proxy; one that reads so slowly is cut off and starts anew.
@@ -231,14 +231,22 @@ fn calm(message: ToManager) -> ToManager {
             front: calm_front(front),
         },
         ToManager::Front(front) => ToManager::Front(calm_front(front)),
-        ToManager::Probed {
+        ToManager::Probed { id, outcome } => ToManager::Probed {
             id,
-            outcome: ProbeOutcome::Broken(why),
-        } => ToManager::Probed {
-            id,
-            outcome: ProbeOutcome::Broken(words(&why)),
+            outcome: match outcome {
+                ProbeOutcome::Broken(why) => ProbeOutcome::Broken(words(&why)),
+                ProbeOutcome::NotAsked(why) => ProbeOutcome::NotAsked(words(&why)),
+                ProbeOutcome::Taken(why) => ProbeOutcome::Taken(words(&why)),
+                outcome @ (ProbeOutcome::Status(_) | ProbeOutcome::TimedOut) => outcome,
+            },
         },
-        message => message,
+        // Numbers, and names that are checked as they are read.
+        message @ (ToManager::Hello { .. }
+        | ToManager::Drained(_)
+        | ToManager::Exposed { .. }
+        | ToManager::Quiet(_)
+        | ToManager::Spent(_)
+        | ToManager::Counted { .. }) => message,
     }
 }
 
@@ -246,8 +254,18 @@ fn calm_front(mut front: FrontState) -> FrontState {
     front.problem = front.problem.map(|problem| words(&problem));
     for refused in &mut front.refused {
         refused.reason = words(&refused.reason);
+        calm_place(&mut refused.listen.place);
+    }
+    for listen in &mut front.listening {
+        calm_place(&mut listen.place);
     }
     front
+}
+
+fn calm_place(place: &mut Place) {
+    if let Place::Unix(path) = place {
+        *path = words(&path.to_string_lossy()).into();
+    }
 }
 
 fn words(sentence: &str) -> String {
@@ -255,14 +273,72 @@ fn words(sentence: &str) -> String {
     ansi::one_line(&shown)
 }
 
+/// Why, which may be in the proxy's own words too: a name in a message that is none.
 fn source(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(String::new, ToString::to_string)
+    error
+        .source()
+        .map_or_else(String::new, |source| words(&source.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Front;
+    use crate::route::{Front, Listen};
+    use crate::wire::{Refused, WireError};
+
+    /// Whatever a proxy makes up, it neither moves a terminal's cursor nor begins a line of its own.
+    #[test]
+    fn nothing_that_a_proxy_says_acts_on_a_terminal() {
+        let evil = &"\u{1b}]0;pwned\u{7}\nFAKE: everything is fine\u{9b}2J".repeat(1000);
+        let mut listen = Listen::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        listen.place = Place::Unix(evil.into());
+        let front = FrontState {
+            listening: vec![listen.clone()],
+            refused: vec![Refused::new(&listen, evil.to_owned())],
+            problem: Some(evil.to_owned()),
+        };
+        let probed = |outcome| ToManager::Probed { id: 1, outcome };
+        let said = [
+            ToManager::Front(front.clone()),
+            ToManager::Applied { serial: 1, front },
+            probed(ProbeOutcome::Broken(evil.to_owned())),
+            probed(ProbeOutcome::NotAsked(evil.to_owned())),
+            probed(ProbeOutcome::Taken(evil.to_owned())),
+        ];
+        for message in said {
+            let text = match calm(message) {
+                ToManager::Front(front) | ToManager::Applied { front, .. } => format!(
+                    "{}{}{}{}",
+                    front.listening[0],
+                    front.refused[0].listen,
+                    front.refused[0].reason,
+                    front.problem.unwrap()
+                ),
+                ToManager::Probed {
+                    outcome:
+                        ProbeOutcome::Broken(why)
+                        | ProbeOutcome::NotAsked(why)
+                        | ProbeOutcome::Taken(why),
+                    ..
+                } => why,
+                message => panic!("{message:?}"),
+            };
+            assert!(!text.chars().any(ansi::acts), "{text:?}");
+            assert!(text.len() < 4 * 6 * SENTENCE, "{}", text.len());
+        }
+    }
+
+    /// A message that is none is told of, and what stands in it may be the proxy's.
+    #[test]
+    fn what_cannot_be_read_of_a_proxy_acts_on_no_terminal() {
+        let error = serde_json::from_str::<ToManager>(r#"{"\u001b[2Jx":1}"#).unwrap_err();
+        let error = WireError::from(error);
+        assert!(
+            !source(&error).chars().any(ansi::acts),
+            "{:?}",
+            source(&error)
+        );
+    }
 
     /// A proxy that is slow is not sent what it would throw away: of many tables it gets the first, and then the newest.
     #[tokio::test]
@@ -305,36 +381,5 @@ mod tests {
         assert_eq!(next().await, "table 9");
         drop((outbox, writer));
         link.abort();
-    }
-
-    #[test]
-    fn what_a_proxy_says_can_not_act_on_a_terminal() {
-        let evil = "\u{1b}]0;pwned\u{7}\u{1b}[2J\nFAKE: everything is fine".repeat(1000);
-        let outcome = ProbeOutcome::Broken(evil.clone());
-        let probed = calm(ToManager::Probed { id: 1, outcome });
-        let ToManager::Probed {
-            outcome: ProbeOutcome::Broken(why),
-            ..
-        } = probed
-        else {
-            panic!("another message");
-        };
-        let front = FrontState {
-            listening: Vec::new(),
-            refused: Vec::new(),
-            problem: Some(evil),
-        };
-        let applied = calm(ToManager::Front(front));
-        let ToManager::Front(FrontState {
-            problem: Some(problem),
-            ..
-        }) = applied
-        else {
-            panic!("another message");
-        };
-        for said in [why, problem] {
-            assert!(!said.chars().any(ansi::acts), "{said:?}");
-            assert!(said.len() < 6 * SENTENCE, "{}", said.len());
-        }
     }
 }

@@ -75,7 +75,7 @@ impl fmt::Display for Reason {
                 after.as_secs_f64()
             ),
             Self::HttpStatus(status) => write!(f, "HTTP status {status} to its health request"),
-            Self::Broken(how) => write!(f, "no HTTP on its socket: {how}"),
+            Self::Broken(how) => write!(f, "no HTTP on its socket: {}", printable(how)),
             Self::Build(sentence, _)
             | Self::Unusable(sentence)
             | Self::Refused(sentence)

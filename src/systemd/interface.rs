@@ -6,8 +6,9 @@ use zbus::{Connection, ObjectPath, OwnedObjectPath, Variant, fdo};
 
 use super::units::Properties;
 
-/// Longest wait for the answer to one method call.
-pub(super) const CALL: Duration = Duration::from_secs(25);
+/// Longest wait for the answer to one method call. A systemd that is starting hundreds of units on a busy machine has let one wait for more
+/// than the 25 s that are usual on the bus, and then healthy generations were given up. This is what it gives a unit to start.
+pub(super) const CALL: Duration = Duration::from_secs(90);
 pub(super) const SERVICE: &str = "org.freedesktop.systemd1";
 pub(super) const ROOT: &str = "/org/freedesktop/systemd1";
 
