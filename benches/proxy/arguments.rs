@@ -12,8 +12,13 @@ pub(crate) struct Arguments {
     /// Of one measurement.
     pub(crate) length: Duration,
     pub(crate) callgrind: bool,
+    pub(crate) train: bool,
+    /// Whether what it costs is only held against what it may.
+    pub(crate) guard: bool,
     /// The program that is measured.
     pub(crate) tqserver: PathBuf,
+    /// Another build of it, beside.
+    pub(crate) other: Option<PathBuf>,
     /// Names of scenarios; empty: all.
     only: Vec<String>,
 }
@@ -25,7 +30,10 @@ impl Arguments {
             rounds: 8,
             length: Duration::from_secs(2),
             callgrind: false,
+            train: false,
+            guard: false,
             tqserver: env!("CARGO_BIN_EXE_tqserver").into(),
+            other: None,
             only: Vec::new(),
         };
         let mut words = std::env::args().skip(1).peekable();
@@ -49,7 +57,13 @@ impl Arguments {
                     Some(file) => arguments.tqserver = file.into(),
                     None => fail("--tqserver needs a file: the program to measure"),
                 },
+                "--other" => match words.next() {
+                    Some(file) => arguments.other = Some(file.into()),
+                    None => fail("--other needs a file: another build, to measure beside"),
+                },
+                "--guard" => arguments.guard = true,
                 "--callgrind" => arguments.callgrind = true,
+                "--train" => arguments.train = true,
                 "--only" => {
                     let named = std::iter::from_fn(|| words.next_if(|word| !word.starts_with('-')));
                     arguments.only.extend(named);
@@ -59,7 +73,7 @@ impl Arguments {
                     std::process::exit(0);
                 }
                 _ => fail(&format!(
-                    "'{word}' is not one of --rounds, --seconds, --only, --list, --callgrind, --tqserver"
+                    "'{word}' is not one of --rounds, --seconds, --only, --list, --callgrind, --guard, --train, --tqserver, --other"
                 )),
             }
         }

@@ -12,6 +12,8 @@ use super::talk::Goal;
 
 /// Requests of the shorter run; the longer has twice as many, and the difference has no start and no end in it.
 const REQUESTS: usize = 4000;
+/// The same where a few percent do not matter.
+const FEWER_REQUESTS: usize = 1000;
 /// The caches of a core as they are common in servers: 32 KiB for instructions, 32 KiB for data, 512 KiB for both.
 const CACHES: [&str; 4] = [
     "--cache-sim=yes",
@@ -32,32 +34,61 @@ struct Counts {
 
 /// Prints them for each of `scenarios`, and where the profiles lie.
 pub(crate) fn measure(house: &House, cores: &Cores, scenarios: &[&Scenario]) {
-    need("valgrind", "--version");
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind");
-    fs::create_dir_all(&directory).expect("a directory");
     println!(
         "| scenario | proxy | instructions/request | to nginx | L1 misses | L2 misses | profile |"
     );
     println!("|---|---|--:|--:|--:|--:|---|");
     for scenario in scenarios {
         let mut nginx = None;
-        for kind in Kind::ALL {
-            let measured = |requests| counted(house, cores, kind, scenario, requests, &directory);
-            let ((few, _), (many, profile)) = (measured(REQUESTS), measured(2 * REQUESTS));
-            let each = |of: fn(Counts) -> f64| (of(many) - of(few)) / REQUESTS as f64;
-            let instructions = each(|counts| counts.instructions);
+        for kind in house.kinds() {
+            let (each, profile) = of_each(house, cores, kind, scenario, REQUESTS);
+            let instructions = each.instructions;
             let ratio = instructions / *nginx.get_or_insert(instructions);
             println!(
                 "| {} | {} | {instructions:.0} | {ratio:.2}x | {:.0} | {:.0} | {} |",
                 scenario.name,
                 kind.name(),
-                each(|counts| counts.first),
-                each(|counts| counts.second),
+                each.first,
+                each.second,
                 profile.display()
             );
         }
     }
     println!("\nto see where: callgrind_annotate --inclusive=yes PROFILE");
+}
+
+/// Instructions of a request, of no other than `tqserver`.
+pub(crate) fn instructions(house: &House, cores: &Cores, scenario: &Scenario) -> f64 {
+    let (each, _) = of_each(house, cores, Kind::Tqserver, scenario, FEWER_REQUESTS);
+    each.instructions
+}
+
+/// Where profiles go.
+fn profiles() -> PathBuf {
+    need("valgrind", "--version");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind");
+    fs::create_dir_all(&directory).expect("a directory");
+    directory
+}
+
+/// What a request costs, and the profile of the longer run.
+fn of_each(
+    house: &House,
+    cores: &Cores,
+    kind: Kind,
+    scenario: &Scenario,
+    requests: usize,
+) -> (Counts, PathBuf) {
+    let directory = profiles();
+    let measured = |requests| counted(house, cores, kind, scenario, requests, &directory);
+    let ((few, _), (many, profile)) = (measured(requests), measured(2 * requests));
+    let each = |few, many| (many - few) / requests as f64;
+    let each = Counts {
+        instructions: each(few.instructions, many.instructions),
+        first: each(few.first, many.first),
+        second: each(few.second, many.second),
+    };
+    (each, profile)
 }
 
 /// What a whole life with so many requests costs, and its profile.
@@ -69,7 +100,8 @@ fn counted(
     requests: usize,
     directory: &Path,
 ) -> (Counts, PathBuf) {
-    let profile = directory.join(format!("{}-{}-{requests}.out", kind.name(), scenario.name));
+    let name = kind.name().replace(", ", "-").replace(' ', "-");
+    let profile = directory.join(format!("{name}-{}-{requests}.out", scenario.name));
     let mut valgrind = vec!["valgrind".to_owned(), "--tool=callgrind".to_owned()];
     valgrind.extend(CACHES.map(str::to_owned));
     valgrind.push(format!("--callgrind-out-file={}", profile.display()));

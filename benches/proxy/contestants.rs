@@ -12,7 +12,7 @@ use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit}
 use tempfile::TempDir;
 
 use super::cores::Cores;
-use super::manager::{Linked, Manager};
+use super::manager::{self, Linked, Manager};
 use super::measure::Processes;
 use super::scenario::{Ask, Scenario};
 
@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Nginx,
     Haproxy,
     Tqserver,
+    /// Another build of it.
+    Other,
 }
 
 /// What all contestants have in common: a directory with the worker's socket, a file to serve, and a certificate.
@@ -36,6 +38,7 @@ pub(crate) struct House {
     directory: TempDir,
     worker: PathBuf,
     tqserver: PathBuf,
+    other: Option<PathBuf>,
     started: AtomicUsize,
 }
 
@@ -47,29 +50,26 @@ pub(crate) struct Contestant {
     plain: SocketAddr,
     /// `None`: it does not speak TLS.
     tls: Option<SocketAddr>,
-    _link: Option<Linked>,
+    link: Option<Linked>,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Nginx, Self::Haproxy, Self::Tqserver];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Tqserver => "tqserver",
+            Self::Other => "tqserver, other build",
         }
     }
 }
 
 impl House {
-    /// Makes what they need; `tqserver` is the program that is measured.
+    /// Makes what they need; `tqserver` is the program that is measured, `other` another build of it.
     ///
     /// # Panics
     /// With what to install, if a program is missing.
-    pub(crate) fn new(tqserver: &Path) -> Self {
-        need("nginx", "-v");
-        need("haproxy", "-v");
+    pub(crate) fn new(tqserver: &Path, other: Option<&Path>) -> Self {
         need("openssl", "version");
         allow_files();
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -92,6 +92,7 @@ impl House {
         Self {
             worker: path.join("worker.sock"),
             tqserver: tqserver.to_owned(),
+            other: other.map(Path::to_owned),
             started: AtomicUsize::new(0),
             directory,
         }
@@ -102,10 +103,22 @@ impl House {
         &self.worker
     }
 
+    /// The socket of the worker that speaks FastCGI.
+    pub(crate) fn scripts(&self) -> PathBuf {
+        self.directory.path().join(manager::SCRIPTS)
+    }
+
+    /// Who takes part; nginx, to whom all are compared, comes first.
+    pub(crate) fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = vec![Kind::Nginx, Kind::Haproxy, Kind::Tqserver];
+        kinds.extend(self.other.as_ref().map(|_| Kind::Other));
+        kinds
+    }
+
     /// Starts one of each, on the proxies' core.
     pub(crate) fn start_all(&self, cores: &Cores) -> Vec<Contestant> {
         let start = |kind| self.start(kind, cores, None);
-        Kind::ALL.into_iter().map(start).collect()
+        self.kinds().into_iter().map(start).collect()
     }
 
     /// Starts a proxy on the proxies' core: by `valgrind`, if it is given.
@@ -116,15 +129,14 @@ impl House {
         valgrind: Option<&[String]>,
     ) -> Contestant {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let place = self
-            .directory
-            .path()
-            .join(format!("{}{number}", kind.name()));
+        let place = self.directory.path().join(format!("proxy{number}"));
         fs::create_dir(&place).expect("a directory");
+        let tqserver = |kind, file| self.tqserver(kind, file, &place, valgrind);
         cores.started(|| match kind {
             Kind::Nginx => self.nginx(&place, valgrind),
             Kind::Haproxy => self.haproxy(&place, valgrind),
-            Kind::Tqserver => self.tqserver(&place, valgrind),
+            Kind::Tqserver => tqserver(kind, &self.tqserver),
+            Kind::Other => tqserver(kind, self.other.as_ref().expect("it was asked for")),
         })
     }
 
@@ -152,21 +164,27 @@ impl House {
         Contestant::new(Kind::Haproxy, command, place, plain, Some(tls))
     }
 
-    fn tqserver(&self, place: &Path, valgrind: Option<&[String]>) -> Contestant {
+    fn tqserver(
+        &self,
+        kind: Kind,
+        file: &Path,
+        place: &Path,
+        valgrind: Option<&[String]>,
+    ) -> Contestant {
         let link = place.join("link.sock");
         let manager = Manager::listen(&link);
-        let mut command = program(&self.tqserver, valgrind);
+        let mut command = program(file, valgrind);
         // It serves with a thread for each core it may use, which is one.
         command.arg("proxy").arg("--link").arg(&link);
         let child = spawned(command, place);
         let (linked, [plain, tls]) = manager.publish(&self.worker, self.directory.path());
         Contestant {
-            kind: Kind::Tqserver,
+            kind,
             processes: Processes::of(child.id()),
             child,
             plain,
             tls: Some(tls),
-            _link: Some(linked),
+            link: Some(linked),
         }
     }
 
@@ -207,7 +225,7 @@ impl Contestant {
             child,
             plain,
             tls,
-            _link: None,
+            link: None,
         };
         let began = Instant::now();
         while TcpStream::connect(plain).is_err() {
@@ -231,6 +249,13 @@ impl Contestant {
     /// Where it listens in plain text.
     pub(crate) fn plain(&self) -> SocketAddr {
         self.plain
+    }
+
+    /// Gives it a route table in which all workers have a new generation, if it takes tables.
+    pub(crate) fn reload(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.reload();
+        }
     }
 
     /// Where a scenario is to be asked; `None` if it can not be.
@@ -296,6 +321,12 @@ fn spawned(mut command: Command, place: &Path) -> Child {
 fn free() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     listener.local_addr().expect("its address")
+}
+
+/// Ends the bench if one of the others is not there.
+pub(crate) fn need_peers() {
+    need("nginx", "-v");
+    need("haproxy", "-v");
 }
 
 /// Ends the bench if a program is not there.

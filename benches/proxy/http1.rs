@@ -7,6 +7,8 @@ use super::talk::{Goal, Talk, record};
 
 /// Most header fields of an answer.
 const FIELDS: usize = 32;
+/// How a body in chunks ends.
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 /// A connection: one request at a time.
 pub(crate) struct Http1 {
@@ -24,6 +26,8 @@ enum Answer {
     Head(Vec<u8>),
     /// So many bytes of the body are to come.
     Body(usize),
+    /// A body in chunks, and the last bytes of it so far: there is nothing behind its last chunk.
+    Chunks(Vec<u8>),
 }
 
 impl Http1 {
@@ -43,7 +47,7 @@ impl Http1 {
             Answer::None => panic!("an answer to nothing: {}", String::from_utf8_lossy(bytes)),
             Answer::Head(seen) if seen.is_empty() => match head(bytes) {
                 Some((head, body)) => {
-                    self.answer = Answer::Body(body);
+                    self.answer = body;
                     self.take(&bytes[head..])
                 }
                 None => {
@@ -55,8 +59,17 @@ impl Http1 {
                 let before = seen.len();
                 seen.extend_from_slice(bytes);
                 let (head, body) = head(seen)?;
-                self.answer = Answer::Body(body);
+                self.answer = body;
                 self.take(&bytes[head - before..])
+            }
+            Answer::Chunks(end) => {
+                end.extend_from_slice(bytes);
+                end.drain(..end.len().saturating_sub(LAST_CHUNK.len()));
+                if end != LAST_CHUNK {
+                    return None;
+                }
+                self.answer = Answer::None;
+                Some(&[])
             }
             Answer::Body(left) if *left > bytes.len() => {
                 *left -= bytes.len();
@@ -103,8 +116,8 @@ impl Talk for Http1 {
     }
 }
 
-/// Length of the head in front of `bytes`, and of the body that it announces; `None` if it is not whole.
-fn head(bytes: &[u8]) -> Option<(usize, usize)> {
+/// Length of the head in front of `bytes`, and the body that it announces; `None` if it is not whole.
+fn head(bytes: &[u8]) -> Option<(usize, Answer)> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     let text = || String::from_utf8_lossy(bytes);
@@ -116,7 +129,12 @@ fn head(bytes: &[u8]) -> Option<(usize, usize)> {
     assert_eq!(response.code, Some(200), "{}", text());
     let mut fields = response.headers.iter();
     let length = fields.find(|field| field.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|field| str::from_utf8(field.value).ok()?.parse().ok());
+    let Some(length) = length else {
+        return Some((head, Answer::Chunks(Vec::new())));
+    };
+    let length = str::from_utf8(length.value)
+        .ok()
+        .and_then(|length| length.parse().ok());
     let length = length.unwrap_or_else(|| panic!("no length: {}", text()));
-    Some((head, length))
+    Some((head, Answer::Body(length)))
 }

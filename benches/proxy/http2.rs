@@ -55,6 +55,9 @@ impl Http2 {
         ] {
             literal(&mut fields, name, value);
         }
+        if ask == Ask::Page {
+            literal(&mut fields, 15 + 1, "gzip, deflate, br, zstd");
+        }
         let mut http2 = Self {
             fields,
             streams,

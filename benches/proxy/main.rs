@@ -7,7 +7,10 @@
 //! --seconds S         length of one measurement (2)
 //! --only SCENARIO...  some of them; --list tells their names
 //! --callgrind         instructions and cache misses a request instead, counted by valgrind (of `1`, or of --only)
-//! --tqserver FILE     another build of it
+//! --guard             the same of a few scenarios, without the peers: fails if one costs more than benches/proxy/instructions.yaml says
+//! --train             lets it do all that and what else users do, without the others and without measuring: for packaging/profile
+//! --tqserver FILE     the program to measure, if it is not the one that cargo builds
+//! --other FILE        a second build of it, measured beside
 //! ```
 //!
 //! How it is measured, and why so, is told in docs/PERFORMANCE.md.
@@ -16,6 +19,7 @@ mod arguments;
 mod callgrind;
 mod contestants;
 mod cores;
+mod guard;
 mod http1;
 mod http2;
 mod idle;
@@ -26,6 +30,7 @@ mod pipe;
 mod report;
 mod scenario;
 mod talk;
+mod train;
 mod worker;
 
 use std::time::Duration;
@@ -46,7 +51,14 @@ const IDLE_ROUNDS: usize = 3;
 
 fn main() {
     let arguments = Arguments::read();
-    let house = House::new(&arguments.tqserver);
+    let house = House::new(&arguments.tqserver, arguments.other.as_deref());
+    if arguments.train {
+        return train::run(&house);
+    }
+    if arguments.guard {
+        return guard::run(&house);
+    }
+    contestants::need_peers();
     report::machine();
     let cores = Cores::choose();
     cores.set_worker(worker::start(house.worker()));
@@ -71,7 +83,8 @@ fn main() {
     report.print();
     if arguments.wants_idle() {
         let rounds = arguments.rounds.min(IDLE_ROUNDS);
-        let mut bytes = Kind::ALL.map(|kind| (kind, Vec::new()));
+        let mut bytes: Vec<(Kind, Vec<f64>)> = Vec::new();
+        bytes.extend(house.kinds().into_iter().map(|kind| (kind, Vec::new())));
         for _ in 0..rounds {
             for (kind, bytes) in &mut bytes {
                 bytes.push(idle::bytes_a_connection(&house, *kind, &cores));

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::scenario;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tqserver::names::{Generation, WorkerName};
 use tqserver::route::{
-    Address, Front, Listen, Pair, Pem, Protocol, Route, RoutePath, RouteTable, Target, Tls,
-    Upstream,
+    Address, Front, Listen, Pair, Pem, Protocol, Route, RoutePath, RouteTable, Scripts, Target,
+    Tls, Upstream,
 };
 use tqserver::wire::{Duplex, ToManager, ToProxy};
 
@@ -28,10 +29,43 @@ pub(crate) struct Manager {
     listener: UnixListener,
 }
 
+/// The socket of the worker that speaks FastCGI, in the directory of what is served.
+pub(crate) const SCRIPTS: &str = "scripts.sock";
+
 /// The manager's end of the link. A proxy that is left alone tries to find its manager again.
 pub(crate) struct Linked {
-    _runtime: Runtime,
-    _link: Duplex<ToManager, ToProxy>,
+    runtime: Runtime,
+    link: Duplex<ToManager, ToProxy>,
+    table: RouteTable,
+}
+
+impl Linked {
+    /// Publishes the same again, with a new generation of each worker.
+    pub(crate) fn reload(&mut self) {
+        self.table.serial += 1;
+        for route in &mut self.table.routes {
+            if let Target::Serving(upstream) = &mut route.target {
+                upstream.generation = Generation(self.table.serial);
+            }
+        }
+        let publish = async {
+            let table = ToProxy::Publish(self.table.clone());
+            self.link.send(&table).await.expect("the proxy hears");
+            loop {
+                match self.link.next().await {
+                    Ok(Some(ToManager::Applied { serial, .. })) if serial == self.table.serial => {
+                        return;
+                    }
+                    Ok(Some(_)) => {}
+                    other => panic!("the table is not in force: {other:?}"),
+                }
+            }
+        };
+        let published = async { tokio::time::timeout(LONG, publish).await };
+        self.runtime
+            .block_on(published)
+            .expect("the proxy serves in time");
+    }
 }
 
 impl Manager {
@@ -54,7 +88,7 @@ impl Manager {
         let publish = async {
             let (stream, _) = self.listener.accept().await.expect("the proxy connects");
             let mut link: Duplex<ToManager, ToProxy> = Duplex::<_, _>::new(stream as UnixStream);
-            let publish = ToProxy::Publish(table);
+            let publish = ToProxy::Publish(table.clone());
             link.send(&publish).await.expect("the proxy hears");
             loop {
                 match link.next().await {
@@ -72,12 +106,21 @@ impl Manager {
             .block_on(published)
             .expect("the proxy serves in time");
         let linked = Linked {
-            _runtime: self.runtime,
-            _link: link,
+            runtime: self.runtime,
+            link,
+            table,
         };
         let address = |at: usize| listening[at].address().expect("an address");
         (linked, [address(0), address(1)])
     }
+}
+
+fn fastcgi(route: &RoutePath) -> Protocol {
+    Protocol::FastCgi(Scripts {
+        root: "/srv/scripts".into(),
+        index: "index.php".to_owned(),
+        route: route.clone(),
+    })
 }
 
 /// What a server has whose `server.yaml` says nothing: the limits and deadlines are the defaults, but for those that would close what
@@ -89,11 +132,15 @@ fn table(worker: &Path, files: &Path) -> RouteTable {
             0 => RoutePath::root(),
             number => RoutePath::of_worker(&name(number)),
         };
+        let (address, protocol) = match path.as_str() {
+            scenario::SCRIPTS => (files.join(SCRIPTS), fastcgi(&path)),
+            _ => (worker.to_owned(), Protocol::Http),
+        };
         let target = Target::Serving(Upstream {
             generation: Generation(1),
-            address: Address::Unix(worker.to_owned()),
+            address: Address::Unix(address),
             instances: BTreeMap::new(),
-            protocol: Protocol::Http,
+            protocol,
             max_requests: 0,
         });
         let mut route = Route::new(path, name(number), target);

@@ -2,6 +2,8 @@
 
 /// The path of a worker's answers: a route among fifty.
 const BASE: &str = "/app07/customers/17";
+/// The route of the worker that speaks FastCGI.
+pub(crate) const SCRIPTS: &str = "/app48";
 /// Bytes of an upload.
 const UPLOAD: usize = 1 << 20;
 
@@ -29,6 +31,12 @@ pub(crate) enum Ask {
     Upload,
     /// A file of 10 KiB, without the worker.
     File,
+    /// A page of 24 KiB from the worker, which is compressed on its way.
+    Page,
+    /// A few bytes of JSON for the worker, and as many back, as programs ask each other.
+    Api,
+    /// A page that a script makes: the worker speaks FastCGI.
+    Script,
 }
 
 /// How it is asked.
@@ -36,6 +44,8 @@ pub(crate) enum Ask {
 pub(crate) enum Speech {
     /// HTTP/1.1, keep-alive.
     Plain,
+    /// HTTP/1.1, a new connection for each request.
+    Fresh,
     /// The same over TLS 1.3.
     Tls,
     /// HTTP/1.1 over TLS 1.3, a new connection for each request, its session resumed by a ticket.
@@ -71,6 +81,18 @@ pub(crate) const ALL: [Scenario; 12] = [
     tls("http2", 4, Speech::Http2(8)),
 ];
 
+/// What a profile is made of besides, so that the compiler knows what else users do.
+pub(crate) const IN_TRAINING: [Scenario; 8] = [
+    spoken("new", 8, Ask::Small, Speech::Fresh),
+    plain("api", 32, Ask::Api),
+    plain("page", 8, Ask::Page),
+    plain("script", 16, Ask::Script),
+    spoken("tls-page", 4, Ask::Page, Speech::Tls),
+    spoken("tls-file", 8, Ask::File, Speech::Tls),
+    spoken("http2-page", 2, Ask::Page, Speech::Http2(4)),
+    spoken("http2-file", 4, Ask::File, Speech::Http2(8)),
+];
+
 const fn plain(name: &'static str, connections: usize, ask: Ask) -> Scenario {
     Scenario {
         name,
@@ -89,9 +111,13 @@ const fn anywhere(name: &'static str, connections: usize, ask: Ask) -> Scenario 
 }
 
 const fn tls(name: &'static str, connections: usize, speech: Speech) -> Scenario {
+    spoken(name, connections, Ask::Small, speech)
+}
+
+const fn spoken(name: &'static str, connections: usize, ask: Ask, speech: Speech) -> Scenario {
     Scenario {
         speech,
-        ..plain(name, connections, Ask::Small)
+        ..plain(name, connections, ask)
     }
 }
 
@@ -104,40 +130,54 @@ impl Ask {
             Self::Large => format!("{BASE}/1m"),
             Self::Upload => format!("{BASE}/up"),
             Self::File => "/static/10k.txt".to_owned(),
+            Self::Page => format!("{BASE}/page"),
+            Self::Api => format!("{BASE}/api"),
+            Self::Script => format!("{SCRIPTS}/list.php?page=2"),
         }
     }
 
     /// The request as HTTP/1.1.
     pub(crate) fn request(self) -> Vec<u8> {
         let (method, body) = match self {
-            Self::Upload => ("POST", UPLOAD),
-            _ => ("GET", 0),
+            Self::Upload => ("POST", vec![b'u'; UPLOAD]),
+            Self::Api => ("POST", CUSTOMER.into()),
+            _ => ("GET", Vec::new()),
         };
         let mut request = format!("{method} {} HTTP/1.1\r\nHost: bench.test\r\n", self.path());
         request += match self {
-            Self::Browser => BROWSER,
+            Self::Browser | Self::Page | Self::Script => BROWSER,
+            Self::Api => PROGRAM,
             _ => "User-Agent: bench\r\nAccept: */*\r\n",
         };
-        if body > 0 {
-            request += &format!("Content-Length: {body}\r\n");
+        if !body.is_empty() {
+            request += &format!("Content-Length: {}\r\n", body.len());
         }
         request += "\r\n";
-        let mut request = request.into_bytes();
-        request.resize(request.len() + body, b'u');
-        request
+        [request.into_bytes(), body].concat()
     }
 }
 
 impl Speech {
     pub(crate) fn is_tls(self) -> bool {
-        self != Self::Plain
+        !matches!(self, Self::Plain | Self::Fresh)
     }
 
     /// Whether each request has a connection of its own.
     pub(crate) fn is_fresh(self) -> bool {
-        matches!(self, Self::TlsResumed | Self::TlsFull)
+        matches!(self, Self::Fresh | Self::TlsResumed | Self::TlsFull)
     }
 }
+
+/// What a program sends with a call to another.
+const PROGRAM: &str = "User-Agent: python-requests/2.32.3\r\n\
+    Accept: application/json\r\n\
+    Accept-Encoding: gzip, deflate\r\n\
+    Connection: keep-alive\r\n\
+    Authorization: Bearer 0a1b2c3d4e5f60718293a4b5c6d7e8f9.0a1b2c3d4e5f60718293a4b5c6d7e8f9.0a1b2c3d4e5f6071\r\n\
+    X-Request-Id: 0192f0c1-2d3e-7f40-8a5b-6c7d8e9fa0b1\r\n\
+    Idempotency-Key: 6f1d4c2b\r\n\
+    Content-Type: application/json\r\n";
+const CUSTOMER: &str = r#"{"name":"Ada Example","mail":"ada@example.org","tags":["new","paper"],"address":{"street":"Main Street 1","city":"Example"}}"#;
 
 /// What Chromium sends with a navigation, and the cookies a site may have set.
 const BROWSER: &str = "Connection: keep-alive\r\n\

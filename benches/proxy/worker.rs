@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use rustix::event::epoll;
+use rustix::io::Errno;
 use rustix::thread::{Pid, gettid};
 
 /// Read at once.
@@ -27,6 +28,8 @@ struct Connection {
     body: usize,
     answer: &'static [u8],
     sent: usize,
+    /// It is no HTTP any more: what comes is sent back.
+    echoes: bool,
 }
 
 /// The answers, heads included.
@@ -34,6 +37,8 @@ struct Answers {
     small: &'static [u8],
     medium: &'static [u8],
     large: &'static [u8],
+    page: &'static [u8],
+    upgraded: &'static [u8],
 }
 
 /// Listens at `path` and answers until the program ends. Returns the thread that does.
@@ -59,7 +64,11 @@ fn serve(listener: &UnixListener) {
     loop {
         events.clear();
         let room = rustix::buffer::spare_capacity(&mut events);
-        epoll::wait(&epoll, room, None).expect("events");
+        match epoll::wait(&epoll, room, None) {
+            // A signal; what there is will be told again.
+            Err(Errno::INTR) => continue,
+            told => drop(told.expect("events")),
+        }
         for event in &events {
             let number = event.data.u64();
             if number == LISTENER {
@@ -92,6 +101,7 @@ impl Connection {
             body: 0,
             answer: &[],
             sent: 0,
+            echoes: false,
         }
     }
 
@@ -105,8 +115,12 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
-            self.take(&buffer[..read], answers)?;
-            self.send()?;
+            if self.echoes {
+                self.echo(&buffer[..read])?;
+            } else {
+                self.take(&buffer[..read], answers)?;
+                self.send()?;
+            }
             // The next byte is an event of its own.
             if read < buffer.len() {
                 return Ok(());
@@ -147,7 +161,20 @@ impl Connection {
         self.body = length.unwrap_or(0_usize).saturating_sub(bytes.len() - head);
         self.answer = answers.to(request.path.unwrap_or_default());
         self.sent = 0;
+        self.echoes = self.answer == answers.upgraded;
         Ok(true)
+    }
+
+    /// Sends bytes back, all at once: who sent them reads before it sends more.
+    fn echo(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -176,6 +203,8 @@ impl Answers {
             small: answer(16),
             medium: answer(10 << 10),
             large: answer(1 << 20),
+            page: page(),
+            upgraded: b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         }
     }
 
@@ -183,7 +212,28 @@ impl Answers {
         match path {
             _ if path.ends_with("/10k") => self.medium,
             _ if path.ends_with("/1m") => self.large,
+            _ if path.ends_with("/page") => self.page,
+            _ if path.ends_with("/echo") => self.upgraded,
             _ => self.small,
         }
     }
+}
+
+/// A page that is worth compressing: its lines are alike, and each is another.
+fn page() -> &'static [u8] {
+    let row = |number: usize| {
+        let sum = number * 7919 % 10_007;
+        format!(
+            "<tr><td>{number}</td><td>customer {sum}</td><td>{}.{:02}</td></tr>\n",
+            sum / 3,
+            sum % 100
+        )
+    };
+    let rows: String = (0..400).map(row).collect();
+    let body = format!("<!doctype html><title>Customers</title><table>\n{rows}</table>\n");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    (head + &body).into_bytes().leak()
 }
