@@ -34,6 +34,7 @@ struct Counts {
 
 /// Prints them for each of `scenarios`, and where the profiles lie.
 pub(crate) fn measure(house: &House, cores: &Cores, scenarios: &[&Scenario]) {
+    need_valgrind();
     println!(
         "| scenario | proxy | instructions/request | to nginx | L1 misses | L2 misses | profile |"
     );
@@ -63,9 +64,13 @@ pub(crate) fn instructions(house: &House, cores: &Cores, scenario: &Scenario) ->
     each.instructions
 }
 
+/// Ends the bench if there is nothing to count with.
+pub(crate) fn need_valgrind() {
+    need("valgrind", "--version");
+}
+
 /// Where profiles go.
 fn profiles() -> PathBuf {
-    need("valgrind", "--version");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind");
     fs::create_dir_all(&directory).expect("a directory");
     directory
@@ -100,8 +105,7 @@ fn counted(
     requests: usize,
     directory: &Path,
 ) -> (Counts, PathBuf) {
-    let name = kind.name().replace(", ", "-").replace(' ', "-");
-    let profile = directory.join(format!("{name}-{}-{requests}.out", scenario.name));
+    let profile = directory.join(format!("{}-{}-{requests}.out", kind.name(), scenario.name));
     let mut valgrind = vec!["valgrind".to_owned(), "--tool=callgrind".to_owned()];
     valgrind.extend(CACHES.map(str::to_owned));
     valgrind.push(format!("--callgrind-out-file={}", profile.display()));

@@ -59,7 +59,7 @@ impl Kind {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Tqserver => "tqserver",
-            Self::Other => "tqserver, other build",
+            Self::Other => "tqserver-other",
         }
     }
 }
@@ -129,7 +129,10 @@ impl House {
         valgrind: Option<&[String]>,
     ) -> Contestant {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let place = self.directory.path().join(format!("proxy{number}"));
+        let place = self
+            .directory
+            .path()
+            .join(format!("{}{number}", kind.name()));
         fs::create_dir(&place).expect("a directory");
         let tqserver = |kind, file| self.tqserver(kind, file, &place, valgrind);
         cores.started(|| match kind {

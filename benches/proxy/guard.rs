@@ -6,7 +6,6 @@ use super::callgrind;
 use super::contestants::House;
 use super::cores::Cores;
 use super::scenario::{ALL, Scenario};
-use super::worker;
 
 /// What was agreed on, by scenario, of the program that `cargo build --release` makes.
 const AGREED: &str = include_str!("instructions.yaml");
@@ -16,15 +15,14 @@ const TOLERANCE: f64 = 0.03;
 const FILE: &str = "benches/proxy/instructions.yaml";
 
 /// Counts, prints, and ends the program with a failure if a scenario costs more than it may.
-pub(crate) fn run(house: &House) {
+pub(crate) fn run(house: &House, cores: &Cores) {
     let agreed: BTreeMap<String, f64> = serde_yaml::from_str(AGREED).expect(FILE);
-    let cores = Cores::choose();
-    cores.set_worker(worker::start(house.worker()));
+    callgrind::need_valgrind();
     let mut dearer = Vec::new();
     println!("| scenario | instructions/request | agreed | difference |\n|---|--:|--:|--:|");
     for (name, agreed) in &agreed {
         let scenario = scenario(name);
-        let counted = callgrind::instructions(house, &cores, scenario);
+        let counted = callgrind::instructions(house, cores, scenario);
         let difference = counted / agreed - 1.0;
         println!(
             "| {name} | {counted:.0} | {agreed:.0} | {:+.1} % |",

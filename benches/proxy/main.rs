@@ -52,16 +52,16 @@ const IDLE_ROUNDS: usize = 3;
 fn main() {
     let arguments = Arguments::read();
     let house = House::new(&arguments.tqserver, arguments.other.as_deref());
+    let cores = Cores::choose();
+    cores.set_worker(worker::start(house.worker()));
     if arguments.train {
-        return train::run(&house);
+        return train::run(&house, &cores);
     }
     if arguments.guard {
-        return guard::run(&house);
+        return guard::run(&house, &cores);
     }
     contestants::need_peers();
     report::machine();
-    let cores = Cores::choose();
-    cores.set_worker(worker::start(house.worker()));
     if arguments.callgrind {
         return callgrind::measure(&house, &cores, &arguments.to_count());
     }

@@ -14,7 +14,7 @@ use tqserver::route::{
     Address, Front, Listen, Pair, Pem, Protocol, Route, RoutePath, RouteTable, Scripts, Target,
     Tls, Upstream,
 };
-use tqserver::wire::{Duplex, ToManager, ToProxy};
+use tqserver::wire::{Duplex, FrontState, ToManager, ToProxy};
 
 /// Routes of the table.
 const ROUTES: usize = 50;
@@ -48,23 +48,8 @@ impl Linked {
                 upstream.generation = Generation(self.table.serial);
             }
         }
-        let publish = async {
-            let table = ToProxy::Publish(self.table.clone());
-            self.link.send(&table).await.expect("the proxy hears");
-            loop {
-                match self.link.next().await {
-                    Ok(Some(ToManager::Applied { serial, .. })) if serial == self.table.serial => {
-                        return;
-                    }
-                    Ok(Some(_)) => {}
-                    other => panic!("the table is not in force: {other:?}"),
-                }
-            }
-        };
-        let published = async { tokio::time::timeout(LONG, publish).await };
-        self.runtime
-            .block_on(published)
-            .expect("the proxy serves in time");
+        let published = put_in_force(&mut self.link, &self.table);
+        self.runtime.block_on(in_time(published));
     }
 }
 
@@ -88,23 +73,10 @@ impl Manager {
         let publish = async {
             let (stream, _) = self.listener.accept().await.expect("the proxy connects");
             let mut link: Duplex<ToManager, ToProxy> = Duplex::<_, _>::new(stream as UnixStream);
-            let publish = ToProxy::Publish(table.clone());
-            link.send(&publish).await.expect("the proxy hears");
-            loop {
-                match link.next().await {
-                    Ok(Some(ToManager::Hello { .. })) => {}
-                    Ok(Some(ToManager::Applied { front, .. })) if front.problem.is_none() => {
-                        return (link, front.listening);
-                    }
-                    other => panic!("the table is not in force: {other:?}"),
-                }
-            }
+            let front = put_in_force(&mut link, &table).await;
+            (link, front.listening)
         };
-        let published = async { tokio::time::timeout(LONG, publish).await };
-        let (link, listening) = self
-            .runtime
-            .block_on(published)
-            .expect("the proxy serves in time");
+        let (link, listening) = self.runtime.block_on(in_time(publish));
         let linked = Linked {
             runtime: self.runtime,
             link,
@@ -113,6 +85,28 @@ impl Manager {
         let address = |at: usize| listening[at].address().expect("an address");
         (linked, [address(0), address(1)])
     }
+}
+
+/// Publishes `table`, and says what the proxy says when it serves by it.
+async fn put_in_force(link: &mut Duplex<ToManager, ToProxy>, table: &RouteTable) -> FrontState {
+    let publish = ToProxy::Publish(table.clone());
+    link.send(&publish).await.expect("the proxy hears");
+    loop {
+        match link.next().await {
+            Ok(Some(ToManager::Applied { serial, front }))
+                if serial == table.serial && front.problem.is_none() =>
+            {
+                return front;
+            }
+            Ok(Some(message)) if !matches!(message, ToManager::Applied { .. }) => {}
+            other => panic!("the table is not in force: {other:?}"),
+        }
+    }
+}
+
+async fn in_time<T>(step: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(LONG, step).await;
+    outcome.expect("the proxy serves in time")
 }
 
 fn fastcgi(route: &RoutePath) -> Protocol {

@@ -11,7 +11,6 @@ use super::cores::Cores;
 use super::load::Load;
 use super::scenario::{ALL, Ask, IN_TRAINING, Scenario};
 use super::talk::Goal;
-use super::worker;
 
 /// Requests of each scenario, in pieces between which all workers are replaced.
 const REQUESTS: usize = 4000;
@@ -22,11 +21,9 @@ const PIECES: usize = 4;
 const MESSAGES: [(usize, usize); 2] = [(4000, 60), (200, 16 << 10)];
 
 /// Lets it do all of it, and ends.
-pub(crate) fn run(house: &House) {
-    let cores = Cores::choose();
-    cores.set_worker(worker::start(house.worker()));
+pub(crate) fn run(house: &House, cores: &Cores) {
     scripts::start(&house.scripts());
-    let mut trained = house.start(Kind::Tqserver, &cores, None);
+    let mut trained = house.start(Kind::Tqserver, cores, None);
     for scenario in ALL.iter().chain(&IN_TRAINING) {
         cores.place(scenario.place, trained.processes());
         ask(&mut trained, scenario);
