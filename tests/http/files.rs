@@ -19,6 +19,18 @@ fn house(target: Option<Target>) -> House {
     house
 }
 
+/// The same while people work in it.
+fn edited() -> House {
+    let mut house = house(None);
+    house.publish(|table| {
+        table.development = Some(tqserver::route::Development {
+            server: "run".to_owned(),
+            hold: std::time::Duration::ZERO,
+        });
+    });
+    house
+}
+
 #[test]
 fn a_file_is_served_without_the_worker() {
     let house = house(None);
@@ -84,6 +96,50 @@ fn who_has_the_file_does_not_get_it_again() {
         &format!("range: bytes=0-1\r\nif-range: {tag}\r\n"),
     );
     assert_eq!(status(&part), 206);
+}
+
+#[test]
+fn what_is_asked_for_often_is_answered_as_at_first() {
+    let house = house(None);
+    house.file("empty.txt", b"");
+    let text = "text ".repeat(1000);
+    house.file("a.css", text.as_bytes());
+    house.file("a.css.gz", b"compressed");
+    let (head, _) = house.get("/app.js", "");
+    let tag = field(&head, "etag").unwrap().to_owned();
+    for _ in 0..3 {
+        let (head, body) = house.get("/app.js", "");
+        assert_eq!((status(&head), body), (200, b"0123456789".to_vec()));
+        assert_eq!(field(&head, "etag"), Some(&*tag));
+        let (head, body) = house.get("/app.js", "range: bytes=2-4\r\n");
+        assert_eq!((status(&head), body), (206, b"234".to_vec()));
+        assert_eq!(field(&head, "content-range"), Some("bytes 2-4/10"));
+        let (head, body) = house.get("/app.js", &format!("if-none-match: {tag}\r\n"));
+        assert_eq!((status(&head), body.len()), (304, 0));
+        let (head, body) = house.get("/empty.txt", "");
+        assert_eq!((status(&head), body.len()), (200, 0));
+        assert_eq!(field(&head, "content-length"), Some("0"));
+        let (head, body) = house.get("/a.css", "accept-encoding: gzip\r\n");
+        assert_eq!(field(&head, "content-encoding"), Some("gzip"));
+        assert_eq!(
+            field(&head, "content-type"),
+            Some("text/css; charset=utf-8")
+        );
+        assert_eq!(body, b"compressed");
+        let (head, body) = house.get("/a.css", "");
+        assert_eq!(field(&head, "content-encoding"), None);
+        assert_eq!(body, text.as_bytes());
+    }
+}
+
+#[test]
+fn who_has_an_older_version_gets_the_new_one() {
+    let house = edited();
+    let (head, _) = house.get("/app.js", "");
+    let (tag, date) = (
+        field(&head, "etag").unwrap(),
+        field(&head, "last-modified").unwrap(),
+    );
     // Changed within the second of the date.
     house.file("app.js", b"abcdefghij");
     let fields = format!("if-none-match: {tag}\r\nif-modified-since: {date}\r\n");
@@ -263,14 +319,7 @@ fn of_hidden_names_the_well_known_one_is_served() {
 
 #[test]
 fn a_file_that_is_written_anew_with_the_same_size_and_time_is_another() {
-    let mut house = house(None);
-    // Where people work in the directory.
-    house.publish(|table| {
-        table.development = Some(tqserver::route::Development {
-            server: "run".to_owned(),
-            hold: std::time::Duration::ZERO,
-        });
-    });
+    let house = edited();
     let path = house.public().join("app.js");
     let times = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
     let write = |content: &[u8]| {

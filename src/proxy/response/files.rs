@@ -1,17 +1,13 @@
 //! Files in a worker's `public/`, served without asking the worker.
 //!
-//! A file is found and opened in one step that can not leave the directory ([`Public::open`]), so there is no moment between the check and
+//! A file is found and opened in one step that can not leave the directory ([`Public::file`]), so there is no moment between the check and
 //! the use. Hidden files are not served, directories not listed.
 
 use crate::proxy::table::assets::Assets;
 use crate::proxy::table::assets::Directories;
 use crate::proxy::wire::file_body::FileBody;
-use std::fmt::Write as _;
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::rc::Rc;
 
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
@@ -21,8 +17,9 @@ use http::{Method, Response, StatusCode};
 
 use super::body::Body;
 use super::compression::{self, Coding, Offer};
+use crate::proxy::table::file::{Content, File};
 use crate::proxy::table::public::Public;
-use crate::proxy::wire::conditions::{Condition, Validators, part};
+use crate::proxy::wire::conditions::{Condition, part};
 
 /// Header fields for which an answer has room at once.
 const FIELDS: usize = 10;
@@ -32,9 +29,8 @@ const FIELDS: usize = 10;
 pub(crate) struct Found {
     /// Below the public directory.
     pub(crate) name: String,
-    file: File,
-    pub(crate) size: u64,
-    pub(crate) validators: Validators,
+    pub(crate) file: Rc<File>,
+    /// What it is, before it is coded.
     pub(crate) content_type: HeaderValue,
     /// How its content is coded, if it is.
     pub(crate) coding: Option<Coding>,
@@ -91,8 +87,8 @@ pub(crate) fn find(public: &Public, rest: &str, written: &str, assets: Assets) -
     if !public.may_have(&name) {
         return Lookup::Missing;
     }
-    match open(public, name) {
-        Ok(found) => Lookup::Found(found),
+    match public.file(&name) {
+        Ok(file) => Lookup::Found(Found::new(name, file)),
         Err(error)
             if error.kind() == io::ErrorKind::IsADirectory
                 && assets.directories == Directories::Site =>
@@ -127,74 +123,31 @@ pub(crate) fn whole(
     if assets.scripts && name.rsplit('/').next().is_some_and(is_script) {
         return None;
     }
-    let found = open(public, name.to_owned()).ok()?;
-    (found.size <= most).then(|| {
-        let body = FileBody::new(Arc::new(found.file), found.size);
-        (found.content_type, Body::file(body))
-    })
+    let file = public.file(name).ok()?;
+    (file.size <= most).then(|| (file.content_type.clone(), body(&file, 0, file.size)))
 }
 
-/// Opens a file below `public` that is not hidden.
-///
-/// # Errors
-/// When there is none that may be read; [`io::ErrorKind::IsADirectory`] when the name is that of a directory.
-pub(crate) fn open(public: &Public, name: String) -> io::Result<Found> {
-    let file = File::from(public.open(&name)?);
-    let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+/// `length` bytes of `file`, from the byte `at` on.
+fn body(file: &File, at: u64, length: u64) -> Body {
+    match &file.content {
+        Content::Open(file) => Body::file(FileBody::part(file.clone(), at, length)),
+        Content::Read(_) if length == 0 => Body::empty(),
+        // In memory, so its length fits.
+        Content::Read(bytes) => Body::full(bytes.slice(at as usize..(at + length) as usize)),
     }
-    if !metadata.is_file() {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let content_type = content_type(&name);
-    Ok(Found {
-        name,
-        size: metadata.len(),
-        validators: Validators {
-            etag: etag(&metadata, public.is_edited()),
-            modified: metadata.modified().unwrap_or(UNIX_EPOCH),
-        },
-        content_type,
-        file,
-        coding: None,
-    })
-}
-
-/// The type of a file by its name. Text is UTF-8 these days.
-fn content_type(name: &str) -> HeaderValue {
-    let raw = mime_guess::from_path(name).first_raw();
-    HeaderValue::from_static(match raw.unwrap_or("application/octet-stream") {
-        "text/html" => "text/html; charset=utf-8",
-        "text/css" => "text/css; charset=utf-8",
-        "text/javascript" => "text/javascript; charset=utf-8",
-        "text/plain" => "text/plain; charset=utf-8",
-        text if text.starts_with("text/") => {
-            let text = HeaderValue::from_str(&format!("{text}; charset=utf-8"));
-            return text.unwrap_or_else(|_| HeaderValue::from_static("text/plain"));
-        }
-        other => other,
-    })
-}
-
-/// What changes with the content of a file: the kernel's own stamp with all its digits, since two versions within a second are two.
-///
-/// Of a file that `is_edited` in place it is the time of the last change, which nobody can set: a release may give all its files one time
-/// of modification. One that was deployed is never written again, and one more link to it, for the next generation, is a change of that
-/// kind: its tag is to stay.
-fn etag(metadata: &Metadata, is_edited: bool) -> String {
-    let mut etag = String::with_capacity(64);
-    let (seconds, nanos) = match is_edited {
-        true => (metadata.ctime(), metadata.ctime_nsec()),
-        false => (metadata.mtime(), metadata.mtime_nsec()),
-    };
-    let (size, inode) = (metadata.len(), metadata.ino());
-    // Writing to a string does not fail.
-    let _ = write!(etag, "\"{seconds:x}.{nanos:x}-{size:x}-{inode:x}\"");
-    etag
 }
 
 impl Found {
+    /// That file, as it lies there.
+    pub(crate) fn new(name: String, file: Rc<File>) -> Self {
+        Self {
+            name,
+            content_type: file.content_type.clone(),
+            file,
+            coding: None,
+        }
+    }
+
     /// The answer to a request for this file. With an `offer` the proxy may yet compress it.
     pub(crate) fn respond(
         self,
@@ -209,22 +162,22 @@ impl Found {
         // Every use asks first, so a changed file is seen at once; asking costs a 304.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.extend(text(&self.validators.etag).map(|value| (ETAG, value)));
-        let date = httpdate::fmt_http_date(self.validators.modified);
-        headers.extend(text(&date).map(|value| (LAST_MODIFIED, value)));
-        let (status, part) = match self.validators.check(method, asked) {
+        headers.insert(ETAG, self.file.etag.clone());
+        headers.insert(LAST_MODIFIED, self.file.modified.clone());
+        let size = self.file.size;
+        let (status, part) = match self.file.validators.check(method, asked) {
             Condition::NotModified => (StatusCode::NOT_MODIFIED, None),
             Condition::Failed => (StatusCode::PRECONDITION_FAILED, None),
-            Condition::Whole => (StatusCode::OK, Some((0, self.size))),
-            Condition::Part(range) => match part(range, self.size) {
-                Ok(None) => (StatusCode::OK, Some((0, self.size))),
+            Condition::Whole => (StatusCode::OK, Some((0, size))),
+            Condition::Part(range) => match part(range, size) {
+                Ok(None) => (StatusCode::OK, Some((0, size))),
                 Ok(Some((at, length))) => {
-                    let range = format!("bytes {at}-{}/{}", at + length - 1, self.size);
+                    let range = format!("bytes {at}-{}/{size}", at + length - 1);
                     headers.extend(text(&range).map(|value| (CONTENT_RANGE, value)));
                     (StatusCode::PARTIAL_CONTENT, Some((at, length)))
                 }
                 Err(()) => {
-                    let range = format!("bytes */{}", self.size);
+                    let range = format!("bytes */{size}");
                     headers.extend(text(&range).map(|value| (CONTENT_RANGE, value)));
                     (StatusCode::RANGE_NOT_SATISFIABLE, None)
                 }
@@ -235,7 +188,7 @@ impl Found {
             status,
             StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
         );
-        let varies = |offer: &Offer| offer.would_vary(&self.content_type, self.size);
+        let varies = |offer: &Offer| offer.would_vary(&self.content_type, size);
         if self.coding.is_some() || (stands_for_it && offer.is_some_and(varies)) {
             compression::vary(headers);
         }
@@ -244,7 +197,7 @@ impl Found {
             headers.insert(CONTENT_TYPE, self.content_type);
             headers.insert(CONTENT_LENGTH, length.into());
             if method != Method::HEAD {
-                *response.body_mut() = Body::file(FileBody::part(Arc::new(self.file), at, length));
+                *response.body_mut() = body(&self.file, at, length);
             }
         }
         *response.status_mut() = status;

@@ -8,7 +8,7 @@
 use http::HeaderMap;
 
 use super::compression;
-use super::files::{self, Found};
+use super::files::Found;
 use crate::proxy::table::public::Public;
 
 /// Fewest bytes of a file beside which to look: less fits into a packet or two as it is.
@@ -16,7 +16,7 @@ const LEAST: u64 = 1 << 10;
 
 /// What to send for `found`: itself, or what lies beside it.
 pub(crate) fn chosen(public: &Public, found: Found, asked: &HeaderMap) -> Found {
-    if found.size < LEAST || !compression::is_compressible_type(&found.content_type) {
+    if found.file.size < LEAST || !compression::is_compressible_type(&found.content_type) {
         return found;
     }
     let Some(accepted) = compression::accepted(asked) else {
@@ -28,14 +28,17 @@ pub(crate) fn chosen(public: &Public, found: Found, asked: &HeaderMap) -> Found 
         if !public.may_have(&name) {
             continue;
         }
-        let Ok(mut beside) = files::open(public, name) else {
+        let Ok(file) = public.file(&name) else {
             continue;
         };
         // An empty one is no output of any compressor.
-        if beside.size > 0 && beside.validators.stamp() >= found.validators.stamp() {
-            beside.content_type = found.content_type;
-            beside.coding = Some(coding);
-            return beside;
+        if file.size > 0 && file.validators.stamp() >= found.file.validators.stamp() {
+            return Found {
+                name,
+                file,
+                content_type: found.content_type,
+                coding: Some(coding),
+            };
         }
     }
     found

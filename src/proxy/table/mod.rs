@@ -6,6 +6,7 @@
 //! | `lookup`, `hosts` | what a route is found by, and finding it |
 //! | `route`, `rules` | a route; what stands between a request and its worker |
 //! | `public`, `assets` | a route's directory of files, and which of them are served |
+//! | `file`, `kept` | one of these files; those that are small, in memory |
 //! | `development` | how far a worker is, as developers' pages are told |
 //! | `builders` | how hyper and h2 are to serve connections |
 
@@ -13,7 +14,9 @@ pub(super) mod assets;
 pub(super) mod board;
 pub(super) mod builders;
 pub(super) mod development;
+pub(super) mod file;
 pub(super) mod hosts;
+pub(super) mod kept;
 pub(super) mod lookup;
 pub(super) mod public;
 pub(super) mod route;
@@ -95,6 +98,7 @@ impl Table {
                 .collect(),
         };
         let mut routes = Routes::default();
+        let room = Rc::default();
         let development = published.table.development.as_ref();
         for route in &published.table.routes {
             let target = match &route.target {
@@ -140,7 +144,7 @@ impl Table {
                 worker: route.worker.clone(),
                 public: {
                     let public = route.public.as_deref();
-                    public.map(|path| Public::new(path, development.is_none()))
+                    public.map(|path| Public::new(path, development.is_none(), &room))
                 },
                 target,
                 timeouts: route.timeouts,

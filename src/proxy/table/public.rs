@@ -1,11 +1,16 @@
 //! A worker's `public/`, below which files are opened.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+use super::file::File;
+use super::kept::{Kept, Room};
 
 /// The directory of a route.
 #[derive(Debug)]
@@ -15,16 +20,19 @@ pub(crate) struct Public {
     /// Open for as long as the route is: what was deployed stays where it is. `None` where people work in it, and may put another in its
     /// place at any time.
     held: Option<OwnedFd>,
+    /// What was asked for before, if it stays.
+    kept: Option<RefCell<Kept>>,
 }
 
 impl Public {
-    /// The directory at `path`; one that `stays` is opened now.
-    pub(crate) fn new(path: &Path, stays: bool) -> Self {
+    /// The directory at `path`; one that `stays` is opened now, and what is asked for is kept where there is `room`.
+    pub(crate) fn new(path: &Path, stays: bool, room: &Rc<Room>) -> Self {
         Self {
             path: path.to_owned(),
             stays,
             // Where that fails, each use tries again.
             held: stays.then(|| directory(path).ok()).flatten(),
+            kept: stays.then(|| RefCell::new(Kept::new(room.clone()))),
         }
     }
 
@@ -45,11 +53,37 @@ impl Public {
             })
     }
 
-    /// Opens `name` below it, in one step that can not leave it (openat2(2) with `RESOLVE_BENEATH`).
+    /// The file called `name`. One that was deployed is never written again, so small ones stay in memory, and so does what is missing.
     ///
     /// # Errors
-    /// When there is no such file, it may not be read, or its name leads elsewhere.
-    pub(crate) fn open(&self, name: &str) -> io::Result<OwnedFd> {
+    /// When there is no such file, it may not be read, or its name leads elsewhere; [`io::ErrorKind::IsADirectory`] when the name is that of
+    /// a directory.
+    pub(crate) fn file(&self, name: &str) -> io::Result<Rc<File>> {
+        let kept = || self.kept.as_ref().map(RefCell::borrow_mut);
+        match kept().and_then(|kept| kept.get(name)) {
+            Some(Some(file)) => return Ok(file),
+            Some(None) => return Err(io::ErrorKind::NotFound.into()),
+            None => {}
+        }
+        let opened = self
+            .open(name)
+            .and_then(|file| File::new(file.into(), name, self.is_edited()));
+        match (opened, kept()) {
+            (Ok(file), Some(mut kept)) => Ok(kept.add(name, file)),
+            (Ok(file), None) => Ok(Rc::new(file)),
+            (Err(error), kept) => {
+                if let Some(mut kept) = kept
+                    && error.kind() == io::ErrorKind::NotFound
+                {
+                    kept.add_missing(name);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens `name` below it, in one step that can not leave it (openat2(2) with `RESOLVE_BENEATH`).
+    fn open(&self, name: &str) -> io::Result<OwnedFd> {
         match &self.held {
             Some(held) => self.open_in(held, name),
             None => self.open_in(&directory(&self.path)?, name),
@@ -78,4 +112,60 @@ impl Public {
 fn directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::Content;
+    use super::*;
+
+    fn public(stays: bool, room: &Rc<Room>) -> (tempfile::TempDir, Public) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a.css"), "body {}").unwrap();
+        let public = Public::new(directory.path(), stays, room);
+        (directory, public)
+    }
+
+    fn is_read(file: &File) -> bool {
+        matches!(file.content, Content::Read(_))
+    }
+
+    #[test]
+    fn a_small_file_that_was_deployed_is_opened_once() {
+        let (directory, public) = public(true, &Rc::default());
+        let first = public.file("a.css").unwrap();
+        assert!(is_read(&first));
+        // Nobody does that; it shows that nobody looks.
+        std::fs::remove_file(directory.path().join("a.css")).unwrap();
+        assert!(Rc::ptr_eq(&first, &public.file("a.css").unwrap()));
+    }
+
+    #[test]
+    fn what_was_not_deployed_is_looked_for_once() {
+        let (directory, public) = public(true, &Rc::default());
+        assert!(public.file("b.css").is_err());
+        std::fs::write(directory.path().join("b.css"), "").unwrap();
+        let error = public.file("b.css").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_people_work_on_is_read_each_time() {
+        let (directory, public) = public(false, &Rc::default());
+        let first = public.file("a.css").unwrap();
+        assert!(!is_read(&first));
+        std::fs::write(directory.path().join("a.css"), "body { margin: 0 }").unwrap();
+        let second = public.file("a.css").unwrap();
+        assert_ne!((first.size, &first.etag), (second.size, &second.etag));
+        assert!(public.file("b.css").is_err());
+        std::fs::write(directory.path().join("b.css"), "").unwrap();
+        assert!(public.file("b.css").is_ok());
+    }
+
+    #[test]
+    fn a_large_file_is_read_as_it_is_sent() {
+        let (directory, public) = public(true, &Rc::default());
+        std::fs::write(directory.path().join("film"), vec![0; 100 << 10]).unwrap();
+        assert!(!is_read(&public.file("film").unwrap()));
+    }
 }
