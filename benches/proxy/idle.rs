@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use super::contestants::{House, Kind};
 use super::cores::Cores;
@@ -11,6 +12,9 @@ use super::scenario::Ask;
 pub(crate) const NAME: &str = "idle";
 /// How many.
 pub(crate) const CONNECTIONS: usize = 10_000;
+
+/// What is given back is given back by then.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of a fresh proxy's memory (PSS) that each connection costs. The kernel's own, which are the same for all, are not in it.
 pub(crate) fn bytes_a_connection(house: &House, kind: Kind, cores: &Cores) -> f64 {
@@ -28,6 +32,7 @@ pub(crate) fn bytes_a_connection(house: &House, kind: Kind, cores: &Cores) -> f6
     let first = ask();
     let before = contestant.processes().memory();
     let connections: Vec<TcpStream> = (0..CONNECTIONS).map(|_| ask()).collect();
+    std::thread::sleep(PATIENCE);
     let after = contestant.processes().memory();
     drop((first, connections));
     contestant.stop();

@@ -4,7 +4,9 @@
 //! kept here, beneath it. hyper sees a connection that ends.
 
 use crate::proxy::wire::unread::hand_on;
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +32,15 @@ const HEAD_TIMEOUT: &[u8] =
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
 
+/// How long a connection is kept ready for the next request. After that it rests: all that HTTP needs is given back until a byte comes.
+const REST: Duration = Duration::from_millis(100);
+
+/// A request that is being answered is looked at at least so often.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
+/// Bytes that end a rest are taken in pieces of this.
+const FIRST_BYTES: usize = 2 << 10;
+
 /// Bytes that are read of a connection with many requests before others on the thread have their turn. Frames that mean nothing (PING,
 /// SETTINGS) would else be read for as long as they come.
 const TURN: usize = 8 << 10;
@@ -51,6 +62,12 @@ pub(crate) struct Socket {
     /// The turn that `waiting` belongs to.
     turn: u64,
     reading: Timer,
+    /// When the last request's first byte came.
+    began: Instant,
+    /// How long it is until the next look at whether a request has ended.
+    look: Duration,
+    /// HTTP has been told that this is the end, and it is not: nothing has come for a while.
+    rests: bool,
     writing: RateBudget,
     limits: Limits,
     /// The clocks know that the proxy stops.
@@ -94,6 +111,9 @@ impl Socket {
             waiting: Waiting::Request,
             turn: 0,
             reading: Timer::default(),
+            began: Instant::now(),
+            look: REST,
+            rests: false,
             writing: RateBudget::new(Pace::writing(front)),
             limits: Limits {
                 read: front.read_timeout,
@@ -132,14 +152,27 @@ impl Socket {
         self.turn = turn;
         if turn % 2 == 1 {
             self.waiting = Waiting::Nothing;
-            // The deadline of the head may ring, to no effect. Only at the end of all must it not be too late.
-            if self.parting {
-                self.reading.stop();
+            match self.parting {
+                true => self.reading.stop(),
+                false => drop(self.reading.start_at(self.began, self.look)),
             }
         } else {
             self.waiting = Waiting::Request;
+            self.rests = false;
+            self.look = REST;
             let ended = self.signals.ended();
-            self.reading.start_at(ended, self.limits.idle);
+            self.reading.start_at(ended, self.ready_for());
+        }
+    }
+
+    /// How long it waits for the next request as it is.
+    fn ready_for(&self) -> Duration {
+        let idle = self.limits.idle;
+        let is_http1 = !self.multiplexed && self.turn > 0;
+        let can_rest = is_http1 && !self.rests && self.scanner.is_between();
+        match can_rest && (idle.is_zero() || idle > REST) {
+            true => REST,
+            false => idle,
         }
     }
 
@@ -157,8 +190,10 @@ impl Socket {
                 // hyper does not look again when an answer has ended, and waking it for that each time would be dear. So the clock
                 // for idle connections runs already, and is set right when it rings.
                 (Waiting::Nothing, parted) => {
-                    let look = parted.map_or(self.limits.idle, |_| PARTING);
+                    let look = parted.map_or(self.look, |_| PARTING);
                     ready!(self.reading.poll(cx, look));
+                    // One that lasts is looked at ever more rarely.
+                    self.look = (2 * self.look).min(LONGEST_LOOK);
                     self.reading.start(look);
                 }
                 // What has come wakes it again in a moment.
@@ -170,7 +205,13 @@ impl Socket {
                     return Poll::Ready(Ok(()));
                 }
                 (Waiting::Request, None) => {
-                    ready!(self.reading.poll(cx, self.limits.idle));
+                    let limit = self.ready_for();
+                    ready!(self.reading.poll(cx, limit));
+                    if limit != self.limits.idle {
+                        self.rests = true;
+                        let ended = self.signals.ended();
+                        self.reading.start_at(ended, self.limits.idle);
+                    }
                     // As if the client had closed.
                     return Poll::Ready(Ok(()));
                 }
@@ -218,6 +259,28 @@ impl Socket {
 }
 
 impl Socket {
+    /// Whether it was not the client who ended HTTP: there is to be more of it when something has come.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests
+    }
+
+    /// Waits for the next request, with as little memory as that takes. Says whether anything has come.
+    ///
+    /// # Errors
+    /// As reading.
+    pub(crate) async fn rest(&mut self) -> io::Result<bool> {
+        let read = poll_fn(|cx| {
+            // Not a part of what waits.
+            let mut room = [MaybeUninit::uninit(); FIRST_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer))?;
+            Poll::Ready(io::Result::Ok(Bytes::copy_from_slice(buffer.filled())))
+        });
+        self.unread = read.await?;
+        self.rests = false;
+        Ok(!self.unread.is_empty())
+    }
+
     /// Takes for a moment what a client goes on sending. A socket closed with bytes unread is reset, and a reset overtakes the answer
     /// that said why.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -293,7 +356,8 @@ impl AsyncRead for Socket {
                 let passed = this.scan(buffer, before);
                 if this.waiting == Waiting::Request {
                     this.waiting = Waiting::Head;
-                    this.reading.start(this.limits.read);
+                    this.began = Instant::now();
+                    this.reading.start_at(this.began, this.limits.read);
                 }
                 passed.map_or(outcome, |error| Poll::Ready(Err(error)))
             }
@@ -393,6 +457,9 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.rests {
+            return Poll::Ready(Ok(()));
+        }
         if this.lingered.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.lingered = Some(0);
@@ -412,8 +479,6 @@ impl Drop for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
@@ -447,5 +512,61 @@ mod tests {
         // The first is over before it is known that there is something to read.
         turns.retain(|&bytes| bytes > 0);
         assert_eq!(turns, [TURN, 2048], "what is left is read in the next turn");
+    }
+
+    /// A client that has asked and was answered, and its socket.
+    async fn answered(asked: &[u8]) -> (tokio::net::UnixStream, Socket) {
+        let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+        let signals = Arc::new(Signals::new());
+        let stream = Stream::Left(Raw::Right(server));
+        let mut socket = Socket::new(stream, signals.clone(), &Front::default());
+        client.write_all(asked).await.unwrap();
+        assert_eq!(read(&mut socket).await.unwrap(), asked);
+        drop(signals.in_flight_guard());
+        (client, socket)
+    }
+
+    async fn read(socket: &mut Socket) -> io::Result<Vec<u8>> {
+        let mut room = [0; 1024];
+        let read = poll_fn(|cx| {
+            let mut buffer = ReadBuf::new(&mut room);
+            let polled = Pin::new(&mut *socket).poll_read(cx, &mut buffer);
+            polled.map_ok(|()| buffer.filled().to_vec())
+        });
+        read.await
+    }
+
+    const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_for_a_while_rests_until_it_does() {
+        let (mut client, mut socket) = answered(ASKED).await;
+        let began = Instant::now();
+        assert_eq!(read(&mut socket).await.unwrap(), b"");
+        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(socket.rests());
+        client.write_all(ASKED).await.unwrap();
+        assert!(socket.rest().await.unwrap());
+        assert_eq!(read(&mut socket).await.unwrap(), ASKED);
+        assert!(!socket.rests(), "it is at work");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_rests_for_too_long_has_left() {
+        let (_client, mut socket) = answered(ASKED).await;
+        let began = Instant::now();
+        assert_eq!(read(&mut socket).await.unwrap(), b"");
+        assert!(!socket.rest().await.unwrap());
+        let idle = Front::default().idle_timeout;
+        assert_eq!(began.elapsed().as_secs(), idle.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_begun_with_the_next_request_does_not_rest() {
+        let asked = [ASKED, b"GET / HT"].concat();
+        let (_client, mut socket) = answered(&asked).await;
+        let later = tokio::time::timeout(Duration::from_secs(5), read(&mut socket));
+        assert!(later.await.is_err(), "nothing was lost");
+        assert!(!socket.rests());
     }
 }

@@ -91,7 +91,8 @@ pub(crate) async fn forward(
         && context.upstream.protocol != Protocol::Http2
         && headers::wants_upgrade(request.headers())
         && request.body().is_end_stream())
-    .then(|| Switch::of(request));
+    .then(|| Switch::of(request))
+    .flatten();
     let sink = match request.extensions_mut().remove::<Hints>() {
         Some(hints) => Some(InterimSink::Http2(hints)),
         None => (!old).then(|| InterimSink::Http1(client.signals().interims())),

@@ -9,8 +9,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Request;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,6 +16,7 @@ use tokio_util::either::Either;
 use tracing::debug;
 
 use crate::proxy::downstream::h2_io::H2Io;
+use crate::proxy::downstream::socket::Socket;
 use crate::proxy::response::access::Entry;
 use crate::proxy::upstream::http1::Switched;
 use crate::proxy::upstream::ticket::Ticket;
@@ -28,7 +27,7 @@ const BUFFER: usize = 16 << 10;
 /// The client's side, once it has heard that HTTP is over.
 #[derive(Debug)]
 pub(crate) enum Switch {
-    Http1(OnUpgrade),
+    Http1(oneshot::Receiver<Box<Socket>>),
     Http2(oneshot::Receiver<H2Io>),
 }
 
@@ -37,7 +36,7 @@ pub(crate) enum Switch {
 struct Held(Arc<Mutex<Option<Switch>>>);
 
 /// The bytes of the client's side: of a connection that was HTTP/1.1, or of a stream among others.
-type Bytes = Either<TokioIo<Upgraded>, H2Io>;
+type Bytes = Either<Box<Socket>, H2Io>;
 
 /// One side, which notes when it last spoke.
 struct Side<S> {
@@ -48,23 +47,29 @@ struct Side<S> {
 }
 
 impl Switch {
+    /// The extension of a request whose connection comes by `receiver` when it has been answered.
+    pub(crate) fn http1(
+        receiver: oneshot::Receiver<Box<Socket>>,
+    ) -> impl Clone + Send + Sync + 'static {
+        Held(Arc::new(Mutex::new(Some(Self::Http1(receiver)))))
+    }
+
     /// The extension of a request whose stream comes by `receiver` when it has been answered.
     pub(crate) fn http2(receiver: oneshot::Receiver<H2Io>) -> impl Clone + Send + Sync + 'static {
         Held(Arc::new(Mutex::new(Some(Self::Http2(receiver)))))
     }
 
-    /// The client's side of `request`.
-    pub(crate) fn of<B>(request: &mut Request<B>) -> Self {
-        let held = request.extensions_mut().remove::<Held>();
-        let held = held.and_then(|Held(held)| held.lock().ok()?.take());
-        held.unwrap_or_else(|| Self::Http1(hyper::upgrade::on(request)))
+    /// The client's side of `request`, if that asks for it.
+    pub(crate) fn of<B>(request: &mut Request<B>) -> Option<Self> {
+        let Held(held) = request.extensions_mut().remove()?;
+        held.lock().ok()?.take()
     }
 
     async fn bytes(self) -> io::Result<Bytes> {
         match self {
-            Self::Http1(upgrade) => {
-                let upgraded = upgrade.await.map_err(io::Error::other)?;
-                Ok(Bytes::Left(TokioIo::new(upgraded)))
+            Self::Http1(socket) => {
+                let socket = socket.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                Ok(Bytes::Left(socket))
             }
             Self::Http2(piece) => {
                 let piece = piece.await.map_err(|_| io::ErrorKind::BrokenPipe)?;

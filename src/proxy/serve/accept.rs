@@ -330,6 +330,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_has_rested_is_answered_as_before() {
+        let everything = async {
+            let shard = Rc::new(shard(Arc::new(board(&[]))));
+            let (listener, address) = listener();
+            let mut client = connect(address).await;
+            let (stream, peer) = Door::open(&listener).unwrap().queued().unwrap();
+            admit(&shard, &listener, stream, peer).await;
+            for _ in 0..3 {
+                client
+                    .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+                    .await
+                    .unwrap();
+                assert!(answer(&mut client).await.starts_with("http/1.1 "));
+                tokio::time::pause();
+                tokio::time::advance(Duration::from_secs(5)).await;
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                tokio::time::resume();
+            }
+            // The door is closed as it is to one at work.
+            shard.clients().part();
+            assert_eq!(answer(&mut client).await, "");
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    #[tokio::test]
     async fn a_client_that_its_thread_has_not_come_to_makes_no_room() {
         let everything = async {
             let shard = Rc::new(shard(Arc::new(board(&[]))));

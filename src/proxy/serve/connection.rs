@@ -3,6 +3,8 @@
 use crate::proxy::request::client::Client;
 use crate::proxy::request::client::Met;
 use crate::proxy::request::respond;
+use crate::proxy::request::tunnel::Switch;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
@@ -13,11 +15,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::http2;
@@ -29,7 +34,7 @@ use crate::proxy::downstream::signals::Signals;
 use crate::proxy::downstream::socket::Socket;
 use crate::proxy::downstream::stream::{self, Raw, Stream};
 use crate::proxy::shard::Shard;
-use crate::proxy::table::Table;
+use crate::proxy::table::builders::Http2;
 use crate::proxy::wire::origin::{self, Origin};
 use crate::proxy::wire::pace::Pace;
 use crate::tls;
@@ -51,7 +56,18 @@ pub(crate) struct Arrival {
 /// Serves a client until it leaves, or `shard` stops.
 pub(crate) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     let address = preamble::client_of(arrival.peer);
-    if let Err(error) = meet(shard, arrival).await {
+    let served = async {
+        // Boxed, and so gone while a client only stays; in the match it would be kept until the end.
+        let conversation = Box::pin(meet(shard, arrival)).await?;
+        match conversation {
+            Conversation::Http1(client, socket) => serve_http1(client, socket).await,
+            Conversation::Http2(http2) => {
+                let (client, socket, server) = *http2;
+                Ok(Box::pin(http2::serve(client, socket, server)).await?)
+            }
+        }
+    };
+    if let Err(error) = served.await {
         match address {
             Some(address) => debug!("connection of {address} ended: {error}"),
             None => debug!("connection of a client behind a socket ended: {error}"),
@@ -59,8 +75,14 @@ pub(crate) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     }
 }
 
+/// What a client speaks.
+enum Conversation {
+    Http1(Rc<Client>, Box<Socket>),
+    Http2(Box<(Rc<Client>, Socket, Http2)>),
+}
+
 /// Finds out who it is and what it speaks.
-async fn meet(shard: Rc<Shard>, arrival: Arrival) -> Result<(), Box<dyn Error>> {
+async fn meet(shard: Rc<Shard>, arrival: Arrival) -> Result<Conversation, Box<dyn Error>> {
     let Arrival {
         stream: mut raw,
         listener,
@@ -145,12 +167,11 @@ async fn meet(shard: Rc<Shard>, arrival: Arrival) -> Result<(), Box<dyn Error>> 
         is_http2 = has_preface;
     }
     if is_http2 {
-        let server = table.server2.clone();
-        drop(table);
         socket.multiplex();
-        return Ok(http2::serve(client, socket, server).await?);
+        let http2 = Box::new((client, socket, table.server2.clone()));
+        return Ok(Conversation::Http2(http2));
     }
-    serve_http1(client, socket, table).await
+    Ok(Conversation::Http1(client, Box::new(socket)))
 }
 
 /// Ends a step of the beginning that takes too long.
@@ -164,33 +185,78 @@ async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -
     }
 }
 
-async fn serve_http1(
-    client: Rc<Client>,
-    socket: Socket,
-    table: Rc<Table>,
-) -> Result<(), Box<dyn Error>> {
-    let service = service_fn(|request: Request<Incoming>| {
-        let in_flight = client.signals().in_flight_guard();
-        let client = client.clone();
-        let mut request = request.map(Inbound::Http1);
-        async move {
-            let mut response = respond::respond(&client, &mut request, None).await;
-            if client.signals().interims().is_waiting() {
-                client.signals().interims().empty().await;
-            }
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                in_flight.for_ever();
-            } else {
-                if client.signals().is_parting() {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
+/// Serves one request after the other. Between two that are far apart hyper is gone, and with it its buffers.
+async fn serve_http1(client: Rc<Client>, mut socket: Box<Socket>) -> Result<(), Box<dyn Error>> {
+    let switching = Rc::new(Switching::default());
+    loop {
+        let service = service_fn(|request: Request<Incoming>| {
+            let mut request = request.map(Inbound::Http1);
+            let in_flight = client.signals().in_flight_guard();
+            let (client, switching) = (client.clone(), switching.clone());
+            async move {
+                if request.headers().contains_key(UPGRADE) {
+                    request.extensions_mut().insert(switching.switch());
                 }
-                response.body_mut().keep_in_flight(in_flight);
+                let mut response = respond::respond(&client, &mut request, None).await;
+                if client.signals().interims().is_waiting() {
+                    client.signals().interims().empty().await;
+                }
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    in_flight.for_ever();
+                    switching.switches.set(true);
+                } else {
+                    if client.signals().is_parting() {
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().insert(CONNECTION, close);
+                    }
+                    response.body_mut().keep_in_flight(in_flight);
+                }
+                Ok::<_, Infallible>(response)
             }
-            Ok::<_, Infallible>(response)
+        });
+        let mut connection = {
+            let server = &client.shard().table().server;
+            Box::new(server.serve_connection(TokioIo::new(socket), service))
+        };
+        connection.as_mut().await?;
+        let Parts { io, read_buf, .. } = connection.into_parts();
+        socket = io.into_inner();
+        if switching.switches.get() {
+            socket.unread(read_buf);
+            switching.hand_over(socket);
+            return Ok(());
         }
-    });
-    let connection = table.server.serve_connection(TokioIo::new(socket), service);
-    drop(table);
-    Ok(connection.with_upgrades().await?)
+        // Nothing is in it, and it is a part of hyper's buffer.
+        drop(read_buf);
+        if !socket.rests() {
+            return Ok(());
+        }
+        if !socket.rest().await? {
+            return Ok(socket.shutdown().await?);
+        }
+    }
+}
+
+/// What becomes of a connection that is HTTP no more.
+#[derive(Default)]
+struct Switching {
+    switches: Cell<bool>,
+    /// Who waits for it.
+    waiting: Cell<Option<oneshot::Sender<Box<Socket>>>>,
+}
+
+impl Switching {
+    /// The extension of a request that wants it.
+    fn switch(&self) -> impl Clone + Send + Sync + 'static {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.set(Some(sender));
+        Switch::http1(receiver)
+    }
+
+    fn hand_over(&self, socket: Box<Socket>) {
+        if let Some(waiting) = self.waiting.take() {
+            // Who does not wait any more has no use for it.
+            let _ = waiting.send(socket);
+        }
+    }
 }

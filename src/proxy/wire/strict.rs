@@ -166,11 +166,15 @@ impl Scanner {
         self.state == State::Nothing
     }
 
+    /// Whether the next byte begins another request.
+    pub(crate) fn is_between(&self) -> bool {
+        matches!(self.state, State::Request | State::Silence) && self.length == 0
+    }
+
     /// How many requests there were, if the next byte begins another.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn between(&self) -> Option<u64> {
-        let is = matches!(self.state, State::Request | State::Silence) && self.length == 0;
-        is.then_some(self.requests)
+        self.is_between().then_some(self.requests)
     }
 
     /// Looks at what was read. `answered` says that all requests before these bytes are.
