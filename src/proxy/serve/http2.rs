@@ -49,6 +49,7 @@ use crate::proxy::request::respond;
 use crate::proxy::request::tunnel::Switch;
 use crate::proxy::response::body::Body;
 use crate::proxy::shard::Streaming;
+use crate::proxy::wire::headers::REQUEST_ID;
 use crate::proxy::wire::pace::{Pace, RateBudget};
 
 /// Requests that a client may take back in a row, and how many more it may with each second. Each has cost a worker some work
@@ -179,7 +180,7 @@ async fn serve_stream(
     };
     let send = |response: Response<()>, end: bool| hints.respond().send_response(response, end);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let (Some((receive, piece)), mut head) = (tunnel.take(), head_of(&response)) else {
+        let (Some((receive, piece)), mut head) = (tunnel.take(), head_of(&mut response)) else {
             return End::Answered;
         };
         *head.status_mut() = StatusCode::OK;
@@ -192,7 +193,7 @@ async fn serve_stream(
         }
         return End::Answered;
     }
-    let head = head_of(&response);
+    let head = head_of(&mut response);
     let body = std::mem::replace(response.body_mut(), Body::empty());
     // A page of ours has its body whatever was asked for; over HTTP/1.1 hyper leaves it out.
     let end = is_head || body.is_end_stream();
@@ -206,15 +207,19 @@ async fn serve_stream(
     }
 }
 
-/// The head of a response, as HTTP/2 has it.
-fn head_of(response: &Response<Body>) -> Response<()> {
+/// Takes the head of a response, as HTTP/2 has it.
+fn head_of(response: &mut Response<Body>) -> Response<()> {
     let mut head = Response::new(());
     *head.status_mut() = response.status();
     *head.version_mut() = Version::HTTP_2;
     let headers = head.headers_mut();
-    headers.clone_from(response.headers());
+    *headers = std::mem::take(response.headers_mut());
     // There is no such thing on a connection that many requests share.
     headers.remove(CONNECTION);
+    // It is never said again: in the table of the compression it would take the place of what is, and be compared with all like it.
+    if let Some(id) = headers.get_mut(REQUEST_ID) {
+        id.set_sensitive(true);
+    }
     if !headers.contains_key(DATE) {
         headers.insert(DATE, date());
     }
@@ -399,6 +404,17 @@ mod tests {
         join_cookies(&mut headers);
         assert_eq!(headers[COOKIE], "a=1; b=2; c=3");
         assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn the_id_of_a_request_has_no_place_in_the_table_of_the_compression() {
+        let mut response = Response::new(Body::empty());
+        let id = HeaderValue::from_static("0192f0c1");
+        response.headers_mut().insert(REQUEST_ID, id.clone());
+        response.headers_mut().insert(ACCEPT, id);
+        let head = head_of(&mut response);
+        assert!(head.headers()[REQUEST_ID].is_sensitive());
+        assert!(!head.headers()[ACCEPT].is_sensitive());
     }
 
     #[tokio::test(start_paused = true)]
