@@ -41,7 +41,7 @@ pub(crate) fn measure(house: &House, cores: &Cores, scenarios: &[&Scenario]) {
     for scenario in scenarios {
         let mut nginx = None;
         for kind in house.kinds() {
-            let counted = of_each(house, cores, kind, scenario, REQUESTS, &CACHES);
+            let counted = of_each(house, cores, kind, scenario, &CACHES);
             let Some((each, profile)) = counted else {
                 continue;
             };
@@ -63,7 +63,7 @@ pub(crate) fn measure(house: &House, cores: &Cores, scenarios: &[&Scenario]) {
 /// Instructions of a request, of no other than `tqserver`. Without the caches it takes half the time.
 pub(crate) fn instructions(house: &House, cores: &Cores, scenario: &Scenario) -> f64 {
     let kind = Kind::Tqserver;
-    let counted = of_each(house, cores, kind, scenario, REQUESTS, &[]);
+    let counted = of_each(house, cores, kind, scenario, &[]);
     let (each, _) = counted.expect("it does all there is");
     each.instructions
 }
@@ -86,12 +86,11 @@ fn of_each(
     cores: &Cores,
     kind: Kind,
     scenario: &Scenario,
-    requests: usize,
     caches: &[&str],
 ) -> Option<(Counts, PathBuf)> {
     let measured = |requests| counted(house, cores, kind, scenario, requests, caches);
-    let ((few, _), (many, profile)) = (measured(requests)?, measured(2 * requests)?);
-    let each = |few, many| (many - few) / requests as f64;
+    let ((few, _), (many, profile)) = (measured(REQUESTS)?, measured(2 * REQUESTS)?);
+    let each = |few, many| (many - few) / REQUESTS as f64;
     let each = Counts {
         instructions: each(few.instructions, many.instructions),
         first: each(few.first, many.first),

@@ -1,6 +1,6 @@
 //! Files in a worker's `public/`, served without asking the worker.
 //!
-//! A file is found and opened in one step that can not leave the directory ([`Public::file`]), so there is no moment between the check and
+//! A file is found and opened in one step that cannot leave the directory ([`Public::file`]), so there is no moment between the check and
 //! the use. Hidden files are not served, directories not listed.
 
 use crate::proxy::table::assets::Assets;

@@ -82,7 +82,7 @@ impl Public {
         }
     }
 
-    /// Opens `name` below it, in one step that can not leave it (openat2(2) with `RESOLVE_BENEATH`).
+    /// Opens `name` below it, in one step that cannot leave it (openat2(2) with `RESOLVE_BENEATH`).
     fn open(&self, name: &str) -> io::Result<OwnedFd> {
         match &self.held {
             Some(held) => self.open_in(held, name),
