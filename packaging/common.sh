@@ -34,6 +34,6 @@ build_shipped() {
     local host
     host="$(rustc --version --verbose | sed -n 's/^host: //p')"
     # With a target named, what runs while it is built has none of these flags.
-    RUSTFLAGS="$1" cargo build --release --locked --target "$host" --target-dir target/shipped >&2 || return 1
-    printf '%s\n' "$PWD/target/shipped/$host/release/tqserver"
+    RUSTFLAGS="$1" cargo build --profile shipped --locked --target "$host" --target-dir target/shipped >&2 || return 1
+    printf '%s\n' "$PWD/target/shipped/$host/shipped/tqserver"
 }
