@@ -466,3 +466,34 @@ fn imports_go_to_lower_floors() {
         wrong.into_iter().collect::<Vec<_>>().join("\n")
     );
 }
+
+#[test]
+fn the_rust_version_that_is_named_is_enough_for_all_dependencies() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let known: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let version = |text: &str| {
+        let numbers = text.split('.').map(|number| number.parse().unwrap());
+        numbers.collect::<Vec<u32>>()
+    };
+    let named = env!("CARGO_PKG_RUST_VERSION");
+    for package in known["packages"].as_array().unwrap() {
+        let Some(needed) = package["rust_version"].as_str() else {
+            continue;
+        };
+        assert!(
+            version(needed)[..2] <= version(named)[..2],
+            "{} needs Rust {needed}; Cargo.toml names {named}",
+            package["name"]
+        );
+    }
+    let readme = include_str!("../README.md");
+    assert!(
+        readme.contains(&format!("Rust {named}")),
+        "README.md names another version than Cargo.toml"
+    );
+}

@@ -1,6 +1,9 @@
 //! The arguments that every verb understands.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::config::{Mode, Problems, Settings};
 use crate::systemd::{Kind, Place};
@@ -13,11 +16,13 @@ const MACHINES: &str = "/etc/tqserver/server.yaml";
 /// What every verb understands.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Common {
-    /// The server's configuration. Default: config/server.yaml, and where there is none, the machine's /etc/tqserver/server.yaml.
+    /// The server's configuration. Default: config/server.yaml in this directory or one above it, and where there is none, the
+    /// machine's /etc/tqserver/server.yaml.
     #[arg(
         long,
         global = true,
         env = "TQ_CONFIG",
+        value_parser = OsStringValueParser::new().map(file),
         default_value = PROJECTS,
         hide_default_value = true,
         value_name = "FILE"
@@ -33,6 +38,15 @@ pub(super) struct Common {
     /// Say only what went wrong.
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
+}
+
+/// A variable that is set to nothing is one that is not set.
+fn file(given: OsString) -> PathBuf {
+    if given.is_empty() {
+        PROJECTS.into()
+    } else {
+        given.into()
+    }
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -67,22 +81,68 @@ impl Common {
         }
     }
 
-    /// From now on the machine's configuration is meant, if none was named and there is no project here.
-    pub(super) fn look_beyond_the_project(&mut self) {
-        let runs = |project: &Path| Place::of(project).is_up();
-        let given = std::mem::take(&mut self.config);
-        self.config = meant(given, Path::exists, runs);
+    /// From now on the configuration is meant that `verb` finds from the current directory, if none was named.
+    pub(super) fn look_around(&mut self, verb: Looks) {
+        if self.config != Path::new(PROJECTS) {
+            return;
+        }
+        let here = std::env::current_dir().unwrap_or_default();
+        let machines = || Settings::load(Path::new(MACHINES)).ok();
+        let around = Around {
+            has: &|project| project.join(PROJECTS).exists(),
+            runs: &|project| Place::of(project).is_up(),
+            machine: Path::new(MACHINES).exists(),
+            machines_workers: &|| {
+                machines().map_or_else(Vec::new, |settings| settings.workers_directories)
+            },
+        };
+        if let Some(found) = around.meant(&here, verb) {
+            self.config = found;
+        }
     }
 }
 
-/// The configuration meant by who named none: the project's if `there` is one, or a private systemd `runs` for it (`tqserver dev`
-/// needs no file), else the machine's if there is one.
-fn meant(given: PathBuf, there: impl Fn(&Path) -> bool, runs: impl Fn(&Path) -> bool) -> PathBuf {
-    let (project, machine) = (Path::new(PROJECTS), Path::new(MACHINES));
-    if given == project && !there(project) && !runs(project) && there(machine) {
-        machine.to_owned()
-    } else {
-        given
+/// Where a verb looks for a configuration that nobody named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// In the project it stands in, which need not have a file yet.
+    InTheProject,
+    /// There, too; but among the machine's own workers the machine's is meant.
+    InTheProjectOrAmongWorkers,
+    /// In the project, and where there is none, the machine's.
+    Everywhere,
+}
+
+/// What is around the current directory.
+struct Around<'a> {
+    /// Whether a directory has a configuration.
+    has: &'a dyn Fn(&Path) -> bool,
+    /// Whether a private systemd runs for a directory: `tqserver dev` needs no file.
+    runs: &'a dyn Fn(&Path) -> bool,
+    /// Whether the machine has one.
+    machine: bool,
+    /// Where the machine's server looks for workers.
+    machines_workers: &'a dyn Fn() -> Vec<PathBuf>,
+}
+
+impl Around<'_> {
+    /// The configuration that is meant in the directory `here`; `None`: the one there, whether it exists or not.
+    fn meant(&self, here: &Path, looks: Looks) -> Option<PathBuf> {
+        if (self.has)(here) || (self.runs)(here) {
+            return None;
+        }
+        let above = here.ancestors().skip(1).find(|project| (self.has)(project));
+        if let Some(project) = above {
+            return Some(project.join(PROJECTS));
+        }
+        let machine = match looks {
+            Looks::InTheProject => false,
+            Looks::InTheProjectOrAmongWorkers => (self.machines_workers)()
+                .iter()
+                .any(|workers| here.starts_with(workers) || workers.parent() == Some(here)),
+            Looks::Everywhere => true,
+        };
+        (machine && self.machine).then(|| MACHINES.into())
     }
 }
 
@@ -90,17 +150,50 @@ fn meant(given: PathBuf, there: impl Fn(&Path) -> bool, runs: impl Fn(&Path) -> 
 mod tests {
     use super::*;
 
+    fn meant(here: &str, looks: Looks, projects: &[&str], runs: bool, machine: bool) -> String {
+        let around = Around {
+            has: &|project| projects.iter().any(|has| Path::new(has) == project),
+            runs: &|_| runs,
+            machine,
+            machines_workers: &|| vec!["/srv/tqserver/workers".into()],
+        };
+        let meant = around.meant(Path::new(here), looks);
+        meant.map_or_else(|| "here".to_owned(), |file| file.display().to_string())
+    }
+
+    #[test]
+    fn a_project_is_found_from_within_it() {
+        let all = [
+            Looks::InTheProject,
+            Looks::InTheProjectOrAmongWorkers,
+            Looks::Everywhere,
+        ];
+        for looks in all {
+            assert_eq!(meant("/a", looks, &["/a"], false, true), "here");
+            let inside = meant("/a/workers/x", looks, &["/a"], false, true);
+            assert_eq!(inside, "/a/config/server.yaml");
+            // The nearest.
+            let inside = meant("/a/b/c", looks, &["/a", "/a/b"], false, true);
+            assert_eq!(inside, "/a/b/config/server.yaml");
+            assert_eq!(meant("/a/b", looks, &["/a"], true, true), "here");
+        }
+    }
+
     #[test]
     fn the_machines_configuration_is_meant_where_there_is_no_project() {
-        let (project, machine) = (Path::new(PROJECTS), Path::new(MACHINES));
-        let meant = |given: &Path, there: &[&Path], runs: bool| {
-            let found = meant(given.to_owned(), |path| there.contains(&path), |_| runs);
-            found.display().to_string()
-        };
-        assert_eq!(meant(project, &[machine], false), MACHINES);
-        assert_eq!(meant(project, &[project, machine], false), PROJECTS);
-        assert_eq!(meant(project, &[machine], true), PROJECTS);
-        assert_eq!(meant(project, &[], false), PROJECTS);
-        assert_eq!(meant(Path::new("x"), &[machine], false), "x");
+        let everywhere = |machine| meant("/a", Looks::Everywhere, &[], false, machine);
+        assert_eq!(everywhere(true), MACHINES);
+        assert_eq!(everywhere(false), "here");
+        let project = Looks::InTheProject;
+        assert_eq!(meant("/srv/tqserver", project, &[], false, true), "here");
+        let new = |here| meant(here, Looks::InTheProjectOrAmongWorkers, &[], false, true);
+        assert_eq!(new("/home/jo/site"), "here");
+        for here in [
+            "/srv/tqserver",
+            "/srv/tqserver/workers",
+            "/srv/tqserver/workers/api",
+        ] {
+            assert_eq!(new(here), MACHINES, "{here}");
+        }
     }
 }

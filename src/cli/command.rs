@@ -1,10 +1,11 @@
 //! The command: its verbs, and which code runs each.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::arguments::Common;
+use super::arguments::{Common, Looks};
 use super::{
     build, check, completions, dev, history, logs, maintenance, measure, new, package, pause,
     planes, reload, rollback, status, systemd,
@@ -90,10 +91,14 @@ pub fn run() -> ExitCode {
     }
     crate::logging::start(arguments.common.quiet);
     let mut common = arguments.common;
-    // These are for the project they stand in, and never for the machine's workers.
-    if !matches!(arguments.verb, Verb::Dev(_) | Verb::New(_) | Verb::Build(_)) {
-        common.look_beyond_the_project();
-    }
+    common.look_around(match arguments.verb {
+        Verb::Dev(_) => Looks::InTheProject,
+        // A project needs no file.
+        Verb::Build(_) if Path::new("workers").is_dir() => Looks::InTheProject,
+        // Where there is nothing yet, a project begins.
+        Verb::New(_) => Looks::InTheProjectOrAmongWorkers,
+        _ => Looks::Everywhere,
+    });
     let result = match arguments.verb {
         Verb::Dev(verb) => wait_for(verb.run(&common)),
         Verb::New(verb) => verb.run(&common),

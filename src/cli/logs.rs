@@ -11,7 +11,7 @@ use super::arguments::Common;
 use super::exit::{self, refused};
 use super::journal::{self, Entries};
 use crate::config::Mode;
-use crate::inventory;
+use crate::inventory::{self, Inventory};
 use crate::names::{Instance, Pair, WorkerName, worker_slice};
 use crate::systemd::Kind;
 
@@ -57,7 +57,7 @@ impl Logs {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let kind = journal::kind(common).await;
         let mut command = match Entries::of(kind) {
-            Some(entries) => self.journalctl(entries, common),
+            Some(entries) => self.journalctl(entries, common)?,
             None => self.tail(common)?,
         };
         // It takes this process's place: terminal, pager, signals and exit code are all its own.
@@ -66,7 +66,7 @@ impl Logs {
         Err(error).with_context(|| format!("run {program}"))
     }
 
-    fn journalctl(&self, entries: Entries, common: &Common) -> Command {
+    fn journalctl(&self, entries: Entries, common: &Common) -> anyhow::Result<Command> {
         let mut command = Command::new("journalctl");
         let option = |name: &str, value: &Option<String>| {
             value.as_ref().map(|value| format!("--{name}={value}"))
@@ -79,37 +79,40 @@ impl Logs {
             .args(option("since", &self.since))
             .args(option("until", &self.until))
             .args(option("output", &self.output));
+        let mut slices = slices_with_entries(entries);
+        let settings = common.settings().ok();
+        let there = settings.and_then(|settings| inventory::scan(&settings, Mode::Production).ok());
         if self.workers.is_empty() {
-            let slices = self.slices(entries, common);
+            let later = there.filter(|_| self.follow);
+            let later = later.iter().flat_map(|there| there.workers.keys());
+            slices.extend(later.map(worker_slice));
             command.args(entries.of_all(slices.iter().map(String::as_str)));
+        } else if let Some(there) = &there {
+            self.are_known(there, &slices)?;
         }
         for (number, worker) in self.workers.iter().enumerate() {
             command.args((number > 0).then_some("+"));
             command.args(entries.of_worker(worker));
         }
-        command
+        Ok(command)
     }
 
-    /// The slices of all workers that ever wrote something. journalctl takes no patterns here, and the units it would take them for
-    /// are those it knows when it starts: a generation that comes later would not be followed.
-    fn slices(&self, entries: Entries, common: &Common) -> BTreeSet<String> {
-        let mut known = Command::new("journalctl");
-        known.arg(format!("--field={}", entries.slice_field()));
-        // What it may not read it tells when it is asked for the entries.
-        known.stdin(Stdio::null()).stderr(Stdio::null());
-        let known = known.output().map(|output| output.stdout);
-        let mut slices: BTreeSet<String> = String::from_utf8_lossy(&known.unwrap_or_default())
-            .lines()
-            .filter(|slice| slice.starts_with("tqserver-") && slice.ends_with(".slice"))
-            .map(str::to_owned)
-            .collect();
-        if self.follow
-            && let Ok(settings) = common.settings()
-            && let Ok(inventory) = inventory::scan(&settings, Mode::Production)
-        {
-            slices.extend(inventory.workers.keys().map(worker_slice));
-        }
-        slices
+    /// Whether each worker is there, or was: a name that is mistyped has no entries either.
+    fn are_known(&self, there: &Inventory, slices: &BTreeSet<String>) -> anyhow::Result<()> {
+        let mut unknown = self.workers.iter().filter(|worker| {
+            !there.workers.contains_key(*worker) && !slices.contains(&worker_slice(worker))
+        });
+        let Some(worker) = unknown.next() else {
+            return Ok(());
+        };
+        let known: Vec<&str> = there.workers.keys().map(WorkerName::as_str).collect();
+        let sentence =
+            format!("there is no worker '{worker}', and the journal has no entries of one");
+        let hint = match known.as_slice() {
+            [] => "there are no workers".to_owned(),
+            known => format!("there are: {}", known.join(", ")),
+        };
+        Err(refused(exit::USAGE, sentence, hint))
     }
 
     /// A private systemd has no journal: what its workers write are files.
@@ -184,4 +187,19 @@ impl Logs {
         let found = found.into_iter().filter(|(pair, _)| is_new(pair));
         found.map(|(_, path)| path).collect()
     }
+}
+
+/// The slices of all workers that ever wrote something. journalctl takes no patterns here, and the units it would take them for are
+/// those it knows when it starts: a generation that comes later would not be followed.
+fn slices_with_entries(entries: Entries) -> BTreeSet<String> {
+    let mut known = Command::new("journalctl");
+    known.arg(format!("--field={}", entries.slice_field()));
+    // What it may not read it tells when it is asked for the entries.
+    known.stdin(Stdio::null()).stderr(Stdio::null());
+    let known = known.output().map(|output| output.stdout);
+    String::from_utf8_lossy(&known.unwrap_or_default())
+        .lines()
+        .filter(|slice| slice.starts_with("tqserver-") && slice.ends_with(".slice"))
+        .map(str::to_owned)
+        .collect()
 }

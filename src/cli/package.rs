@@ -1,5 +1,5 @@
-//! `tqserver package`: a worker as a Debian package. Installed, it lies where the server finds it, and the server's dpkg trigger
-//! deploys it; so it has no scripts of its own.
+//! `tqserver package`: a worker as a Debian package. Installed, it lies where the server finds it. A script in it has the server take
+//! it, and fails where the worker does; what is removed or arrives in other ways is noticed by the server's dpkg trigger.
 //!
 //! It has the files a snapshot in production would have, by the very code that makes those: what is refused there is refused here.
 
@@ -36,7 +36,7 @@ pub(super) struct Package {
     /// Its version. Default: that in Cargo.toml, package.json or pyproject.toml, else made of the date of its newest file.
     #[arg(long, value_name = "VERSION", value_parser = control::version)]
     version: Option<String>,
-    /// The package's name. Default: the worker's, in small letters and with dashes.
+    /// The package's name. Default: tqserver-worker-NAME, with the worker's name in small letters and with dashes.
     #[arg(long, value_name = "PACKAGE", value_parser = control::package_name)]
     name: Option<String>,
     /// The directory to put it in.

@@ -12,8 +12,10 @@ use crate::calendar::date;
 use crate::config::WorkerSettings;
 use crate::names::{Instance, Pair};
 
-/// How many of its last lines explain a failure.
+/// How many lines explain a failure.
 const LINES: usize = 10;
+/// Among so many of its last ones: what went wrong can stand above a long stack.
+const READ: usize = 200;
 /// As much of a file as can hold them.
 const TAIL: u64 = 64 << 10;
 /// Longest wait for journalctl.
@@ -53,7 +55,7 @@ impl Journal {
         }
     }
 
-    /// The last lines an instance wrote.
+    /// What an instance wrote last that explains its end.
     pub(super) async fn tail(
         &self,
         disk: &Disk,
@@ -82,7 +84,7 @@ impl Journal {
             "--quiet",
             "--no-pager",
             "--output=cat",
-            &format!("--lines={LINES}"),
+            &format!("--lines={READ}"),
         ]);
         // systemd's own lines about the unit carry its word for the failure, which is known already.
         journalctl.arg(format!(
@@ -94,7 +96,7 @@ impl Journal {
             .stderr(Stdio::null())
             .kill_on_drop(true);
         match tokio::time::timeout(JOURNALCTL, journalctl.output()).await {
-            Ok(Ok(output)) => last_lines(&String::from_utf8_lossy(&output.stdout)),
+            Ok(Ok(output)) => explanation(&String::from_utf8_lossy(&output.stdout)),
             _ => Vec::new(),
         }
     }
@@ -131,16 +133,33 @@ fn tail_of(file: &Path) -> std::io::Result<Vec<String>> {
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut bytes = Vec::new();
     file.take(TAIL).read_to_end(&mut bytes)?;
-    Ok(last_lines(&String::from_utf8_lossy(&bytes)))
+    Ok(explanation(&String::from_utf8_lossy(&bytes)))
 }
 
-/// The last lines with their colours, and nothing else that a terminal would act on.
-fn last_lines(text: &str) -> Vec<String> {
-    let lines: Vec<&str> = text.lines().collect();
+/// The last lines, of a stack the first alone, with their colours and nothing else that a terminal would act on.
+fn explanation(text: &str) -> Vec<String> {
+    let mut lines: Vec<&str> = Vec::new();
+    let mut in_stack = false;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let deeper = in_stack;
+        in_stack = is_frame(line);
+        if !(in_stack && deeper) {
+            lines.push(line);
+        }
+    }
     lines[lines.len().saturating_sub(LINES)..]
         .iter()
         .map(|line| ansi::keep_colours(line))
         .collect()
+}
+
+/// Whether a line is one of a stack's: `    at f (a.js:1:2)` of JavaScript and Java, `\tfrom a.rb:1` of Ruby, `#1 a.php(2): f()` of PHP.
+fn is_frame(line: &str) -> bool {
+    let text = line.trim_start();
+    let indented = text.len() < line.len();
+    let numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    (indented && (text.starts_with("at ") || text.starts_with("from ")))
+        || text.strip_prefix('#').is_some_and(numbered)
 }
 
 /// A `log_file` template with its placeholders filled in; the date is the day the generation starts, in UTC.
@@ -166,11 +185,51 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_went_wrong_is_told_though_it_stands_above_a_stack() {
+        let frames = |frame: &str| {
+            (0..30)
+                .map(|number| format!("{frame}{number}\n"))
+                .collect::<String>()
+        };
+        for (text, told) in [
+            (
+                format!(
+                    "node:internal/modules:1\n  throw err;\n  ^\n\nError: Cannot find module 'x'\n{}{}\n",
+                    frames("    at Module._load (node:internal:"),
+                    "  code: 'MODULE_NOT_FOUND'\n}\n\nNode.js v20"
+                ),
+                vec![
+                    "node:internal/modules:1",
+                    "  throw err;",
+                    "  ^",
+                    "Error: Cannot find module 'x'",
+                    "    at Module._load (node:internal:0",
+                    "  code: 'MODULE_NOT_FOUND'",
+                    "}",
+                    "Node.js v20",
+                ],
+            ),
+            (
+                format!(
+                    "a.rb:1: cannot load such file -- x (LoadError)\n{}",
+                    frames("\tfrom b.rb:")
+                ),
+                vec![
+                    "a.rb:1: cannot load such file -- x (LoadError)",
+                    "\tfrom b.rb:0",
+                ],
+            ),
+        ] {
+            assert_eq!(explanation(&text), told);
+        }
+    }
+
+    #[test]
     fn only_the_last_lines_are_told_and_none_can_move_the_cursor() {
         let text: String = (0..20)
             .map(|number| format!("line {number}\u{1b}[2J\n"))
             .collect();
-        let lines = last_lines(&text);
+        let lines = explanation(&text);
         assert_eq!(lines.len(), LINES);
         assert!(
             lines[0].starts_with("line 10") && !lines[0].contains('\u{1b}'),

@@ -9,6 +9,7 @@
 //! - `run`: one generation: its stages
 //! - `member`: one of its instances
 //! - `budget`: how much of the route table a worker may have
+//! - `hint`: what helps where many meet the same failure
 //! - `event`, `action`: what comes in and goes out, and what both consist of: `spec`, `policy`, `reason`, `note`, `moment`
 //! - `view`: what is shown of workers
 //! - `reconcile`: what changed between what lies on disk and what runs
@@ -18,6 +19,7 @@ mod action;
 mod budget;
 mod event;
 mod fleet;
+mod hint;
 mod member;
 mod moment;
 mod note;

@@ -59,6 +59,16 @@ fn a_log_is_followed() {
 }
 
 #[test]
+fn a_worker_that_never_was_has_no_logs() {
+    let house = House::new().worker("index", says("one"));
+    let mut command = tqserver(["logs", "nope", "--manager=system", "--config"]);
+    Ran::of(command.arg(house.path().join("config/server.yaml")))
+        .exits(64)
+        .says("there is no worker 'nope'")
+        .says("there are: index");
+}
+
+#[test]
 fn what_takes_a_journal_is_refused_where_there_is_none() {
     let house = House::new().worker("index", says("one")).open();
     for option in [

@@ -191,10 +191,10 @@ fn what_can_not_be_written_is_refused_with_exit_64() {
 
 #[test]
 fn it_is_for_the_project_it_stands_in() {
-    let house = House::new();
-    let project = house.path().join("project");
+    // No project is around it.
+    let directory = tempfile::tempdir().expect("make a directory");
+    let project = directory.path().to_owned();
     let new = |arguments: &[&str]| {
-        fs::create_dir_all(&project).expect("make a project");
         let mut command = tqserver(arguments.iter().copied());
         Ran::of(command.current_dir(&project))
     };

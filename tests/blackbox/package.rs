@@ -51,7 +51,7 @@ fn a_package_has_what_a_snapshot_has_owned_by_root() {
     let loose = house.worker_directory("api/users").join("views/page.html");
     fs::set_permissions(&loose, fs::Permissions::from_mode(0o666)).expect("chmod a file");
     let path = package(&house, &["api.users", "--version=1:1.2-3"]);
-    assert!(path.contains("/api-users_1.2-3_"), "{path}");
+    assert!(path.contains("/tqserver-worker-api-users_1.2-3_"), "{path}");
     let listed = dpkg_deb(&["--contents", &path]);
     let files: Vec<Vec<&str>> = listed
         .lines()
@@ -96,6 +96,39 @@ fn a_package_has_what_a_snapshot_has_owned_by_root() {
 }
 
 #[test]
+fn a_package_whose_worker_does_not_start_fails_to_be_configured() {
+    let house = House::new().worker("blog", only_files().file("public/a.txt", "a"));
+    let path = package(&house, &["blog"]);
+    let control = house.path().join("control");
+    let script = control.join("postinst");
+    dpkg_deb(&["--control", &path, &control.to_string_lossy()]);
+    let programs = house.path().join("programs");
+    // What the script is answered by the server and by systemd.
+    let configure = |server: &str, state: &str| {
+        let server = format!("#!/bin/sh\necho \"$@\"\nexit {server}\n");
+        let systemctl = format!("#!/bin/sh\necho {state}\n[ {state} = active ]\n");
+        for (name, text) in [("tqserver", server), ("systemctl", systemctl)] {
+            let program = programs.join(name);
+            write(&program, &text);
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod a file");
+        }
+        let path = format!("{}:/usr/bin:/bin", programs.display());
+        Ran::of(
+            Command::new(&script)
+                .args(["configure", ""])
+                .env("PATH", path),
+        )
+    };
+    configure("0", "active")
+        .succeeds()
+        .says("reload --quiet --manager=system --config=/etc/tqserver/server.yaml blog");
+    configure("1", "activating")
+        .exits(1)
+        .says("install the version before");
+    configure("1", "inactive").succeeds();
+}
+
+#[test]
 fn a_package_of_the_same_files_is_the_same_package() {
     let house = House::new().worker("blog", only_files().file("public/a.txt", "a"));
     let path = package(&house, &["blog"]);
@@ -103,7 +136,7 @@ fn a_package_of_the_same_files_is_the_same_package() {
     fs::remove_file(&path).expect("remove a package");
     assert_eq!(package(&house, &["blog"]), path);
     assert!(fs::read(&path).expect("read a package") == first);
-    assert!(field(&path, "Version").starts_with("0~20"), "{path}");
+    assert!(field(&path, "Version").starts_with("0.20"), "{path}");
     assert_eq!(field(&path, "Architecture"), "all");
     assert_eq!(field(&path, "Depends"), "tqserver");
 }
@@ -214,5 +247,5 @@ fn a_packages_version_does_not_hide_the_servers() {
     let house = House::new().worker("blog", only_files().file("public/a.txt", "a"));
     write(&house.path().join("unrelated"), "");
     let path = package(&house, &["blog", "--version", "7"]);
-    assert!(path.ends_with("/blog_7_all.deb"), "{path}");
+    assert!(path.ends_with("/tqserver-worker-blog_7_all.deb"), "{path}");
 }

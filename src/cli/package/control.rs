@@ -13,7 +13,7 @@ use super::tree::Tree;
 use crate::calendar::date;
 use crate::names::WorkerName;
 
-/// Before the name of a worker whose own can not be a package's.
+/// Before the worker's name: Debian has packages called `hello` and `blog`, whose next version would replace the worker.
 const PREFIX: &str = "tqserver-worker-";
 
 /// The control file.
@@ -41,17 +41,41 @@ impl Control {
         let directory = tree.root.join("DEBIAN");
         fs::create_dir_all(&directory).context("make the directory DEBIAN")?;
         let files = [
-            ("control", self.text(tree.size).into_bytes()),
-            ("md5sums", tools::md5sums(tree)?),
+            ("control", 0o644, self.text(tree.size).into_bytes()),
+            ("md5sums", 0o644, tools::md5sums(tree)?),
+            ("postinst", 0o755, self.postinst().into_bytes()),
         ];
-        for (name, bytes) in files {
+        for (name, mode, bytes) in files {
             let path = directory.join(name);
             fs::write(&path, bytes)
-                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
                 .with_context(|| format!("write {}", path.display()))?;
         }
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
             .context("change the mode of DEBIAN")
+    }
+
+    /// The script that deploys the worker, so that apt fails where the worker does.
+    fn postinst(&self) -> String {
+        let worker = &self.worker;
+        format!(
+            r#"#!/bin/sh
+set -e
+
+# Where no server runs, for instance in an image that is being built, its next start takes the worker.
+[ "$1" = configure ] || exit 0
+case "$(systemctl is-active tqserver.service 2>/dev/null || true)" in
+    active | activating | reloading) ;;
+    *) exit 0 ;;
+esac
+tqserver reload --quiet --manager=system --config=/etc/tqserver/server.yaml {worker} >&2 || {{
+    echo "{worker}: this version does not start. If another one was running, it still is." >&2
+    echo "{worker}: to go back, install the version before; to try again: dpkg --configure {package}" >&2
+    exit 1
+}}
+"#,
+            package = self.package,
+        )
     }
 
     fn text(&self, size: u64) -> String {
@@ -81,8 +105,10 @@ impl Control {
 
 /// The package of a worker whose name nobody gave.
 pub(super) fn name_of(worker: &WorkerName) -> String {
-    let name = worker.as_str().to_lowercase().replace(['.', '_'], "-");
-    package_name(&name).unwrap_or_else(|_| format!("{PREFIX}{name}"))
+    format!(
+        "{PREFIX}{}",
+        worker.as_str().to_lowercase().replace(['.', '_'], "-")
+    )
 }
 
 /// A package's name (Debian Policy 5.6.1).
@@ -155,9 +181,9 @@ pub(super) fn version_of(directory: &Path, newest: u64) -> anyhow::Result<String
     }
     let (year, month, day) = date(newest / 86_400);
     let (hour, minute, second) = (newest / 3600 % 24, newest / 60 % 60, newest % 60);
-    // Below any version that somebody might choose later.
+    // Below any release that somebody may number later.
     Ok(format!(
-        "0~{year:04}{month:02}{day:02}.{hour:02}{minute:02}{second:02}"
+        "0.{year:04}{month:02}{day:02}.{hour:02}{minute:02}{second:02}"
     ))
 }
 
@@ -225,14 +251,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_is_called_as_its_worker_where_it_can() {
+    fn a_package_has_a_name_that_debian_does_not_use() {
         for (worker, package) in [
-            ("index", "index"),
-            ("api.users", "api-users"),
-            ("My_Blog", "my-blog"),
+            ("hello", "tqserver-worker-hello"),
+            ("api.users", "tqserver-worker-api-users"),
+            ("My_Blog", "tqserver-worker-my-blog"),
             ("x", "tqserver-worker-x"),
         ] {
-            assert_eq!(name_of(&WorkerName::parse(worker).unwrap()), package);
+            let name = name_of(&WorkerName::parse(worker).unwrap());
+            assert_eq!(name, package);
+            assert_eq!(package_name(&name).as_deref(), Ok(package));
         }
         for bad in ["", "x", "-x", "a_b", "Ab", "a b", "a/../b"] {
             assert!(package_name(bad).is_err(), "{bad:?} was accepted");

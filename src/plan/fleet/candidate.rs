@@ -9,6 +9,7 @@ use crate::ansi;
 use crate::config::{DocumentRoot, Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::budget;
+use crate::plan::hint::hint;
 use crate::plan::member::Member;
 use crate::plan::run::{Run, Stage};
 use crate::plan::worker::Candidate;
@@ -395,7 +396,7 @@ impl Fleet {
         self.resolve(name, &reloads, &Outcome::Failed(failure));
     }
 
-    pub(super) fn stopped(&mut self, instance: &Instance, log: Vec<String>) {
+    pub(super) fn stopped(&mut self, instance: &Instance, mut log: Vec<String>) {
         let (name, generation) = (&instance.worker, instance.generation);
         let Some(worker) = self.workers.get_mut(name) else {
             return;
@@ -411,6 +412,8 @@ impl Fleet {
         let worker = name.clone();
         self.actions.push(Action::Prune { worker, live, last });
         if let Some(reason) = run.failed {
+            let hint = hint(&run.spec.settings, &reason, &log);
+            log.extend(hint);
             let failure = Failure {
                 generation: Some(generation),
                 reason,

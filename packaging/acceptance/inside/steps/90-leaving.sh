@@ -19,8 +19,18 @@ claim_install_after_remove_brings_all_back() {
     page_is /beta 'beta 1'
 }
 
-claim_purge_leaves_nothing_of_ours() {
-    run apt-get purge tqserver
+claim_purge_keeps_what_workers_have_written_and_says_where() {
+    local kept='/var/lib/private/tqserver /var/lib/tqserver /etc/tqserver/credentials'
+    mkdir -p /etc/tqserver/credentials
+    touch /etc/tqserver/credentials/secret /var/lib/private/tqserver/alpha/written
+    has "$(apt-get purge tqserver 2>&1)" "To delete them: rm -r $kept"
+    [[ -e /var/lib/private/tqserver/alpha/written && -e /etc/tqserver/credentials/secret ]] || fail 'it is gone'
+    # shellcheck disable=SC2086
+    rm -r $kept
+}
+
+claim_purge_leaves_nothing_else() {
+    rmdir /etc/tqserver
     local left
     left="$(find / -xdev \( -path /proc -o -path /sys -o -path /acceptance -o -path "$NOTES" -o -path /srv/tqserver \
         -o -path /var/log/journal -o -path /var/cache/apt -o -path /var/log/apt \) -prune -o \( -name '*tqserver*' -o -name '*tqw-*' \) -print)"

@@ -50,7 +50,7 @@ fault_purged_and_installed_again() { #: last
     run apt-get purge tqserver
     port_is_closed 8080 || fail 'the port is open'
     no_worker_process || fail "still there: $(worker_pids)"
-    is "$(ls /var/lib/private/tqserver /var/lib/tqserver 2>/dev/null || true)" '' 'state that is left'
+    is "$(ls -A /var/lib/tqserver/.snapshots /var/lib/tqserver/.public 2>/dev/null || true)" '' 'snapshots that are left'
     [[ -e "$SRV/alpha/main.py" ]] || fail 'the workers of the administrator are gone'
     run apt-get install /acceptance/debs/first.deb
     eventually 60 prints '^alpha' get /alpha
