@@ -126,8 +126,8 @@ fn a_check_fails_for_a_worker_that_reaches_more_than_is_allowed() {
         .server_yaml("security: {max_exposure: 0.5}\n");
     Ran::of(&mut check(&house))
         .exits(78)
-        .says("index: exposure 1.1 is above 'max_exposure', 0.5")
-        .says("lonely: exposure 0.4");
+        .says("index: exposure 1.2 is above 'max_exposure', 0.5")
+        .says("lonely: exposure 0.5");
 }
 
 #[test]
@@ -168,4 +168,52 @@ fn systemd_takes_every_property_of_a_sandbox() {
         }
     });
     house.get("/").is("one");
+}
+
+/// What of a sandbox decides which system calls may be made, as far as a systemd that is not the machine's can do it.
+fn filters(house: &House) -> Vec<String> {
+    let text = pair(house, Network::Full, false, 1).to_unit_files();
+    let mut kept = vec!["NoNewPrivileges=", "RestrictRealtime=", "SystemCall"];
+    // Nobody else has any that could be taken away.
+    if rustix::process::geteuid().is_root() {
+        kept.push("CapabilityBoundingSet=");
+    }
+    let is_kept = |line: &&str| kept.iter().any(|beginning| line.starts_with(beginning));
+    text.lines().filter(is_kept).map(str::to_owned).collect()
+}
+
+#[test]
+fn threads_can_be_arranged_and_not_made_realtime() {
+    let house = House::new().worker("index", says("one")).open();
+    let filters = filters(&house);
+    for program in [
+        // sched_setscheduler(), as libzmq calls it for each of its threads.
+        &["chrt", "--other", "0", "true"][..],
+        &["chrt", "--batch", "0", "true"],
+        &["taskset", "--cpu-list", "0", "true"],
+        // setpriority().
+        &["nice", "-n", "5", "true"],
+    ] {
+        house.runs_as_service(&filters, program).succeeds();
+    }
+    for program in [
+        &["chrt", "--fifo", "1", "true"][..],
+        &["chrt", "--rr", "1", "true"],
+        // sched_setattr(), whose policy no filter sees.
+        &[
+            "chrt",
+            "--deadline",
+            "--sched-runtime=500000",
+            "--sched-deadline=1000000",
+            "--sched-period=1000000",
+            "0",
+            "true",
+        ],
+        &["prlimit", "--rtprio=1", "true"],
+    ] {
+        house
+            .runs_as_service(&filters, program)
+            .exits(1)
+            .says("Operation not permitted");
+    }
 }

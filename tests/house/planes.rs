@@ -88,6 +88,15 @@ impl House {
         self.asks_systemd("systemd-run", stray).succeeds();
     }
 
+    /// Runs a program by the house's systemd as a service with these properties, until it ends.
+    #[track_caller]
+    pub fn runs_as_service(&self, properties: &[String], program: &[&str]) -> Ran {
+        let options = ["--user", "--quiet", "--wait", "--collect", "--pipe"];
+        let properties = properties.iter().flat_map(|line| ["-p", line]);
+        let line = options.into_iter().chain(properties);
+        self.asks_systemd("systemd-run", line.chain(program.iter().copied()))
+    }
+
     #[track_caller]
     fn asks_systemd<'a>(&self, tool: &str, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
         let mut command = Command::new(tool);

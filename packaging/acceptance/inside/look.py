@@ -167,6 +167,10 @@ KEYRINGS = {"x86_64": (248, 249, 250), "aarch64": (217, 218, 219)}
 NETLINK = {"sock_diag": 4, "audit": 9, "netfilter": 12, "device events": 15, "generic": 16, "crypto": 21}
 
 
+def policy(name, priority):
+    return lambda: os.sched_setscheduler(0, getattr(os, name), os.sched_param(priority))
+
+
 def kernel():
     lines = [attempt("setting up io_uring", call(425, 1, None))]
     for name, number in zip(("add_key", "request_key", "keyctl"), KEYRINGS[platform.machine()], strict=True):

@@ -32,6 +32,16 @@ const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/nscd", "/run/avahi-d
 /// Calls that services usually need. What asks for privileges or changes the share of the machine is taken out again.
 const CALLS: &str = "@system-service";
 const NO_CALLS: [&str; 2] = ["@privileged", "@resources"];
+/// Of these, what libraries call for threads of their own, often to set what is set already: ZeroMQ, OpenMP and language runtimes abort or
+/// complain if they may not. What it can reach by them is bounded elsewhere: by `RestrictRealtime=`, by having no capability and no
+/// limit above its own (RLIMIT_NICE, RLIMIT_RTPRIO), and by its control group's share of the processors.
+const OWN_THREADS: [&str; 5] = [
+    "sched_setaffinity",
+    "sched_setattr",
+    "sched_setparam",
+    "sched_setscheduler",
+    "setpriority",
+];
 /// For the filter that is laid over systemd's, which can only close more (see [`netlink`]). Newer versions have it among the usual ones.
 const OWN_FILTER: &str = "seccomp";
 /// What is closed unless a worker names it: for most a way into the kernel and nothing else.
@@ -230,6 +240,7 @@ impl Sandbox {
             .flat_map(|(_, calls)| *calls);
         let closed: Vec<&str> = NO_CALLS.iter().chain(closed).copied().collect();
         lines.push(filter("SystemCallFilter", false, &closed));
+        lines.push(filter("SystemCallFilter", true, &OWN_THREADS));
         lines.push(directive(
             "Service",
             "SystemCallErrorNumber",

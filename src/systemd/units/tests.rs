@@ -170,6 +170,8 @@ fn a_worker_of_the_machine_has_a_user_and_directories_of_its_own() {
             "BindReadOnlyPaths=/var/lib/tqserver/.snapshots/api.a-b/7",
             "InaccessiblePaths=-/etc/tqserver \"-/srv/my workers\" -/run/dbus -/run/systemd/private -/run/systemd/notify -/run/systemd/journal -/run/systemd/transient -/run/systemd/units -/run/systemd/io.systemd.Credentials -/run/systemd/io.systemd.Hostname -/run/systemd/io.system.ManagedOOM",
             "SystemCallFilter=~@privileged @resources io_uring_setup io_uring_enter io_uring_register @keyring",
+            "SystemCallFilter=sched_setaffinity sched_setattr sched_setparam sched_setscheduler setpriority",
+            "RestrictRealtime=yes",
             "ExecStart=/usr/bin/true start-worker 1 close-netlink -- /bin/true",
             "MemoryHigh=83886080",
             "CPUWeight=50",
