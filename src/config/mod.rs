@@ -2,7 +2,7 @@
 //!
 //! The last stage is what the rest of the program sees: `settings` of the server, `worker_settings` of one worker, and what both consist of (`mode`, `program`,
 //! `limits`, `grants`). Before it, `source` opens files, `files` knows what those of workers said, `document` parses them, `section` reads keys, `patch` limits;
-//! `server` and `worker` are the two files, `hosts` what both name, `merge` lays one over the other, `lowered` is for what runs already, and `problem` is how all
+//! `server` and `worker` are the two files, `hosts` what both name, `variables` what a worker's command can name, `merge` lays one over the other, `lowered` is for what runs already, and `problem` is how all
 //! of them say what is wrong.
 
 mod document;
@@ -20,6 +20,7 @@ mod section;
 mod server;
 mod settings;
 mod source;
+mod variables;
 mod words;
 mod worker;
 mod worker_settings;
@@ -32,5 +33,6 @@ pub use problem::{Place, Problem, Problems, printable};
 pub use program::{DocumentRoot, Enabled, Health, KernelPart, Listen, Network, Sticky, WorkerType};
 pub use server::{Instead, project_directory};
 pub use settings::{BuildLimits, CertificateFiles, Exposure, PemFile, Settings, SnapshotLimits};
+pub use variables::{Variable, expand};
 pub use worker::WorkerFile;
 pub use worker_settings::WorkerSettings;

@@ -12,8 +12,8 @@ pub(super) enum WordsError {
 }
 
 /// The words of `text`, by one rule: spaces part words, `'…'` and `"…"` keep what is between them together and as it is. Nothing else
-/// has a meaning; what a shell would act on is refused outside quotes, since somebody expected it to act.
-pub(super) fn words(text: &str) -> Result<Vec<String>, WordsError> {
+/// has a meaning; what a shell would act on is refused outside quotes, since somebody expected it to act. A `$` passes if it `names_variables`.
+pub(super) fn words(text: &str, names_variables: bool) -> Result<Vec<String>, WordsError> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = text.chars();
@@ -30,7 +30,8 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, WordsError> {
                 }
             }
             c if c.is_whitespace() => words.extend(word.take()),
-            '|' | '&' | ';' | '<' | '>' | '$' | '`' | '\\' | '*' | '(' | ')' => {
+            '$' if !names_variables => return Err(WordsError::Shell(c)),
+            '|' | '&' | ';' | '<' | '>' | '`' | '\\' | '*' | '(' | ')' => {
                 return Err(WordsError::Shell(c));
             }
             c => word.get_or_insert_default().push(c),
@@ -54,13 +55,13 @@ mod tests {
             ("'a && b'", vec!["a && b"]),
             ("  ", vec![]),
         ] {
-            assert_eq!(words(text).unwrap(), expected, "{text:?}");
+            assert_eq!(words(text, false).unwrap(), expected, "{text:?}");
         }
     }
 
     #[test]
     fn what_a_shell_would_do_is_refused() {
-        assert_eq!(words("a 'b"), Err(WordsError::Open('\'')));
+        assert_eq!(words("a 'b", false), Err(WordsError::Open('\'')));
         for text in [
             "a && b",
             "a | b",
@@ -71,7 +72,9 @@ mod tests {
             "(a)",
             "ls *",
         ] {
-            assert!(matches!(words(text), Err(WordsError::Shell(_))), "{text}");
+            let error = words(text, false);
+            assert!(matches!(error, Err(WordsError::Shell(_))), "{text}");
         }
+        assert_eq!(words("a -p $PORT", true).unwrap(), ["a", "-p", "$PORT"]);
     }
 }

@@ -16,6 +16,7 @@ use super::problem::{Place, Problems};
 use super::program::{Enabled, Health, KernelPart, Listen, Network, Sticky, TYPES, WorkerType};
 use super::section::{Item, Section};
 use super::source::{self, Owner};
+use super::variables::Known;
 
 use crate::ignored::Pattern;
 use crate::route::{RoutePath, RouteSettings};
@@ -59,7 +60,8 @@ pub struct WorkerFile {
     pub redirect_places: Vec<Place>,
     /// Type instead of the one found.
     pub kind: Option<WorkerType>,
-    /// Program and arguments instead of what the type runs. A relative program is taken from the worker's directory.
+    /// Program and arguments instead of what the type runs. A relative program is taken from the worker's directory. Arguments may name
+    /// variables (see [`super::expand`]).
     pub command: Option<Vec<String>>,
     /// Program and arguments that build the worker instead of what the type does.
     pub build: Option<Vec<String>>,
@@ -69,7 +71,7 @@ pub struct WorkerFile {
     pub h2c: bool,
     /// How its health is asked.
     pub health: Health,
-    /// What is added to its environment.
+    /// What is added to its environment. Values may name variables.
     pub env: BTreeMap<String, String>,
     /// In which modes it is there.
     pub enabled: Enabled,
@@ -130,17 +132,28 @@ impl WorkerFile {
             ("full", Network::Full),
         ];
         let (on_route, redirect_places) = routing::on_route(&mut root, &document);
+        let listen = root.choice("listen", &listen).unwrap_or_default();
+        let cache = root.flag("cache").unwrap_or_default();
+        let credentials = root
+            .item("credentials")
+            .map(|item| credentials(&item))
+            .unwrap_or_default();
+        let known = Known {
+            listen,
+            cache,
+            credentials: !credentials.is_empty(),
+        };
         let worker = Self {
             path,
             on_route,
             redirect_places,
             kind: root.choice("type", &TYPES),
-            command: root.item("command").and_then(|item| command(&item)),
+            command: root.item("command").and_then(|item| command(&item, &known)),
             build: root.item("build").and_then(|item| build(&item)),
-            listen: root.choice("listen", &listen).unwrap_or_default(),
+            listen,
             h2c: root.choice("protocol", &protocol).unwrap_or_default(),
             health: health(root.section("health")),
-            env: environment(&root.items("env")),
+            env: environment(&root.items("env"), &known),
             enabled: root.choice("enabled", &enabled).unwrap_or_default(),
             network: root.choice("network", &networks).unwrap_or_default(),
             jit: root.flag("jit"),
@@ -148,11 +161,8 @@ impl WorkerFile {
                 .item("kernel")
                 .map(|item| kernel(&item))
                 .unwrap_or_default(),
-            cache: root.flag("cache").unwrap_or_default(),
-            credentials: root
-                .item("credentials")
-                .map(|item| credentials(&item))
-                .unwrap_or_default(),
+            cache,
+            credentials,
             autostart: root.flag("autostart").unwrap_or_default(),
             sticky: root
                 .item("sticky")

@@ -23,7 +23,7 @@ pub struct WorkerSettings {
     pub on_route: RouteSettings,
     /// How it is built and run.
     pub kind: WorkerType,
-    /// Program and arguments, if given.
+    /// Program and arguments, if given. Arguments may name variables (see [`super::expand`]).
     pub command: Option<Vec<String>>,
     /// Build program and arguments, if given.
     pub build: Option<Vec<String>>,
@@ -34,7 +34,7 @@ pub struct WorkerSettings {
     pub h2c: bool,
     /// How its health is asked.
     pub health: Health,
-    /// What is added to its environment.
+    /// What is added to its environment. Values may name variables.
     pub env: BTreeMap<String, String>,
     /// What of the network it can reach.
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! A worker's specification becomes the pairs of units of a generation: what it is handed, and what stands around it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use super::journal::Journal;
 use crate::builder::php;
-use crate::config::{Listen, Mode, Network, WorkerSettings};
+use crate::config::{Listen, Mode, Network, Variable, WorkerSettings, expand};
 use crate::deploy::{PUBLIC, SNAPSHOTS};
 use crate::names::{Pair, WorkerName, worker_user};
 use crate::plan::{Reason, Spec};
@@ -18,6 +19,8 @@ use crate::systemd::{Credential, Kind, Sandbox, StopSignal, UnitPair, Written, f
 
 /// Below the state directory: what workers can make again, where systemd does not make them a directory of their own.
 const CACHE: &str = ".cache";
+/// Where systemd makes it (`CacheDirectory=`).
+const SYSTEMS_CACHE: &str = "/var/cache/tqserver";
 /// Where the proxy's unix sockets are: what comes by them may be trusted.
 const LISTENERS: &str = "/run/tqserver-proxy";
 /// Beside server.yaml: the secrets, in one directory for each worker.
@@ -86,8 +89,34 @@ impl Ground<'_> {
             .cache
             .then(|| self.cache_directory(&settings.name, &data));
         let credentials = self.credentials(settings)?;
-        let mut env = settings.env.clone();
+        let handed = self.kind.credentials_directory(&run.pair.service_unit());
+        let secrets = match &handed {
+            _ if credentials.is_empty() => None,
+            Some(directory) => Some(directory.clone()),
+            None => Some(credentials_of(self.file, &settings.name)),
+        };
+        let value = |variable| match variable {
+            Variable::CacheDirectory => cache.as_deref().map(shown),
+            Variable::CredentialsDirectory => secrets.as_deref().map(shown),
+            Variable::Port => match &run.address {
+                Address::Tcp(at) | Address::Held { at, .. } => Some(at.port().to_string()),
+                Address::Unix(_) => None,
+            },
+            Variable::StateDirectory => Some(shown(&data)),
+            Variable::WorkerName => Some(settings.name.to_string()),
+            Variable::WorkerRoute => Some(settings.route.to_string()),
+        };
+        let env = settings.env.iter();
+        let mut env: BTreeMap<_, _> = env
+            .map(|(name, text)| (name.clone(), expand(text, value)))
+            .collect();
         let mut command = run.command.clone();
+        // What a type runs has no variables, whatever its files are called, and neither has a program's path.
+        if settings.command.is_some() {
+            for word in command.iter_mut().skip(1) {
+                *word = expand(word, value);
+            }
+        }
         let written = settings
             .document_root
             .map(|_| self.pool(settings, &run, &data));
@@ -98,13 +127,8 @@ impl Ground<'_> {
             let (name, value) = php::SOCKETS;
             env.insert(name.to_owned(), value.to_owned());
         }
-        let handed_over = self.kind != Kind::Private;
-        if !handed_over && !credentials.is_empty() {
-            let directory = credentials_of(self.file, &settings.name);
-            env.insert(
-                "CREDENTIALS_DIRECTORY".to_owned(),
-                directory.display().to_string(),
-            );
+        if let (None, Some(secrets)) = (&handed, &secrets) {
+            env.insert("CREDENTIALS_DIRECTORY".to_owned(), shown(secrets));
         }
         Ok(UnitPair {
             route: settings.route.clone(),
@@ -115,7 +139,7 @@ impl Ground<'_> {
             env,
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run)?,
-            credentials: if handed_over { credentials } else { Vec::new() },
+            credentials: handed.map(|_| credentials).unwrap_or_default(),
             written,
             stop_signal: is_php.then_some(StopSignal::Quit),
             accepted: run.accepted,
@@ -294,6 +318,7 @@ impl Ground<'_> {
 
     fn cache_directory(&self, worker: &WorkerName, data: &Path) -> PathBuf {
         match self.state {
+            Some(_) if self.has_sandbox() => Path::new(SYSTEMS_CACHE).join(worker.as_str()),
             Some(state) => state.join(CACHE).join(worker.as_str()),
             None => data.join(CACHE),
         }
@@ -312,6 +337,10 @@ impl Ground<'_> {
             .map(|name| credential(&directory, name, self.kind))
             .collect()
     }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// See [`Ground::has_sandbox`].

@@ -138,7 +138,7 @@ fn a_port_given_on_the_command_line_outlasts_a_reload() {
 #[test]
 fn the_units_that_are_shown_are_units_that_systemd_takes() {
     let worker = says("one").config(
-        "gomaxprocs: 2\ngomemlimit: 64MiB\ntasks_max: 40\nenv: {GREETING: \"a \\\"b\\\" 100% $x\"}",
+        "gomaxprocs: 2\ngomemlimit: 64MiB\ntasks_max: 40\nenv: {GREETING: \"a \\\"b\\\" 100% $$x\"}",
     );
     let house = House::new()
         .worker("index", worker.clone())

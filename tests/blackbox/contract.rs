@@ -42,7 +42,7 @@ const OTHERS: [&str; 8] = [
 
 #[test]
 fn the_environment_is_what_the_contract_says_and_nothing_of_the_servers() {
-    let config = "gomaxprocs: 2\ngomemlimit: 100MiB\nenv: {GREETING: \"a \\\"b\\\" $HOME %n\", ANSWER: 42, KEY: \"-----BEGIN-----\\nab\\\\c\\n\"}";
+    let config = "gomaxprocs: 2\ngomemlimit: 100MiB\nenv: {GREETING: \"a \\\"b\\\" $$HOME %n\", ANSWER: 42, KEY: \"-----BEGIN-----\\nab\\\\c\\n\"}";
     let house = House::new()
         .worker("api/users", says("one").config(config))
         .open();
@@ -148,6 +148,69 @@ fn the_working_directory_is_the_workers_own() {
     assert_eq!(same(worker).expect("its own"), same(own).expect("there"));
 }
 
+/// The arguments of a process.
+fn arguments(pid: u32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).expect("it runs");
+    let words = line
+        .strip_suffix(b"\0")
+        .expect("an end")
+        .split(|byte| *byte == 0);
+    let words = words.map(|word| String::from_utf8_lossy(word).into_owned());
+    words.skip(1).collect()
+}
+
+#[test]
+fn each_instance_is_given_its_port_and_directories_in_arguments_and_variables() {
+    let config = "listen: port\ninstances: 2\ncache: true\n\
+                  command: bin/index --port=${PORT} $STATE_DIRECTORY/db\n\
+                  env: {ADDRESS: \"127.0.0.1:$PORT\", TEMPLATES: \"$CACHE_DIRECTORY$WORKER_ROUTE$WORKER_NAME\"}";
+    let house = House::new()
+        .worker("index", says("one").config(config))
+        .open();
+    let data = house.worker_directory("index").join("data");
+    let mut ports = BTreeSet::new();
+    for instance in &house.status("index").generations[0].instances {
+        let environment = std::fs::read(format!("/proc/{}/environ", instance.pid));
+        let environment = environment.expect("it runs");
+        let environment = String::from_utf8_lossy(&environment);
+        let told = |name: &str| {
+            let mut entries = environment
+                .split('\0')
+                .filter_map(|entry| entry.split_once('='));
+            let found = entries.find(|(found, _)| *found == name);
+            found.unwrap_or_else(|| panic!("no {name}")).1.to_owned()
+        };
+        let port = told("PORT");
+        assert_eq!(
+            arguments(instance.pid),
+            [format!("--port={port}"), format!("{}/db", data.display())]
+        );
+        assert_eq!(told("ADDRESS"), format!("127.0.0.1:{port}"));
+        let templates = format!("{}/index", told("CACHE_DIRECTORY"));
+        assert_eq!(told("TEMPLATES"), templates);
+        ports.insert(port);
+    }
+    assert_eq!(ports.len(), 2, "{ports:?}");
+}
+
+#[test]
+fn in_production_its_home_is_the_directory_it_can_write_to() {
+    let house = House::new()
+        .production()
+        .worker("index", says("one").config("cache: true"))
+        .worker("away", says("two").config("env: {HOME: /tmp}"))
+        .open();
+    let environment = house.get("/env").json();
+    assert_eq!(environment["HOME"], environment["STATE_DIRECTORY"]);
+    assert_eq!(
+        environment["XDG_CACHE_HOME"],
+        environment["CACHE_DIRECTORY"]
+    );
+    let home = environment["HOME"].as_str().expect("a path");
+    assert!(std::path::Path::new(home).is_dir(), "{home}");
+    assert_eq!(house.get("/away/env").json()["HOME"], "/tmp");
+}
+
 #[test]
 fn arguments_arrive_as_they_are_written_also_after_systemd_has_read_its_units_again() {
     let words = [
@@ -159,20 +222,14 @@ fn arguments_arrive_as_they_are_written_also_after_systemd_has_read_its_units_ag
         "two\nlines",
         "a  'b' \"c\"",
     ];
-    let written: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    let written = words.iter().map(|word| format!("{word:?}"));
+    // Only a variable's '$' means something, and this is none.
+    let written: Vec<String> = written.map(|word| word.replace('$', "$$")).collect();
     let config = format!("command: [bin/index, {}]", written.join(", "));
     let house = House::new()
         .worker("index", says("one").config(&config))
         .open();
-    let arguments = || {
-        let line = std::fs::read(format!("/proc/{}/cmdline", house.pid("index"))).expect("it runs");
-        let words = line
-            .strip_suffix(b"\0")
-            .expect("an end")
-            .split(|byte| *byte == 0);
-        let words = words.map(|word| String::from_utf8_lossy(word).into_owned());
-        words.skip(1).collect::<Vec<_>>()
-    };
+    let arguments = || arguments(house.pid("index"));
     assert_eq!(arguments(), words);
     house.systemctl(["daemon-reload"]).succeeds();
     let before = house.pid("index");

@@ -231,6 +231,9 @@ def report(other="beta"):
         lines.append(attempt("asking netlink for its own machine's addresses", netlink(0)))
         lines.append(attempt("reading its own program", lambda: (here / "main.py").read_bytes()))
         lines.append(attempt("writing its own state", lambda: (state / "kept").write_text("kept")))
+        lines.append(attempt("writing at its own home", lambda: pathlib.Path("~/kept").expanduser().write_text("kept")))
+        lines.append(attempt("setting the policy of its own threads", policy("SCHED_OTHER", 0)))
+        lines.append(attempt("becoming realtime", policy("SCHED_FIFO", 1)))
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@
 
 use super::super::document::{Content, Node};
 use super::super::section::Item;
+use super::super::variables::Known;
 use super::super::words::words;
 use super::bounds::LONGEST_VALUE;
 
@@ -15,32 +16,50 @@ const MOST_WORDS: usize = 256;
 /// A word and, if it has a place of its own, its node.
 type Word<'d> = (String, Option<&'d Node>);
 
-/// A program and its arguments: a list of them, or a text that is split at spaces (see [`words`]).
-pub(super) fn command(item: &Item<'_>) -> Option<Vec<String>> {
-    let list = read(item)?;
+/// A program and its arguments, which can name variables: a list of them, or a text that is split at spaces (see [`words`]).
+pub(super) fn command(item: &Item<'_>, known: &Known) -> Option<Vec<String>> {
+    let list = read(item, true)?;
     let key = item.key();
-    for (index, (word, node)) in list.iter().enumerate() {
-        if index > 0 && climbs(word) {
+    let (program, arguments) = list.split_first()?;
+    let (name, node) = program;
+    if name.contains('$') {
+        let message = format!("'{key}' can not run '{name}'");
+        let help = "name the program by its path or its name; variables are for its arguments";
+        problem(item, *node, message, help);
+        return None;
+    }
+    for (word, node) in arguments {
+        if climbs(word) {
             let message = format!("'{key}' can not be given '{word}'");
             let help = "write a path inside the worker's directory: in production it runs from a snapshot, which has nothing beside it";
             problem(item, *node, message, help);
+            return None;
+        }
+        if let Some((message, help)) = known.problem(word) {
+            problem(
+                item,
+                *node,
+                format!("'{key}': {message} in '{word}'"),
+                &help,
+            );
             return None;
         }
     }
     Some(list.into_iter().map(|(word, _)| word).collect())
 }
 
-/// The same for what builds the worker, where it lies: its arguments may name what is beside it, such as a workspace.
+/// The same for what builds the worker, where it lies: its arguments may name what is beside it, such as a workspace, and no variables,
+/// which have no value before it runs.
 pub(super) fn build(item: &Item<'_>) -> Option<Vec<String>> {
-    let list = read(item)?;
+    let list = read(item, false)?;
     Some(list.into_iter().map(|(word, _)| word).collect())
 }
 
-fn read<'d>(item: &Item<'d>) -> Option<Vec<Word<'d>>> {
+fn read<'d>(item: &Item<'d>, names_variables: bool) -> Option<Vec<Word<'d>>> {
     let key = item.key();
     let list = match &item.node().content {
         Content::List(nodes) => listed(item, nodes)?,
-        _ => match words(&item.text(key)?) {
+        _ => match words(&item.text(key)?, names_variables) {
             Ok(list) => list.into_iter().map(|word| (word, None)).collect(),
             Err(error) => {
                 item.problem(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::section::Item;
+use super::super::variables::Known;
 use super::bounds::LONGEST_VALUE;
 
 /// Most environment variables.
@@ -35,7 +36,7 @@ const RESERVED: [&str; 23] = [
 ];
 
 /// The variables, those that TQServer or systemd sets excepted.
-pub(super) fn environment(items: &[Item<'_>]) -> BTreeMap<String, String> {
+pub(super) fn environment(items: &[Item<'_>], known: &Known) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     for item in items {
         let name = item.key();
@@ -49,7 +50,7 @@ pub(super) fn environment(items: &[Item<'_>]) -> BTreeMap<String, String> {
         } else if RESERVED.contains(&name) || name.starts_with("WORKER_") {
             let help = "choose another name";
             item.key_problem(format!("'{name}' is set by systemd or TQServer"), help);
-        } else if let Some(value) = value(item) {
+        } else if let Some(value) = value(item, known) {
             environment.insert(name.to_owned(), value);
         }
     }
@@ -63,8 +64,8 @@ pub(super) fn environment(items: &[Item<'_>]) -> BTreeMap<String, String> {
     environment
 }
 
-/// A variable's value, as it is written: `1.10` stays `1.10`.
-fn value(item: &Item<'_>) -> Option<String> {
+/// A variable's value, as it is written: `1.10` stays `1.10`. What it names is for later.
+fn value(item: &Item<'_>, known: &Known) -> Option<String> {
     let name = item.key();
     if item.node().is_null() {
         item.problem(
@@ -91,6 +92,10 @@ fn value(item: &Item<'_>) -> Option<String> {
             format!("'env.{name}' is longer than {LONGEST_VALUE} bytes"),
             help,
         );
+        return None;
+    }
+    if let Some((message, help)) = known.problem(text) {
+        item.problem(format!("'env.{name}': {message} in '{text}'"), help);
         return None;
     }
     Some(text.to_owned())

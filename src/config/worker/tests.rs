@@ -81,6 +81,82 @@ fn environment_names_and_values_that_can_not_be_carried_are_refused() {
 }
 
 #[test]
+fn arguments_and_values_can_name_what_the_worker_is_told() {
+    let text = "listen: port\ncommand: serve --bind 127.0.0.1:$PORT --db '${STATE_DIRECTORY}/a b'\nenv: {URL: 'http://localhost:${PORT}', PRICE: 5$$}";
+    let worker = worker(text).unwrap();
+    // Each instance has values of its own: they are put in when its units are written.
+    assert_eq!(
+        worker.command.unwrap(),
+        [
+            "serve",
+            "--bind",
+            "127.0.0.1:$PORT",
+            "--db",
+            "${STATE_DIRECTORY}/a b"
+        ]
+    );
+    assert_eq!(worker.env["URL"], "http://localhost:${PORT}");
+    assert_eq!(worker.env["PRICE"], "5$$");
+}
+
+#[test]
+fn what_names_no_variable_is_refused_where_it_stands() {
+    for (text, place, parts) in [
+        (
+            "command: [bin/app, -x, '${FOO}']",
+            ":1:24:",
+            ["unknown variable 'FOO' in '${FOO}'", "write '$$'"],
+        ),
+        (
+            "command: bin/app -x $FOO",
+            ":1:10:",
+            ["unknown variable 'FOO'", "STATE_DIRECTORY"],
+        ),
+        (
+            "command: [sh, -c, 'echo $(date)']",
+            ":1:19:",
+            ["no name follows a '$'", "$$HOME"],
+        ),
+        (
+            "env:\n  A: x\n  B: '${PORT'\n",
+            ":3:6:",
+            ["'env.B': '${' is not closed", "write '$$'"],
+        ),
+        (
+            "command: bin/app -p ${PORT}",
+            ":1:10:",
+            ["has no 'PORT'", "'listen: port'"],
+        ),
+        (
+            "env: {A: $CACHE_DIRECTORY}",
+            ":1:10:",
+            ["has no 'CACHE_DIRECTORY'", "'cache: true'"],
+        ),
+        (
+            "{credentials: [], env: {A: $CREDENTIALS_DIRECTORY/x}}",
+            ":1:28:",
+            ["has no 'CREDENTIALS_DIRECTORY'", "'credentials'"],
+        ),
+        (
+            "command: ['$STATE_DIRECTORY/app']",
+            ":1:11:",
+            ["can not run '$STATE_DIRECTORY/app'", "for its arguments"],
+        ),
+    ] {
+        let said = refused(text);
+        assert!(said.contains(place), "{said}");
+        for part in parts {
+            assert!(said.contains(part), "'{part}' is not in: {said}");
+        }
+    }
+    assert!(worker("{cache: true, env: {A: $CACHE_DIRECTORY}}").is_ok());
+    assert!(worker("{credentials: [a], env: {A: $CREDENTIALS_DIRECTORY}}").is_ok());
+    // A build's are for the shell that it names, and a text names none.
+    assert!(worker("build: [sh, -c, 'echo $HOME']").is_ok());
+    assert!(refused("build: echo $PORT").contains("to a shell"));
+}
+
+#[test]
 fn what_is_the_administrators_is_said_to_be() {
     for key in [
         "user",

@@ -44,6 +44,17 @@ impl House {
     }
 
     fn pair(&self, kind: Kind, mode: Mode) -> Result<UnitPair, Reason> {
+        let address = Address::Unix("/run/tqserver/api.shop@7.sock".into());
+        self.instance(kind, mode, 1, address)
+    }
+
+    fn instance(
+        &self,
+        kind: Kind,
+        mode: Mode,
+        number: u8,
+        address: Address,
+    ) -> Result<UnitPair, Reason> {
         let file = self.root.join("config/server.yaml");
         let ground = Ground {
             kind,
@@ -65,16 +76,19 @@ impl House {
         };
         let instance = Instance::new(self.settings.name.clone(), Generation(7));
         let run = Run {
-            address: Address::Unix("/run/tqserver/api.shop@7.sock".into()),
+            address,
             files: "/var/lib/tqserver/.snapshots/api.shop/7".into(),
-            command: vec!["/bin/true".to_owned()],
+            command: match &self.settings.command {
+                Some(command) => command.clone(),
+                None => vec!["/srv/$PORT/true".to_owned(), "$PORT".to_owned()],
+            },
             workers: vec![self.root.join("workers")],
             ports: 9000..=9999,
             accepted: false,
             stop_timeout: Duration::from_secs(1),
             user: None,
             record: String::new(),
-            pair: instance.pair(1),
+            pair: instance.pair(number),
         };
         ground.pair(&spec, run)
     }
@@ -162,6 +176,63 @@ fn the_directories_of_a_worker_lie_beside_each_other() {
     );
     let pair = house.pair(Kind::User, Mode::Development).unwrap();
     assert_eq!(pair.data, house.root.join("workers/api/shop/data"));
+}
+
+#[test]
+fn each_instance_has_what_its_arguments_and_variables_name() {
+    let mut house = House::new("variables");
+    house.secret("db", 0o600);
+    house.settings.listen = Listen::Port;
+    house.settings.cache = true;
+    house.settings.credentials = vec!["db".to_owned()];
+    let command = [
+        "/srv/$PORT/serve",
+        "-p$PORT",
+        "$$PORT",
+        "${STATE_DIRECTORY}/db",
+    ];
+    house.settings.command = Some(command.map(str::to_owned).into());
+    let names = "${CACHE_DIRECTORY} ${CREDENTIALS_DIRECTORY} ${WORKER_NAME} ${WORKER_ROUTE}";
+    let env = [("NAMES".to_owned(), names.to_owned())];
+    house.settings.env = env.into();
+    let mode = Mode::Production;
+    let pair = |kind, number: u8| {
+        let address = Address::loopback(9000 + u16::from(number));
+        house.instance(kind, mode, number, address).unwrap()
+    };
+    for (number, unit) in [(1, "api.shop@7"), (2, "api.shop@7.2")] {
+        let system = pair(Kind::System, number);
+        assert_eq!(
+            system.command,
+            [
+                "/srv/$PORT/serve",
+                &format!("-p900{number}"),
+                "$PORT",
+                "/var/lib/tqserver/api.shop/db"
+            ]
+        );
+        assert_eq!(
+            system.env["NAMES"],
+            format!(
+                "/var/cache/tqserver/api.shop /run/credentials/tqserver-{unit}.service api.shop /api/shop"
+            )
+        );
+    }
+    let private = pair(Kind::Private, 1);
+    let secrets = house.root.join("config/credentials/api.shop");
+    let cache = "/var/lib/tqserver/.cache/api.shop";
+    assert_eq!(
+        private.env["NAMES"],
+        format!("{cache} {} api.shop /api/shop", secrets.display())
+    );
+}
+
+#[test]
+fn what_a_type_runs_has_no_variables() {
+    let house = House::new("literal");
+    let address = Address::loopback(9001);
+    let pair = house.instance(Kind::System, Mode::Production, 1, address);
+    assert_eq!(pair.unwrap().command, ["/srv/$PORT/true", "$PORT"]);
 }
 
 #[test]

@@ -29,6 +29,9 @@ claim_a_worker_reaches_only_what_is_its_own() {
     only_own "$seen"
     has "$seen" '^allowed reading its own program'
     has "$seen" '^allowed writing its own state'
+    has "$seen" '^allowed writing at its own home'
+    has "$seen" '^allowed setting the policy of its own threads'
+    has "$seen" '^refused becoming realtime'
     has "$seen" '^allowed asking netlink'
     rm -r /etc/tqserver/credentials/beta
     usual_workers 62
@@ -75,7 +78,7 @@ server.serve_forever()
 END
     cat >"$SRV/words/config/worker.yaml" <<'END'
 type: python
-command: [/usr/bin/python3, main.py, ";", "\\;", "$HOME ${PATH} $$", "%n", "", "two\nlines", "a  'b' \"c\""]
+command: [/usr/bin/python3, main.py, ";", "\\;", "$$HOME $${PATH} $$$$", "%n", "", "two\nlines", "a  'b' \"c\""]
 END
     run systemctl reload tqserver
     local before
