@@ -6,7 +6,7 @@ mod sandbox;
 mod written;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zbus::Variant;
@@ -58,9 +58,9 @@ pub struct UnitPair {
     pub socket_group: Option<String>,
     /// Where its files are.
     pub directory: PathBuf,
-    /// The directory it may write to; with a sandbox systemd makes one of its own (`StateDirectory=`).
+    /// The directory it may write to; with a sandbox systemd makes it (`StateDirectory=`).
     pub data: PathBuf,
-    /// The directory for what it can make again, if it is to have one; with a sandbox likewise.
+    /// The directory for what it can make again, if it is to have one; with a sandbox likewise (`CacheDirectory=`).
     pub cache: Option<PathBuf>,
     /// Program (absolute) and arguments.
     pub command: Vec<String>,
@@ -366,6 +366,18 @@ impl UnitPair {
             // Many a program listens on all addresses unless it is told one.
             let host = environment.entry("HOST".to_owned());
             host.or_insert_with(|| address.ip().to_string());
+        }
+        // Many a program keeps files at home, and its user here has none. In development the home is the developer's, with what
+        // toolchains keep there.
+        if self.mode == Mode::Production {
+            let mut home = |name: &str, directory: &Path| {
+                let home = environment.entry(name.to_owned());
+                home.or_insert_with(|| directory.display().to_string());
+            };
+            home("HOME", &self.data);
+            if let Some(cache) = &self.cache {
+                home("XDG_CACHE_HOME", cache);
+            }
         }
         environment
             .into_iter()

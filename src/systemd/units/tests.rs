@@ -74,7 +74,7 @@ fn a_generation_is_shown_as_its_unit_files() {
     }
     assert!(
         text.contains(
-            r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" STATE_DIRECTORY=/var/lib/x WORKER_INSTANCE=1 WORKER_MODE=production"#
+            r#"GOMAXPROCS=2 GOMEMLIMIT=94371840B "GREETING=a \"b\" $c" HOME=/var/lib/x STATE_DIRECTORY=/var/lib/x WORKER_INSTANCE=1 WORKER_MODE=production"#
         ),
         "{text}"
     );
@@ -274,6 +274,34 @@ fn without_a_sandbox_the_worker_is_told_its_directories() {
             && text.contains("CACHE_DIRECTORY=/var/cache/x"),
         "{text}"
     );
+}
+
+#[test]
+fn in_production_a_worker_is_at_home_where_it_can_write() {
+    let mut pair = sandboxed(Network::Full, false);
+    pair.data = "/var/lib/tqserver/api.a-b".into();
+    let told = |pair: &UnitPair, name: &str| {
+        let environment = pair.environment();
+        let mut values = environment.iter().filter_map(|entry| entry.split_once('='));
+        values
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value.to_owned())
+    };
+    let home = Some("/var/lib/tqserver/api.a-b".to_owned());
+    assert_eq!(told(&pair, "HOME"), home);
+    assert_eq!(told(&pair, "XDG_CACHE_HOME"), None);
+    pair.cache = Some("/var/cache/tqserver/api.a-b".into());
+    let cache = Some("/var/cache/tqserver/api.a-b".to_owned());
+    assert_eq!(told(&pair, "XDG_CACHE_HOME"), cache);
+    for name in ["HOME", "XDG_CACHE_HOME"] {
+        pair.env.insert(name.to_owned(), "/tmp".to_owned());
+        assert_eq!(told(&pair, name), Some("/tmp".to_owned()));
+    }
+    // A developer's toolchains keep their own there.
+    pair.env.clear();
+    pair.mode = Mode::Development;
+    assert_eq!(told(&pair, "HOME"), None);
+    assert_eq!(told(&pair, "XDG_CACHE_HOME"), None);
 }
 
 /// The property that carries a directive on the bus, where its name is another.
