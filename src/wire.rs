@@ -30,7 +30,7 @@ pub static VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{}+{FORMAT:016x}", env!("CARGO_PKG_VERSION")));
 
 /// The source of all that messages consist of.
-const SOURCES: [(&str, &[u8]); 16] = [
+const SOURCES: [(&str, &[u8]); 17] = [
     ("boottime.rs", include_bytes!("boottime.rs")),
     ("names.rs", include_bytes!("names.rs")),
     ("route.rs", include_bytes!("route.rs")),
@@ -40,6 +40,7 @@ const SOURCES: [(&str, &[u8]); 16] = [
     ("route/front.rs", include_bytes!("route/front.rs")),
     ("route/halt.rs", include_bytes!("route/halt.rs")),
     ("route/host.rs", include_bytes!("route/host.rs")),
+    ("route/indexes.rs", include_bytes!("route/indexes.rs")),
     ("route/listen.rs", include_bytes!("route/listen.rs")),
     ("route/path.rs", include_bytes!("route/path.rs")),
     ("route/redirect.rs", include_bytes!("route/redirect.rs")),

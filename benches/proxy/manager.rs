@@ -11,8 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tqserver::names::{Generation, WorkerName};
 use tqserver::route::{
-    Address, Front, Listen, Pair, Pem, Protocol, Route, RoutePath, RouteTable, Scripts, Target,
-    Tls, Upstream,
+    Address, Front, Indexes, Listen, Pair, Pem, Protocol, Route, RoutePath, RouteTable, Scripts,
+    Target, Tls, Upstream,
 };
 use tqserver::wire::{Duplex, FrontState, ToManager, ToProxy};
 
@@ -112,7 +112,8 @@ async fn in_time<T>(step: impl Future<Output = T>) -> T {
 fn fastcgi(route: &RoutePath) -> Protocol {
     Protocol::FastCgi(Scripts {
         root: "/srv/scripts".into(),
-        index: "index.php".to_owned(),
+        front_controller: "index.php".to_owned(),
+        indexes: Some(Indexes::default()),
         route: route.clone(),
     })
 }

@@ -10,7 +10,7 @@ use super::worker::WorkerFile;
 use super::worker_settings::WorkerSettings;
 use crate::limits::ByteSize;
 use crate::names::WorkerName;
-use crate::route::{HostPattern, RoutePath, endless, longest_match};
+use crate::route::{HostPattern, Indexes, RoutePath, endless, longest_match};
 use crate::types;
 
 impl Settings {
@@ -35,6 +35,18 @@ impl Settings {
             let message = "'listen: port' is not for PHP scripts: php-fpm is handed a socket";
             let help = "remove 'listen', or name a 'command' that speaks HTTP on a port";
             problems.0.push(Problem::new(place, message).help(help));
+        }
+        if (kind != WorkerType::Php || file.command.is_some()) && file.front_controller.is_some() {
+            let place = file
+                .places
+                .get("front_controller")
+                .cloned()
+                .unwrap_or_default();
+            let message =
+                "'front_controller' is for PHP scripts that php-fpm runs, and this worker has none";
+            problems
+                .0
+                .push(Problem::new(place, message).help("remove 'front_controller'"));
         }
         problems.0.extend(self.among_workers(file));
         let route = file
@@ -76,6 +88,8 @@ impl Settings {
             credentials: file.credentials.clone(),
             autostart: file.autostart,
             document_root: None,
+            front_controller: file.front_controller.clone(),
+            indexes: Indexes::default(),
             sticky: file.sticky.cookie_of(name),
             limits,
         })

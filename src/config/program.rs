@@ -133,7 +133,7 @@ impl Sticky {
     }
 }
 
-/// The directory of a worker's PHP scripts: the first of these that has an `index.php`.
+/// The directory of a worker's PHP scripts: the first of these that has an `index.php`, or the front controller that is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DocumentRoot {
@@ -146,7 +146,7 @@ pub enum DocumentRoot {
 }
 
 impl DocumentRoot {
-    /// The script that answers whatever names no other.
+    /// The script that answers a path which names its directory.
     pub const INDEX: &'static str = php::INDEX;
 
     /// All of them, in the order in which they are looked for.

@@ -26,7 +26,7 @@ use environment::environment;
 use explain::explain;
 
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 16] = [
+const JUDGED_LATER: [&str; 17] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
@@ -40,6 +40,7 @@ const JUDGED_LATER: [&str; 16] = [
     "instances",
     "command",
     "build",
+    "front_controller",
     "listen",
     "hosts",
     "path",
@@ -65,6 +66,8 @@ pub struct WorkerFile {
     pub command: Option<Vec<String>>,
     /// Program and arguments that build the worker instead of what the type does.
     pub build: Option<Vec<String>>,
+    /// The PHP script, below the document root, that answers whatever names no other.
+    pub front_controller: Option<String>,
     /// How it gets its connections.
     pub listen: Listen,
     /// It is spoken to over HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
@@ -150,6 +153,9 @@ impl WorkerFile {
             kind: root.choice("type", &TYPES),
             command: root.item("command").and_then(|item| command(&item, &known)),
             build: root.item("build").and_then(|item| build(&item)),
+            front_controller: root
+                .text("front_controller")
+                .and_then(|(script, item)| front_controller(script, &item)),
             listen,
             h2c: root.choice("protocol", &protocol).unwrap_or_default(),
             health: health(root.section("health")),
@@ -209,6 +215,21 @@ fn route(text: &str, item: &Item<'_>) -> Option<RoutePath> {
         Ok(_) => item.problem(format!("'path' is longer than {LONGEST_PATH} bytes"), help),
         Err(error) => item.problem(format!("'path': {error}"), help),
     }
+    None
+}
+
+/// A script that a path could name as well.
+fn front_controller(script: String, item: &Item<'_>) -> Option<String> {
+    let is_odd = |segment: &str| segment.is_empty() || segment.starts_with('.');
+    let has_odd_sign = script.contains(|c: char| c.is_control() || "\\%".contains(c));
+    let is_script = script.ends_with(".php") && !script.split('/').any(is_odd);
+    if is_script && !has_odd_sign && script.len() <= LONGEST_PATH {
+        return Some(script);
+    }
+    item.problem(
+        format!("'front_controller' can not be {}", item.shown()),
+        "write the path of a script from the document root, as in doku.php; it ends with '.php', and no part of it begins with '.'",
+    );
     None
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::Limits;
 use super::program::{DocumentRoot, Health, KernelPart, Listen, Network, WorkerType};
 use crate::names::WorkerName;
-use crate::route::{RoutePath, RouteSettings};
+use crate::route::{Indexes, RoutePath, RouteSettings};
 
 /// A worker as it is to run: its directory, its file and the limits that apply, all checked. Two equal values need no reload.
 ///
@@ -59,6 +59,12 @@ pub struct WorkerSettings {
     // Left out where there is none, so that what other workers are written down as stays the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_root: Option<DocumentRoot>,
+    /// The script below it that answers whatever names no other, if it is not [`DocumentRoot::INDEX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_controller: Option<String>,
+    /// In production: which directories below it have a [`DocumentRoot::INDEX`].
+    #[serde(default, skip_serializing_if = "Indexes::is_empty")]
+    pub indexes: Indexes,
     /// The name of the cookie by which a client stays with one instance, if it is to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<String>,
@@ -74,5 +80,17 @@ impl WorkerSettings {
             WorkerType::Static => 1,
             _ => self.limits.instances,
         }
+    }
+
+    /// The script that answers whatever names no other, if php-fpm runs it.
+    pub fn front_controller(&self) -> &str {
+        self.front_controller
+            .as_deref()
+            .unwrap_or(DocumentRoot::INDEX)
+    }
+
+    /// Whether it is a worker of files that its own `build` makes.
+    pub fn is_static_and_built(&self) -> bool {
+        self.kind == WorkerType::Static && self.build.is_some()
     }
 }

@@ -11,8 +11,9 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
 
-use crate::config::{Mode, WorkerSettings, WorkerType};
+use crate::config::{DocumentRoot, Mode, WorkerSettings, WorkerType};
 use crate::ignored::{Developed, GitFiles, Rules};
+use crate::route::{Indexes, TooManyIndexes};
 use crate::types::{self, NOT_THE_PROGRAMS, Run};
 
 /// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; parts that are the same
@@ -73,14 +74,42 @@ impl Fingerprint {
         [&self.program, &self.assets, &self.file]
     }
 
-    /// The fingerprint of the worker's files as they are now; `git` has what was read of `.gitignore` files.
-    pub(super) fn of(lying: &Lying<'_>, mode: Mode, git: &Rc<GitFiles>) -> Self {
+    /// The fingerprint of the worker's files as they are now; `git` has what was read of `.gitignore` files. What the same walk finds of
+    /// the indexes of PHP scripts is beside it, in production: there the files that are looked at are those of a snapshot.
+    pub(super) fn of(
+        lying: &Lying<'_>,
+        mode: Mode,
+        git: &Rc<GitFiles>,
+    ) -> (Self, Result<Indexes, TooManyIndexes>) {
         let kind = lying.settings.map(|settings| settings.kind);
         let rules = (mode == Mode::Development).then(|| Rules::new(lying.developed, git));
         let parts = Parts { lying, kind, rules };
-        let program = match kind {
-            Some(kind) if matches!(types::of(kind).run, Run::Nothing) => String::new(),
-            _ => files(lying.directory, |entry| parts.is_program(entry)).part(),
+        let is_static = kind.is_some_and(|kind| matches!(types::of(kind).run, Run::Nothing));
+        // Nothing of it runs; in development there is what its files are built from.
+        let has_sources = mode == Mode::Development
+            && lying
+                .settings
+                .is_some_and(WorkerSettings::is_static_and_built);
+        let (mut indexes, mut size) = (Vec::new(), 0);
+        let root = lying.document_root().filter(|_| mode == Mode::Production);
+        let program = match is_static && !has_sources {
+            true => String::new(),
+            false => {
+                let mut hash = Hash::new();
+                each(
+                    lying.directory,
+                    |entry| parts.is_program(entry),
+                    |file| {
+                        hash = file.onto(hash);
+                        let index = root.as_ref().and_then(|root| file.index_below(root));
+                        // One too many says as much as all.
+                        indexes.extend(index.filter(|_| size <= Indexes::MOST).inspect(|index| {
+                            size += index.len() + 1;
+                        }));
+                    },
+                );
+                hash.part()
+            }
         };
         let config = lying
             .settings
@@ -100,7 +129,7 @@ impl Fingerprint {
             (Some(public), None) => fingerprint.assets = files(public, |_| true).part(),
             (Some(public), Some(rules)) => fingerprint.add_assets(public, rules),
         }
-        fingerprint
+        (fingerprint, Indexes::new(indexes))
     }
 
     /// Adds what there is below `public/`, in one walk.
@@ -154,6 +183,17 @@ pub(super) struct Lying<'a> {
     pub(super) settings: Option<&'a WorkerSettings>,
 }
 
+impl Lying<'_> {
+    /// Where its PHP scripts start, from its directory on.
+    fn document_root(&self) -> Option<PathBuf> {
+        let root = self.settings?.document_root?;
+        let linked = self.developed.public.as_ref();
+        let linked = linked.filter(|_| root == DocumentRoot::Public);
+        let linked = linked.and_then(|linked| linked.strip_prefix(self.directory).ok());
+        Some(linked.map_or_else(|| root.below(Path::new("")), Path::to_owned))
+    }
+}
+
 /// Which of a worker's files are its program.
 struct Parts<'a> {
     lying: &'a Lying<'a>,
@@ -171,6 +211,12 @@ impl Parts<'_> {
         }
         if let Some(asset) = self.is_program_below_public(entry) {
             return asset;
+        }
+        // What a site is built into is no source of it, wherever `public/` leads.
+        if self.kind == Some(WorkerType::Static)
+            && self.lying.developed.public.as_deref() == Some(entry.path())
+        {
+            return false;
         }
         if entry.depth() == 0 {
             return true;
@@ -250,6 +296,18 @@ impl Seen<'_> {
             }
             Self::Unreadable(path) => hash.with(path.as_os_str().as_bytes()).with(b"\0unreadable"),
         }
+    }
+
+    /// The directory whose index of PHP scripts it is, from the document root on.
+    fn index_below(&self, root: &Path) -> Option<String> {
+        let Self::File(path, _) = self else {
+            return None;
+        };
+        let below = path.strip_prefix(root).ok()?;
+        let directory = below.parent()?.to_str()?;
+        // What is hidden answers nobody.
+        let is_hidden = directory.split('/').any(|name| name.starts_with('.'));
+        (below.ends_with(DocumentRoot::INDEX) && !is_hidden).then(|| directory.to_owned())
     }
 
     fn is_stylesheet(&self) -> bool {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::fingerprint::Fingerprint;
 use crate::config::problem::printable;
-use crate::config::{Place, Problems, WorkerSettings};
+use crate::config::{Place, Problem, Problems, WorkerSettings};
 use crate::ignored::Developed;
 use crate::names::WorkerName;
+use crate::route::{Indexes, TooManyIndexes};
 
 /// All workers of the directories they are looked for in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,6 +69,28 @@ impl fmt::Display for Stray {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directory = printable(&self.directory.to_string_lossy());
         write!(f, "{directory}: {}", printable(&self.reason))
+    }
+}
+
+impl Status {
+    /// The same of PHP scripts in `directory` that have these indexes.
+    pub(super) fn with_indexes(
+        self,
+        indexes: Result<Indexes, TooManyIndexes>,
+        directory: &Path,
+    ) -> Self {
+        match (self, indexes) {
+            (Self::Enabled(mut settings), Ok(indexes)) => {
+                settings.indexes = indexes;
+                Self::Enabled(settings)
+            }
+            (Self::Enabled(_), Err(error)) => {
+                let help = "move what is not to be asked for by its path out of the document root; public/ as the document root is best";
+                let problem = Problem::new(Place::file(directory), error.to_string());
+                Self::Refused(problem.help(help).into())
+            }
+            (other, _) => other,
+        }
     }
 }
 

@@ -105,16 +105,14 @@ impl Listing {
     /// Whether PHP scripts are in the directory.
     fn has_scripts(&self) -> bool {
         let mut files = types::php::TYPE.signs.here.iter();
-        files.any(|sign| self.has_file(sign.name())) || self.document_root().is_some()
+        files.any(|sign| self.has_file(sign.name()))
+            || self.document_root(DocumentRoot::INDEX).is_some()
     }
 
-    /// Where PHP scripts start.
-    pub(super) fn document_root(&self) -> Option<DocumentRoot> {
-        let has_index = |root: &DocumentRoot| {
-            let index = root.below(&self.directory).join(DocumentRoot::INDEX);
-            index.is_file()
-        };
-        DocumentRoot::ALL.into_iter().find(has_index)
+    /// Where PHP scripts start: the first place that has `script`.
+    pub(super) fn document_root(&self, script: &str) -> Option<DocumentRoot> {
+        let has_script = |root: &DocumentRoot| root.below(&self.directory).join(script).is_file();
+        DocumentRoot::ALL.into_iter().find(has_script)
     }
 
     /// The type of the worker whose program is called `program`; `command`: its file says what to run.

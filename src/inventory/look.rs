@@ -84,7 +84,9 @@ pub(super) fn look(
             developed: &found.developed,
             settings: found.settings(),
         };
-        found.fingerprint = Fingerprint::of(&files, eyes.mode, &eyes.git);
+        let (fingerprint, indexes) = Fingerprint::of(&files, eyes.mode, &eyes.git);
+        found.fingerprint = fingerprint;
+        found.status = found.status.with_indexes(indexes, &found.directory);
     }
     found
 }
@@ -154,9 +156,9 @@ fn judge(
     match settings.for_worker(name, directory, file, any) {
         Ok(mut settings) if problems.is_empty() => {
             if kind == Some(WorkerType::Php) && settings.command.is_none() {
-                settings.document_root = listing.document_root();
+                settings.document_root = listing.document_root(settings.front_controller());
                 if settings.document_root.is_none() {
-                    return Status::Refused(without_index(directory).into());
+                    return Status::Refused(without_script(directory, file).into());
                 }
             }
             Status::Enabled(Box::new(settings))
@@ -169,9 +171,19 @@ fn judge(
     }
 }
 
-fn without_index(directory: &Path) -> Problem {
+/// Php-fpm has nothing to start from.
+fn without_script(directory: &Path, file: &WorkerFile) -> Problem {
+    let places = "public/, the worker's directory or src/";
+    if let Some(script) = &file.front_controller {
+        let place = file.places.get("front_controller").cloned();
+        let message = format!("'front_controller' is '{script}', and there is no such script");
+        let help = format!("write its path from {places}");
+        return Problem::new(place.unwrap_or_default(), message).help(help);
+    }
     let message = "there is no index.php for php-fpm to start from";
-    let help = "put one into public/, the worker's directory or src/; or name a 'command' that speaks HTTP in its config/worker.yaml";
+    let help = format!(
+        "put one into {places}; or name a 'command' that speaks HTTP in its config/worker.yaml"
+    );
     Problem::new(Place::file(directory), message).help(help)
 }
 

@@ -520,6 +520,128 @@ fn php_scripts_are_known_by_where_they_start() {
 }
 
 #[test]
+fn directories_of_scripts_that_have_an_index_are_known_in_production() {
+    let has = |files: &[&str], mode: Mode| {
+        let yard = Yard::with(files);
+        let inventory = yard.scan(mode);
+        let settings = inventory.workers.values().next().unwrap().settings();
+        settings.expect("it can run").indexes.clone()
+    };
+    let files = [
+        "a/public/index.php",
+        "a/public/admin/index.php",
+        "a/public/admin/users/list.php",
+        "a/public/.hidden/index.php",
+        "a/public/admin/index.html",
+        "a/lib/index.php",
+    ];
+    let found = has(&files, Mode::Production);
+    assert_eq!(
+        found,
+        crate::route::Indexes::new(["", "admin"].map(str::to_owned)).unwrap()
+    );
+    assert!(has(&files, Mode::Development).is_empty(), "the proxy looks");
+    let found = has(
+        &["a/index.php", "a/wp-admin/index.php", "a/data/x/index.php"],
+        Mode::Production,
+    );
+    assert!(found.has("wp-admin") && !found.has("data/x"));
+    let deep = "a/".to_owned() + &"long-name-of-a-directory/".repeat(100);
+    let yard = Yard::with(&["a/index.php"]);
+    for number in 0..250 {
+        yard.write(&format!("{deep}{number}/index.php"), "");
+    }
+    match &yard
+        .scan(Mode::Production)
+        .workers
+        .values()
+        .next()
+        .unwrap()
+        .status
+    {
+        Status::Refused(problems) => {
+            assert!(problems.to_string().contains("more than 524288 bytes"))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_front_controller_is_a_script_of_the_document_root() {
+    let yard = Yard::with(&["a/composer.json", "a/web.php", "a/public/app.php"]);
+    let judged = |script: &str| {
+        yard.write(
+            "a/config/worker.yaml",
+            &format!("front_controller: {script}"),
+        );
+        let inventory = yard.scan(Mode::Production);
+        match &inventory.workers.values().next().unwrap().status {
+            Status::Enabled(settings) => Ok(settings.document_root),
+            Status::Refused(problems) => Err(problems.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(judged("app.php"), Ok(Some(DocumentRoot::Public)));
+    assert_eq!(judged("web.php"), Ok(Some(DocumentRoot::Worker)));
+    let missing = judged("none.php").unwrap_err();
+    assert!(
+        missing.contains(
+            "worker.yaml:1:19: 'front_controller' is 'none.php', and there is no such script"
+        ),
+        "{missing}"
+    );
+    yard.write("a/server.py", "");
+    let refused = {
+        yard.write(
+            "a/config/worker.yaml",
+            "{front_controller: app.php, command: [python3, server.py]}",
+        );
+        match &yard
+            .scan(Mode::Production)
+            .workers
+            .values()
+            .next()
+            .unwrap()
+            .status
+        {
+            Status::Refused(problems) => problems.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(
+        refused.contains("'front_controller' is for PHP scripts"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_a_site_is_built_from_counts_while_it_is_developed() {
+    let yard = Yard::with(&["a/index.md", "a/public/index.html"]);
+    yard.write("a/config/worker.yaml", "{type: static, build: [make]}");
+    assert_eq!(yard.changes(Mode::Development, "a/index.md"), "program");
+    assert_eq!(
+        yard.changes(Mode::Development, "a/public/index.html"),
+        "assets"
+    );
+    assert_eq!(yard.changes(Mode::Development, "a/node_modules/x.js"), "");
+    assert_eq!(yard.changes(Mode::Production, "a/index.md"), "");
+    // Also where it is built elsewhere.
+    let yard = Yard::with(&["a/index.md", "a/site/index.html"]);
+    yard.write("a/config/worker.yaml", "{type: static, build: [make]}");
+    symlink("site", yard.path("a/public")).unwrap();
+    assert_eq!(yard.changes(Mode::Development, "a/index.md"), "program");
+    assert!(
+        !yard
+            .changes(Mode::Development, "a/site/index.html")
+            .contains("program")
+    );
+    // Without a command there is nothing to do for it.
+    let yard = Yard::with(&["a/index.md", "a/public/index.html"]);
+    yard.write("a/config/worker.yaml", "type: static");
+    assert_eq!(yard.changes(Mode::Development, "a/index.md"), "");
+}
+
+#[test]
 fn php_without_a_script_to_start_from_is_refused_and_with_a_command_speaks_http() {
     let yard = Yard::with(&["a/composer.json"]);
     let refused = |yard: &Yard| match &yard

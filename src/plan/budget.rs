@@ -35,8 +35,7 @@ fn size(what: &impl Serialize) -> usize {
 
 /// Whether there is room for `part` beside `others`.
 pub(super) fn admit(part: usize, others: impl Iterator<Item = usize>) -> Result<(), Reason> {
-    const CURE: &str =
-        "shorten or remove 'redirects', 'hosts' or 'error_pages' in its config/worker.yaml";
+    const CURE: &str = "shorten or remove 'redirects', 'hosts' or 'error_pages' in its config/worker.yaml, or directories with an index.php below its document root";
     if part > PART {
         return Err(Reason::Unusable(format!(
             "its part of the route table has {part} bytes, and a worker's may have {PART}; {CURE}"

@@ -28,6 +28,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether it is a worker of files that its own `build` makes of others. In production nothing is built, and those others do not count.
+    pub(crate) fn is_built_site(&self) -> bool {
+        self.settings.is_static_and_built() && !self.fingerprint.program.is_empty()
+    }
+
     /// Whether it is started without being asked for: nothing would start one on a port later.
     pub(crate) fn starts_at_once(&self) -> bool {
         let settings = &self.settings;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::indexes::Indexes;
 use super::path::RoutePath;
 use crate::names::Generation;
 
@@ -61,6 +62,20 @@ pub enum Protocol {
     FastCgi(Scripts),
 }
 
+impl Protocol {
+    /// As much of it as a request for `path` needs to know.
+    #[must_use]
+    pub fn for_one(&self, path: &str) -> Self {
+        match self {
+            Self::FastCgi(scripts) => Self::FastCgi(Scripts {
+                indexes: scripts.indexes.as_ref().map(|all| all.on_the_way_to(path)),
+                ..scripts.clone()
+            }),
+            Self::Http | Self::Http2 => self.clone(),
+        }
+    }
+}
+
 /// The scripts of a worker that speaks FastCGI.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scripts {
@@ -68,9 +83,14 @@ pub struct Scripts {
     /// able to look there.
     pub root: PathBuf,
     /// The script in it that answers whatever names no other.
-    pub index: String,
+    // As an earlier version has called it, in whose last table it is.
+    #[serde(alias = "index")]
+    pub front_controller: String,
     /// The place in the URL space that stands for `root`.
     pub route: RoutePath,
+    /// Which directories have an index. `None` where people work in them: then they come and go, and the proxy can look there.
+    #[serde(default)]
+    pub indexes: Option<Indexes>,
 }
 
 /// Where a generation listens.

@@ -3,7 +3,7 @@
 use super::descriptor::{Build, Installer, NOT_THE_SCRIPTS, Run, Sign, Signs, Type, WorkerType};
 use super::template::Template;
 
-/// The script that answers whatever names no other.
+/// The script that answers a path which names its directory; that of the document root, if no other is named, also what names nothing.
 pub const INDEX: &str = "index.php";
 
 /// What is known of it.

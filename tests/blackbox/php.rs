@@ -71,7 +71,8 @@ fn a_path_leads_to_a_file_to_a_script_or_to_the_front_controller() {
         .file("public/a.css", "css")
         .file("lib/secret.php", r#"<?php echo "secret";"#);
     let house = House::new().worker("shop", shop).open();
-    house.get("/shop").is("front /shop");
+    house.get("/shop").leads_to("/shop/");
+    house.get("/shop/").is("front /shop/");
     house.get("/shop/a/b?c").is("front /shop/a/b?c");
     house
         .get("/shop/other.php/x")
@@ -80,6 +81,36 @@ fn a_path_leads_to_a_file_to_a_script_or_to_the_front_controller() {
     house.get("/shop/none.php").has_status(404);
     house.get("/shop/lib/secret.php").has_status(404);
     house.get("/shop/old.php.bak").is("front /shop/old.php.bak");
+}
+
+#[test]
+fn a_directory_of_scripts_is_its_index_and_what_is_not_there_is_another_scripts() {
+    if !is_there("a_directory_of_scripts_is_its_index_and_what_is_not_there_is_another_scripts") {
+        return;
+    }
+    let wiki = empty()
+        .config("front_controller: doku.php")
+        .file(
+            "doku.php",
+            r#"<?php echo "page ", $_SERVER["REQUEST_URI"];"#,
+        )
+        .file("index.php", r#"<?php echo "index";"#)
+        .file(
+            "admin/index.php",
+            r#"<?php echo "admin ", $_SERVER["SCRIPT_NAME"];"#,
+        );
+    for house in [House::new(), House::new().production()] {
+        let house = house.worker("wiki", wiki.clone()).open();
+        house.get("/wiki/").is("index");
+        house.get("/wiki/start").is("page /wiki/start");
+        house.get("/wiki/admin").leads_to("/wiki/admin/");
+        house.get("/wiki/admin/").is("admin /wiki/admin/index.php");
+        house.get("/wiki/more/").is("page /wiki/more/");
+        let more = wiki.clone().file("more/index.php", r#"<?php echo "more";"#);
+        house.replace("wiki", more);
+        house.reload().succeeds();
+        house.get("/wiki/more/").is("more");
+    }
 }
 
 #[test]

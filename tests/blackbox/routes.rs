@@ -209,6 +209,7 @@ fn a_static_worker_has_files_and_no_process() {
         )
         .open();
     house.get("/docs/a.txt").is("a");
+    house.get("/docs").leads_to("/docs/");
     house.get("/docs/").is("<h1>docs</h1>");
     house.get("/docs/none").has_status(404);
     assert_eq!(house.loaded("tqserver-docs@*"), Vec::<String>::new());

@@ -51,6 +51,13 @@ impl Answer {
     }
 
     #[track_caller]
+    pub fn leads_to(&self, location: &str) -> &Self {
+        let found = (self.status, self.header("location"));
+        assert_eq!(found, (308, Some(location)), "{}", self.text());
+        self
+    }
+
+    #[track_caller]
     pub fn holds(&self, text: &str) -> &Self {
         assert!(
             self.text().contains(text),

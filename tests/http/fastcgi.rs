@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 
 use tqserver::names::Generation;
-use tqserver::route::{Address, Protocol, RoutePath, RouteTable, Scripts, Target, Upstream};
+use tqserver::route::{
+    Address, Indexes, Protocol, RoutePath, RouteTable, Scripts, Target, Upstream,
+};
 use tqserver::wire::{ProbeOutcome, ToManager, ToProxy};
 
 use crate::house::{DEADLINE, GET, House, SHORT, Talk, field, status};
@@ -127,7 +129,8 @@ fn record(kind: u8, content: &[u8]) -> Vec<u8> {
 fn scripts() -> Protocol {
     Protocol::FastCgi(Scripts {
         root: "/srv/w/public".into(),
-        index: "index.php".to_owned(),
+        front_controller: "index.php".to_owned(),
+        indexes: Some(Indexes::default()),
         route: RoutePath::root(),
     })
 }
@@ -725,6 +728,76 @@ fn no_script_is_sent_as_a_file() {
     });
     assert_eq!(status(&house.get("/a.php", "").0), 503);
     assert_eq!(status(&house.get("/style.css", "").0), 200);
+}
+
+/// A worker of scripts below `/shop`, of which these directories have an index.
+fn shop(indexes: &[&str]) -> (House, crate::house::Worker) {
+    let mut house = house();
+    let worker = house.worker(1);
+    let indexes = indexes.iter().map(|one| (*one).to_owned());
+    let indexes = Indexes::new(indexes).unwrap();
+    house.publish(|table| {
+        let route = RoutePath::parse("/shop").unwrap();
+        table.routes[0].path = route.clone();
+        let Target::Serving(upstream) = &mut table.routes[0].target else {
+            panic!("a worker serves");
+        };
+        let Protocol::FastCgi(scripts) = &mut upstream.protocol else {
+            panic!("it speaks FastCGI");
+        };
+        (scripts.route, scripts.indexes) = (route, Some(indexes));
+    });
+    (house, worker)
+}
+
+#[test]
+fn a_directory_with_an_index_is_that_script_and_has_a_slash_at_its_end() {
+    let (house, worker) = shop(&["", "admin", "admin/users"]);
+    for (asked, script, rest) in [
+        ("GET /shop/", "/shop/index.php", ""),
+        ("GET /shop/admin/", "/shop/admin/index.php", ""),
+        (
+            "GET /shop/admin/users/?q",
+            "/shop/admin/users/index.php",
+            "",
+        ),
+        ("GET /shop/admin/other/", "/shop/index.php", ""),
+        ("GET /shop/a", "/shop/index.php", ""),
+        ("GET /shop/other.php", "/shop/other.php", ""),
+        ("GET /shop/index.php/foo/bar", "/shop/index.php", "/foo/bar"),
+        // What carries something stays where it was sent.
+        ("POST /shop", "/shop/index.php", ""),
+        ("POST /shop/admin", "/shop/admin/index.php", ""),
+    ] {
+        let mut client = house.ask(&format!(
+            "{asked} HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"
+        ));
+        let mut fpm = Fpm::accept(&worker);
+        let (params, _) = fpm.request();
+        fpm.out("Content-Length: 0\r\n\r\n");
+        fpm.end();
+        assert_eq!(status(&client.head()), 200, "{asked}");
+        assert_eq!(params["SCRIPT_NAME"], script, "{asked}");
+        let found = params.get("PATH_INFO").map_or("", |path| path);
+        assert_eq!(found, rest, "{asked}");
+    }
+    for (path, location) in [
+        ("/shop", "/shop/"),
+        ("/shop?a=b", "/shop/?a=b"),
+        ("/shop/admin", "/shop/admin/"),
+        ("/shop/%61dmin/users?q", "/shop/%61dmin/users/?q"),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let mut client = house.ask(&format!("{method} {path} HTTP/1.1\r\nhost: h\r\n\r\n"));
+            let head = client.head();
+            assert_eq!(
+                (status(&head), field(&head, "location")),
+                (308, Some(location)),
+                "{method} {path}"
+            );
+        }
+    }
+    assert!(worker.is_alone());
 }
 
 fn table_public(table: &RouteTable) -> std::path::PathBuf {

@@ -238,6 +238,57 @@ fn a_site_of_files_only_has_indexes_and_no_other_methods() {
 }
 
 #[test]
+fn the_route_of_a_site_is_a_directory_and_has_a_slash_at_its_end() {
+    let mut house = house(Some(Target::Files));
+    house.publish(|table| table.routes[0].path = RoutePath::parse("/site").unwrap());
+    assert_eq!(status(&house.get("/site", "").0), 404, "there is no index");
+    house.file("index.html", b"index");
+    // What was missing is remembered, but for one table.
+    house.publish(|_| {});
+    for (asked, location) in [
+        ("/site", "/site/"),
+        ("/site?q=1&r", "/site/?q=1&r"),
+        ("/%73ite?q", "/site/?q"),
+    ] {
+        let (head, body) = house.get(asked, "");
+        assert_eq!(
+            (status(&head), field(&head, "location"), body.len()),
+            (308, Some(location), 0),
+            "{asked}"
+        );
+        assert_eq!(field(&head, "cache-control"), Some("no-cache"));
+    }
+    let mut client = house.ask("HEAD /site HTTP/1.1\r\nhost: h\r\n\r\n");
+    let head = client.head();
+    assert_eq!(
+        (status(&head), field(&head, "location")),
+        (308, Some("/site/"))
+    );
+    let mut client = house.ask("POST /site HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(status(&client.head()), 405);
+    assert_eq!(house.get("/site/", "").1, b"index");
+    // A redirect that says otherwise has the last word.
+    let redirect = |from: &str, to: &str| tqserver::route::Redirect::new(from, to, 308).unwrap();
+    house.publish(|table| table.routes[0].settings.redirects = vec![redirect("/site/", "/site")]);
+    assert_eq!(house.get("/site", "").1, b"index");
+    house.publish(|table| table.routes[0].settings.redirects = vec![redirect("/site", "/site/x")]);
+    assert_eq!(
+        field(&house.get("/site", "").0, "location"),
+        Some("/site/x")
+    );
+    // Files beside a worker are no site.
+    house.publish(|table| {
+        table.routes[0].settings.redirects.clear();
+        table.routes[0].target = Target::Unavailable {
+            reason: "it ended".to_owned(),
+            retry_after: None,
+            awaited: None,
+        };
+    });
+    assert_eq!(status(&house.get("/site", "").0), 503);
+}
+
+#[test]
 fn a_large_file_arrives_whole() {
     let house = house(None);
     let content: Vec<u8> = (0..(8 << 20)).map(|i: u32| (i % 251) as u8).collect();

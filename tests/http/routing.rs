@@ -2,7 +2,8 @@
 
 use tqserver::names::{Generation, WorkerName};
 use tqserver::route::{
-    Address, Errors, HostPattern, Protocol, Redirect, Route, RoutePath, RouteTable, Scripts, Target,
+    Address, Errors, HostPattern, Indexes, Protocol, Redirect, Route, RoutePath, RouteTable,
+    Scripts, Target,
 };
 
 use crate::house::{GET, House, field, status};
@@ -138,7 +139,8 @@ fn scripts_without_their_prefix_see_themselves_at_the_root() {
             address: Address::Unix(socket),
             protocol: Protocol::FastCgi(Scripts {
                 root: "/srv/w/public".into(),
-                index: "index.php".to_owned(),
+                front_controller: "index.php".to_owned(),
+                indexes: Some(Indexes::default()),
                 route: RoutePath::root(),
             }),
             max_requests: 0,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Fleet, News, instance};
 use crate::ansi;
-use crate::config::{DocumentRoot, Listen, WorkerType};
+use crate::config::{Listen, WorkerType};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::budget;
 use crate::plan::hint::hint;
@@ -52,7 +52,9 @@ impl Fleet {
     }
 
     fn make(&mut self, instance: Instance, candidate: Candidate, addresses: Vec<Address>) {
-        let build = candidate.build && candidate.spec.settings.kind != WorkerType::Static;
+        let settings = &candidate.spec.settings;
+        let is_built = settings.kind != WorkerType::Static || settings.is_static_and_built();
+        let build = candidate.build && is_built;
         let stage = match build {
             true => Stage::Building,
             false => Stage::Launching,
@@ -113,12 +115,18 @@ impl Fleet {
         };
         Protocol::FastCgi(Scripts {
             root: root.below(&files),
-            index: DocumentRoot::INDEX.to_owned(),
+            front_controller: settings.front_controller().to_owned(),
             // With `strip_prefix` its scripts see themselves at the root.
             route: match settings.on_route.strip_prefix {
                 true => RoutePath::root(),
                 false => settings.route.clone(),
             },
+            // A snapshot stays as it was found.
+            indexes: self
+                .policy
+                .snapshots
+                .is_some()
+                .then(|| settings.indexes.clone()),
         })
     }
 
@@ -170,6 +178,7 @@ impl Fleet {
         result: Result<Option<PathBuf>, Reason>,
     ) {
         let (now, delay) = (self.now, self.policy.startup_delay);
+        let in_place = self.policy.build;
         let Some(run) = self
             .run(instance)
             .filter(|run| run.stage == Stage::Launching)
@@ -183,7 +192,11 @@ impl Fleet {
             Ok(public) => public,
             Err(reason) => return self.fail(instance, reason),
         };
-        run.public = public;
+        run.public = match in_place {
+            // Where it lies, and it may have been the build that put it there.
+            true => run.spec.public.clone(),
+            false => public,
+        };
         if run.comes_back() && !run.spec.starts_at_once() {
             // Its socket listens; the first request starts it.
             return self.serve(instance);

@@ -99,7 +99,8 @@ impl Fleet {
             Some(ready_by) => ready_by.saturating_sub(now),
             None => health.timeout,
         };
-        let (stage, path, protocol) = (run.stage, run.health_path(), run.protocol.clone());
+        let (stage, path) = (run.stage, run.health_path());
+        let protocol = run.protocol.for_one(&path);
         let Some(member) = run.members.get_mut(&pair.number) else {
             return;
         };

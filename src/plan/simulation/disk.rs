@@ -200,6 +200,8 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         credentials: Vec::new(),
         autostart: false,
         document_root: None,
+        front_controller: None,
+        indexes: crate::route::Indexes::default(),
         sticky: None,
         limits: Limits {
             gomaxprocs: None,

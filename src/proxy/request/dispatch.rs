@@ -22,6 +22,7 @@ use crate::proxy::response::{files, precompressed, report, route_pages};
 use crate::proxy::table::Table;
 use crate::proxy::table::lookup::Lookup;
 use crate::proxy::table::route::{Route, Target};
+use crate::proxy::upstream::fastcgi::lacks_slash;
 use crate::proxy::upstream::ticket::Ticket;
 use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::host;
@@ -29,6 +30,7 @@ use crate::proxy::wire::origin::Origin;
 use crate::proxy::wire::pace::Pace;
 use crate::proxy::wire::path;
 use crate::proxy::wire::refusal::Refusal;
+use crate::route::redirected;
 
 /// Below it who gives out certificates looks whether a host is whose it is said to be, without TLS (RFC 8555, 8.3).
 const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
@@ -270,7 +272,8 @@ fn response_of_route(
     if !is_reading(request.method()) {
         return Ok(None);
     }
-    Ok(file(route, &lookup.path, request, &mut notes.offer))
+    let file = file(route, &lookup.path, request, &mut notes.offer);
+    Ok(file.or_else(|| slash_of_scripts(route, &lookup.path, request.uri())))
 }
 
 /// The response on a route whose worker cannot be asked, or that has none.
@@ -347,7 +350,16 @@ fn file<B>(
 ) -> Option<Response<Body>> {
     let public = route.public.as_ref()?;
     let rest = &path[route.path.prefix().len()..];
-    match files::find(public, rest, request.uri().path(), route.assets) {
+    let find = |rest: &str| files::find(public, rest, request.uri().path(), route.assets);
+    let mut found = find(rest);
+    if matches!(found, files::Lookup::Directory) {
+        let response = to_slash(route, path, request.uri());
+        if response.is_some() {
+            return response;
+        }
+        found = find(&format!("{rest}/"));
+    }
+    match found {
         files::Lookup::Found(found) => {
             let found = precompressed::chosen(public, found, request.headers());
             if let Some(offer) = offer {
@@ -355,20 +367,35 @@ fn file<B>(
             }
             Some(found.respond(request.method(), request.headers(), offer.as_ref()))
         }
-        files::Lookup::Directory if !path.starts_with("//") => {
-            let uri = request.uri();
-            let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-            let location = format!("{}/{query}", uri.path());
-            let mut response = no_content();
-            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-            // Directories come and go.
-            let headers = response.headers_mut();
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            headers.insert(LOCATION, HeaderValue::from_str(&location).ok()?);
-            Some(response)
-        }
-        _ => None,
+        files::Lookup::Directory | files::Lookup::Missing => None,
     }
+}
+
+/// The way to a directory of PHP scripts that has an index, for who asks for it without a slash at the end.
+fn slash_of_scripts(route: &Route, path: &str, uri: &Uri) -> Option<Response<Body>> {
+    let scripts = route.target.scripts()?;
+    let rest = &path[route.path.prefix().len()..];
+    lacks_slash(rest, scripts).then(|| to_slash(route, path, uri))?
+}
+
+/// The same address with a slash at the end of its path, unless that is redirected itself: it would be so for ever.
+#[cold]
+fn to_slash(route: &Route, path: &str, uri: &Uri) -> Option<Response<Body>> {
+    let redirects = &route.settings.redirects;
+    let (with, written) = (format!("{path}/"), format!("{}/", uri.path()));
+    // Two at the beginning would be another host.
+    if path.starts_with("//") || redirected(redirects, &with, &written, None).is_some() {
+        return None;
+    }
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let location = HeaderValue::from_str(&format!("{written}{query}")).ok()?;
+    let mut response = no_content();
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    // Directories come and go.
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(LOCATION, location);
+    Some(response)
 }
 
 /// The server's own health: it serves, so the status is 200 whatever the workers are.

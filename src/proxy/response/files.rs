@@ -61,6 +61,13 @@ const WELL_KNOWN: &str = ".well-known";
 /// Looks for `rest`, the decoded path below the route, in `public`; `written` is the whole path as the client wrote it.
 pub(crate) fn find(public: &Public, rest: &str, written: &str, assets: Assets) -> Lookup {
     let index = assets.directories != Directories::Nothing;
+    if rest.is_empty() && index {
+        // The route itself is a directory like those below it.
+        return match public.file("index.html") {
+            Ok(_) => Lookup::Directory,
+            Err(_) => Lookup::Missing,
+        };
+    }
     let rest = rest.strip_prefix('/').unwrap_or(rest);
     let (name, directory) = match rest.strip_suffix('/') {
         Some(directory) => (directory, true),

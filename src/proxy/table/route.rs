@@ -13,7 +13,7 @@ use crate::names::WorkerName;
 use crate::proxy::upstream::balance::Balancer;
 use crate::proxy::upstream::pool::Upstream;
 use crate::proxy::upstream::ticket::Ticket;
-use crate::route::{RoutePath, RouteSettings, Timeouts};
+use crate::route::{Protocol, RoutePath, RouteSettings, Scripts, Timeouts};
 
 /// A route and what is needed on it for each request.
 #[derive(Debug)]
@@ -75,6 +75,14 @@ impl Target {
             Self::Serving(upstream) => std::slice::from_ref(upstream),
             Self::Instances(balancer) => balancer.upstreams(),
             Self::Files | Self::Unavailable { .. } => &[],
+        }
+    }
+
+    /// The scripts of a worker that speaks FastCGI.
+    pub(crate) fn scripts(&self) -> Option<&Scripts> {
+        match &self.upstreams().first()?.protocol {
+            Protocol::FastCgi(scripts) => Some(scripts),
+            Protocol::Http | Protocol::Http2 => None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::names::{Generation, Instance};
 use crate::plan::run::Stage;
 use crate::plan::simulation::disk::policy;
 use crate::plan::{Action, Event, Look, Reason, Ruling, Spec};
-use crate::route::{Protocol, Redirect, RoutePath, Scripts, Target};
+use crate::route::{Indexes, Protocol, Redirect, RoutePath, Scripts, Target};
 use crate::systemd::{Activity, ServiceState};
 use crate::wire::ProbeOutcome;
 use house::{House, found, index, name, spec};
@@ -753,7 +753,8 @@ fn scripts_are_named_where_the_generation_has_its_files() {
         let run = &house.fleet.workers[&name("index")].runs[&Generation(7)];
         let scripts = Scripts {
             root: root.into(),
-            index: "index.php".to_owned(),
+            front_controller: "index.php".to_owned(),
+            indexes: snapshots.map(|_| Indexes::default()),
             route: RoutePath::root(),
         };
         assert_eq!(run.protocol, Protocol::FastCgi(scripts));

@@ -17,7 +17,7 @@ use super::trouble::Verdict;
 use crate::proxy::fuzzed::{Pieces, fields, lines, now};
 use crate::proxy::wire::origin::Origin;
 use crate::proxy::wire::path;
-use crate::route::{RoutePath, Scripts};
+use crate::route::{Indexes, RoutePath, Scripts};
 
 /// What php-fpm sends.
 pub fn answer(data: &[u8]) {
@@ -130,7 +130,8 @@ pub fn script(data: &[u8]) {
     for route in ["/", "/blog"] {
         let scripts = Scripts {
             root: "/srv/w/public".into(),
-            index: "index.php".to_owned(),
+            front_controller: "index.php".to_owned(),
+            indexes: Some(Indexes::default()),
             route: RoutePath::parse(route).expect("it is one"),
         };
         if !scripts.route.covers(&decoded) {

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `gateway` | the stream to such a worker, and the server of one request at its other end |
 //! | `trouble` | why there is no response |
-//! | `params` | what php-fpm is told of a request, and which script it runs |
+//! | `params` | what php-fpm is told of a request |
+//! | `script` | which script it runs |
 //! | `hold` | the request's body, until it is whole |
 //! | `exchange` | the request on its way, and what comes back |
 //! | `records` | whole records of ours alone, and no end before the end |
@@ -24,6 +25,8 @@ mod hold;
 mod params;
 mod records;
 mod response;
+mod script;
 mod trouble;
 
 pub(crate) use self::gateway::{Gateway, connect};
+pub(crate) use self::script::lacks_slash;

@@ -10,6 +10,7 @@ use http::header::{
 };
 use http::request::Parts;
 
+use super::script::Script;
 use crate::proxy::wire::origin::{self, Origin};
 use crate::proxy::wire::path;
 use crate::route::Scripts;
@@ -31,15 +32,6 @@ const LEFT_OUT: [HeaderName; 10] = [
     HeaderName::from_static("proxy"),
 ];
 
-/// The script that answers, and what of the path is for it to read.
-#[derive(Debug, PartialEq, Eq)]
-struct Script<'a> {
-    /// Its path below the document root, with the slash.
-    name: Cow<'a, str>,
-    /// The path behind it.
-    rest: &'a str,
-}
-
 /// Most bytes that [`with_length`] adds to [`size`].
 pub(super) const LENGTH_SIZE: usize = 64;
 
@@ -52,7 +44,7 @@ pub(super) fn of(parts: &Parts, scripts: &Scripts, origin: Option<&Origin>) -> P
     let decoded = path::decode(uri.path()).unwrap_or(Cow::Borrowed("/"));
     // A health request may go elsewhere.
     let below = decoded.strip_prefix(prefix).unwrap_or(&decoded);
-    let script = Script::of(below, &scripts.index);
+    let script = Script::of(below, scripts);
     let name = format!("{prefix}{}", script.name);
     let root = scripts.root.to_string_lossy();
     let is_https = origin.is_some_and(|origin| origin.proto == "https");
@@ -119,35 +111,6 @@ pub(super) fn size(params: &Params<'_>) -> usize {
     sizes.sum()
 }
 
-impl<'a> Script<'a> {
-    /// What `path`, decoded and below the route, names: the first segment that is called like a script, unless a name on the way is
-    /// hidden or could be read in two ways; else `index`.
-    fn of(path: &'a str, index: &str) -> Self {
-        let mut end = 0;
-        for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-            // A slash that is escaped is still so.
-            let is_odd = segment.is_empty()
-                || segment.starts_with('.')
-                || segment.contains(['\\', '%'])
-                || segment.contains(char::is_control);
-            if is_odd || !path.starts_with('/') {
-                break;
-            }
-            end += 1 + segment.len();
-            if segment.ends_with(".php") {
-                return Self {
-                    name: Cow::Borrowed(&path[..end]),
-                    rest: &path[end..],
-                };
-            }
-        }
-        Self {
-            name: Cow::Owned(format!("/{index}")),
-            rest: "",
-        }
-    }
-}
-
 /// The host that the request was routed by, without its port.
 fn host_name(headers: &HeaderMap) -> &str {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -202,7 +165,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::route::RoutePath;
+    use crate::route::{Indexes, RoutePath};
 
     fn origin() -> Origin {
         Origin {
@@ -232,7 +195,8 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let scripts = Scripts {
             root: "/srv/w/public".into(),
-            index: "index.php".to_owned(),
+            front_controller: "index.php".to_owned(),
+            indexes: Some(Indexes::default()),
             route: RoutePath::parse(route).unwrap(),
         };
         of(&parts, &scripts, Some(origin))
@@ -240,31 +204,6 @@ mod tests {
 
     fn is(params: &Params<'_>, name: &str, value: &str) {
         assert_eq!(params.get(name).map(|v| &**v), Some(value), "{name}");
-    }
-
-    #[test]
-    fn a_path_that_names_a_script_leads_to_it_and_any_other_to_the_front_controller() {
-        for (path, name, rest) in [
-            ("/", "/index.php", ""),
-            ("", "/index.php", ""),
-            ("/a/b", "/index.php", ""),
-            ("/a.php", "/a.php", ""),
-            ("/a/b.php/c/d", "/a/b.php", "/c/d"),
-            ("/a.php/b.php", "/a.php", "/b.php"),
-            ("/index.php", "/index.php", ""),
-            ("/a.phpx", "/index.php", ""),
-            ("/a.PHP", "/index.php", ""),
-            ("/.a.php", "/index.php", ""),
-            ("/.git/a.php", "/index.php", ""),
-            ("//a.php", "/index.php", ""),
-            ("/a%2Fb.php", "/index.php", ""),
-            ("/a\\b.php", "/index.php", ""),
-            ("/a\n.php", "/index.php", ""),
-            ("a.php", "/index.php", ""),
-        ] {
-            let script = Script::of(path, "index.php");
-            assert_eq!((&*script.name, script.rest), (name, rest), "{path:?}");
-        }
     }
 
     #[test]
