@@ -21,21 +21,27 @@ pub(super) fn is_passed_over(runs: &Spec, disk: &Spec) -> bool {
     passed_over.is_some_and(|passed| passed.is_of_like_files(&disk.fingerprint))
 }
 
+/// Whether nothing but assets can have changed.
+pub(super) fn is_same_program(runs: &Spec, disk: &Spec) -> bool {
+    let (now, then) = (&disk.fingerprint, &runs.fingerprint);
+    is_same(&then.program, &now.program)
+        && is_same(&then.config, &now.config)
+        && runs.settings == disk.settings
+        && runs.directory == disk.directory
+}
+
 /// Compares what runs with what lies on disk.
 pub(super) fn change(runs: &Spec, disk: &Spec, force: bool) -> Change {
     if !force && is_passed_over(runs, disk) {
         return Change::None;
     }
     let (now, then) = (&disk.fingerprint, &runs.fingerprint);
-    let same_program = is_same(&then.program, &now.program)
-        && is_same(&then.config, &now.config)
-        && runs.settings == disk.settings
-        && runs.directory == disk.directory;
-    if force || !same_program {
+    let is_static = disk.settings.kind == WorkerType::Static;
+    if force || !is_same_program(runs, disk) {
         Change::Generation
     } else if is_same(&then.assets, &now.assets) && runs.public == disk.public {
         Change::None
-    } else if disk.settings.kind == WorkerType::Static || disk.public.is_none() {
+    } else if disk.public.is_none() || (is_static && !disk.is_built_site()) {
         // Without a process there is nothing to keep, and without assets nothing to copy.
         Change::Generation
     } else {

@@ -140,6 +140,20 @@ impl Worker {
             .map(|(number, _)| *number)
     }
 
+    /// What it is made of once all that is on its way serves.
+    pub(super) fn latest(&self) -> Option<&Spec> {
+        let waiting = self.waiting.as_ref().map(|waiting| &waiting.spec);
+        let candidate = self.candidate().map(|number| &self.runs[&number].spec);
+        let serving = || self.serving().map(|(_, run)| run.latest());
+        waiting.or(candidate).or_else(serving)
+    }
+
+    /// Whether what lies there does not serve because its build failed.
+    pub(super) fn has_failed_to_build(&self) -> bool {
+        let failure = self.failure_of_what_lies_there();
+        failure.is_some_and(|failure| matches!(failure.reason, Reason::Build(..)))
+    }
+
     /// Whether nothing of it serves or is on its way to serving.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_none() && self.candidate().is_none() && self.serving().is_none()
@@ -355,7 +369,7 @@ impl Worker {
     }
 
     /// The last failure, unless what came after it serves, or it was one of a process that systemd has started again.
-    fn failure_of_what_lies_there(&self) -> Option<&Failure> {
+    pub(super) fn failure_of_what_lies_there(&self) -> Option<&Failure> {
         let (failure, at) = self.last_failure.as_ref()?;
         let is_over = self.fronting().is_some_and(|(generation, run)| {
             let restarted = failure.generation == Some(generation) && run.broken.is_none();

@@ -209,6 +209,30 @@ fn a_build_is_a_unit_of_its_own_with_limits() {
     one_serves(&house);
 }
 
+/// A site that is built of one file, in a directory that is emptied first, as generators do it.
+fn site(text: &str) -> Worker {
+    empty()
+        .config("type: static\nbuild: [sh, make.sh]")
+        .file("make.sh", "rm -rf public && mkdir public && cat index.md >public/index.html && echo made >>../made\n")
+        .file("index.md", text)
+}
+
+#[test]
+fn a_site_is_built_at_the_start_and_after_each_save_of_what_it_is_made_of() {
+    let house = house().worker("site", site("one")).open();
+    becomes(&house, "/site/", "one");
+    house.replace("site", site("two"));
+    becomes(&house, "/site/", "two");
+    house.server_says("site: built in ");
+    house.replace("site", site("three"));
+    becomes(&house, "/site/", "three");
+    // What a build makes begins no other: when one more worker is there, whatever was saved before it has been seen.
+    house.replace("index", says("up"));
+    becomes(&house, "/", "up");
+    let made = fs::read_to_string(house.worker_directory("site").with_file_name("made"));
+    assert_eq!(made.unwrap().lines().count(), 3);
+}
+
 /// A program in Rust that answers with `text`.
 fn program(text: &str) -> Worker {
     let source = r#"use std::io::{BufRead, BufReader, Write};

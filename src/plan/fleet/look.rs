@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fleet, Looked, Reload, instance};
 use crate::names::{Generation, Instance, WorkerName};
-use crate::plan::reconcile::{Change, change, is_passed_over};
+use crate::plan::reconcile::{Change, change, is_passed_over, is_same_program};
 use crate::plan::run::Stage;
 use crate::plan::worker::{Candidate, Worker};
 use crate::plan::{Cause, Failure, Kind, Look, Outcome, Reason, Severity, Source, Spec};
@@ -181,16 +181,26 @@ impl Fleet {
         force: bool,
         cause: Cause,
     ) {
+        let in_place = self.policy.build;
         let worker = self.worker(name);
         let candidate = worker.runs.values_mut().find(|run| run.is_candidate());
         let under_way = match (&mut worker.waiting, candidate) {
-            (Some(waiting), _) => Some((&waiting.spec, &mut waiting.reloads)),
-            (None, Some(run)) => Some((&run.spec, &mut run.reloads)),
+            (Some(waiting), _) => Some((&mut waiting.spec, &mut waiting.reloads, None)),
+            (None, Some(run)) => Some((&mut run.spec, &mut run.reloads, Some(&mut run.public))),
             (None, None) => None,
         };
         match under_way {
-            Some((same, joined)) if change(same, &spec, force) == Change::None => {
+            Some((same, joined, _)) if change(same, &spec, force) == Change::None => {
                 joined.extend(reloads);
+            }
+            // Assets are served where they lie, and they may be what the build makes: it goes on.
+            Some((same, joined, public)) if in_place && !force && is_same_program(same, &spec) => {
+                joined.extend(reloads);
+                if let Some(public) = public {
+                    public.clone_from(&spec.public);
+                }
+                worker.tried = Some(spec.clone());
+                *same = spec;
             }
             _ => {
                 let mut reloads = reloads;

@@ -179,9 +179,11 @@ fn starts(candidate: &Candidate) -> bool {
 }
 
 fn starts_process(spec: &Spec, source: Source, build: bool) -> bool {
-    let is_static = spec.settings.kind == WorkerType::Static;
     let sleeps = matches!(source, Source::Own(_)) && !spec.starts_at_once();
-    !is_static && (build || !sleeps)
+    match spec.settings.kind {
+        WorkerType::Static => build && spec.settings.is_static_and_built(),
+        _ => build || !sleeps,
+    }
 }
 
 /// Instances, and the memory they may use in all.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Fleet, Looked, News, instance};
 use crate::names::{Instance, WorkerName};
-use crate::plan::reconcile::{Change, change};
+use crate::plan::reconcile::{Change, change, is_same_program};
 use crate::plan::run::Stage;
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Cause, Kind, Moment, Reason, Severity, Spec};
@@ -49,6 +49,13 @@ impl Fleet {
         }
         let now = self.now;
         let worker = self.worker(name);
+        // New assets begin no build.
+        if worker
+            .latest()
+            .is_some_and(|latest| is_same_program(latest, spec))
+        {
+            return false;
+        }
         let builds = worker.runs.values().any(|run| run.stage == Stage::Building);
         let restless = &mut worker.restless;
         if !builds && restless.ended.is_none_or(|ended| at > ended + AFTERMATH) {
@@ -190,7 +197,11 @@ fn is_tried(worker: &Worker, found: &Result<Spec, Reason>) -> bool {
         return false;
     }
     match found {
-        Ok(spec) => worker.tried.as_ref() == Some(spec),
+        Ok(spec) => worker.tried.as_ref().is_some_and(|tried| {
+            // A build that has failed may have left something where assets are.
+            let is_left = spec.is_built_site() && is_same_program(tried, spec);
+            tried == spec || (is_left && worker.has_failed_to_build())
+        }),
         Err(reason) => {
             let since = worker.serving().map(|(_, run)| run.since);
             worker.last_failure.as_ref().is_some_and(|(failure, at)| {

@@ -61,12 +61,20 @@ impl Fleet {
 
     /// Keeps what went wrong with a generation that serves, for `status` and for what comes of it.
     fn remember(&mut self, instance: &Instance, reason: Reason) {
+        let (now, is_developed) = (self.now, self.policy.build);
+        let worker = self.worker(&instance.worker);
+        let others = worker.failure_of_what_lies_there();
+        let others = others.filter(|failure| failure.generation != Some(instance.generation));
+        // What serves may have read the very file that was saved wrong (PHP), and be ill of it: the developer is to hear of that file.
+        if is_developed && others.is_some() {
+            return;
+        }
         let failure = Failure {
             generation: Some(instance.generation),
             reason,
             log: Vec::new(),
         };
-        self.worker(&instance.worker).last_failure = Some((failure, self.now));
+        worker.last_failure = Some((failure, now));
     }
 
     pub(super) fn socket_failed(&mut self, pair: &Pair) {

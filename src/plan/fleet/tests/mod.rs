@@ -738,6 +738,133 @@ fn what_failed_is_not_tried_again_because_something_else_was_saved() {
     );
 }
 
+/// A site in this version, whose files are in `public/` if it has been built.
+fn site(house: &mut House, version: &'static str, assets: &str) {
+    house.put("docs", version);
+    let site = house.disk.get_mut(&name("docs")).unwrap();
+    site.settings.kind = WorkerType::Static;
+    site.settings.build = Some(vec!["make".to_owned()]);
+    site.settings.limits.instances = 1;
+    site.fingerprint.assets = assets.to_owned();
+    site.public = (!assets.is_empty()).then(|| PathBuf::from("/public"));
+    house.look(Look::Saved(house.now));
+}
+
+fn public_of_docs(house: &House) -> Option<PathBuf> {
+    let worker = &house.fleet.workers[&name("docs")];
+    worker.route(false).unwrap().public
+}
+
+#[test]
+fn a_site_is_built_and_what_the_build_makes_begins_no_other() {
+    let mut house = development();
+    house.held.insert("build");
+    site(&mut house, "one", "");
+    house.was(&["build docs@1", "publish index@1 no docs"]);
+    // Where assets are, a build may remove and make what it likes.
+    for assets in ["first", "", "second"] {
+        site(&mut house, "one", assets);
+        house.was(&[]);
+    }
+    house.held.clear();
+    house.happen(Event::Built(
+        instance(&name("docs"), Generation(1)),
+        Ok(true),
+    ));
+    assert!(
+        house.told.contains(&"accept docs@1".to_owned()),
+        "{:?}",
+        house.told
+    );
+    assert_eq!(public_of_docs(&house), Some(PathBuf::from("/public")));
+    house.told.clear();
+    // The last of it is seen when it serves.
+    site(&mut house, "one", "third");
+    assert_eq!(house.told[0], "assets docs@1");
+    assert!(!house.told.iter().any(|line| line.starts_with("build")));
+    house.told.clear();
+    site(&mut house, "two", "third");
+    assert_eq!(house.told[..2], ["build docs@2", "launch docs@2"]);
+    house.told.clear();
+    // Somebody has removed what it made.
+    site(&mut house, "two", "");
+    assert_eq!(house.told[0], "build docs@3");
+}
+
+#[test]
+fn builds_of_a_site_that_follow_each_other_are_not_taken_for_restless() {
+    let mut house = development();
+    for round in 0..5 {
+        let version = if round % 2 == 0 { "even" } else { "odd" };
+        site(&mut house, version, &round.to_string());
+        assert_eq!(house.told[0], format!("build docs@{}", round + 1));
+        for part in 0..3 {
+            site(&mut house, version, &format!("{round}.{part}"));
+        }
+        house.told.clear();
+        house.now += Duration::from_millis(100);
+    }
+}
+
+#[test]
+fn a_site_whose_build_failed_is_built_again_by_a_save_of_its_sources_alone() {
+    let mut house = development();
+    house.held.insert("build");
+    site(&mut house, "one", "");
+    house.told.clear();
+    let failed = Reason::Build("make".to_owned(), Vec::new());
+    house.happen(Event::Built(
+        instance(&name("docs"), Generation(1)),
+        Err(failed),
+    ));
+    house.told.clear();
+    site(&mut house, "one", "half");
+    house.was(&[]);
+    site(&mut house, "two", "half");
+    assert_eq!(house.told[0], "build docs@2");
+}
+
+#[test]
+fn what_was_saved_wrong_is_told_until_it_is_right_though_what_serves_is_ill_of_it() {
+    let mut house = development();
+    let index = house.disk.get_mut(&name("index")).unwrap();
+    index.settings.health.interval = Duration::from_secs(10);
+    house.reload(&[]);
+    let trouble = |house: &House| {
+        let work = house.fleet.workers[&name("index")].work();
+        work.trouble.map(|trouble| trouble.reason)
+    };
+    let mut wrong = house.disk[&name("index")].clone();
+    wrong.fingerprint.program = "bad".to_owned();
+    house.bad.insert("bad");
+    // They read the same file.
+    house.bad.insert("one");
+    house.disk.insert(name("index"), wrong.clone());
+    house.look(Look::Saved(house.now));
+    let told = trouble(&house);
+    assert!(told.is_some());
+    let state = ServiceState {
+        activity: Activity::Active,
+        ..ServiceState::default()
+    };
+    house.happen(Event::Unit(index_serving(&house).pair(1), state));
+    for _ in 0..3 {
+        house.wait();
+        assert_eq!(trouble(&house), told);
+    }
+    house.now += Duration::from_millis(1);
+    wrong.fingerprint.program = "right".to_owned();
+    house.disk.insert(name("index"), wrong);
+    house.look(Look::Saved(house.now));
+    assert_eq!(trouble(&house), None);
+}
+
+/// The generation of `index` that serves.
+fn index_serving(house: &House) -> Instance {
+    let (number, _) = house.fleet.workers[&name("index")].serving().unwrap();
+    instance(&name("index"), number)
+}
+
 #[test]
 fn scripts_are_named_where_the_generation_has_its_files() {
     let serves_from = |snapshots: Option<&str>, root: &str| {
