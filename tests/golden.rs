@@ -148,9 +148,6 @@ fn worker(found: &Found) -> String {
     if let Some(public) = &found.public {
         let _ = write!(text, ", assets in {}", public.display());
     }
-    for nested in &found.nested {
-        let _ = write!(text, ", without {}", nested.display());
-    }
     match &found.status {
         Status::Enabled(settings) => text + "\n" + &effective(settings) + &several(settings),
         Status::Disabled => text + "\n  disabled\n",

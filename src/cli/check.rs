@@ -223,7 +223,6 @@ fn units(
         fingerprint: found.fingerprint.clone(),
         directory: found.directory.clone(),
         public: found.public.clone(),
-        nested: found.nested.clone(),
         passed_over: None,
     };
     let runtime = kind.runtime_directory(&common.config);

@@ -162,7 +162,7 @@ fn fill(
 ) -> anyhow::Result<PathBuf> {
     let store = Store::open(&stage.0.join("store"), None)?;
     let instance = Instance::new(found.name.clone(), Generation(1));
-    let made = store.create(&instance, &found.directory, worker.kind, &found.nested);
+    let made = store.create(&instance, &found.directory, worker.kind);
     let snapshot = made.map_err(|error| match &error {
         SnapshotError::Copy { reason, .. }
             if !matches!(reason, CopyError::Io { .. } | CopyError::Full(_)) =>
@@ -177,7 +177,7 @@ fn fill(
     fs::rename(&snapshot, &files).with_context(|| format!("make {}", files.display()))?;
     if let Some(assets) = store.latest_assets(&instance) {
         let public = files.join("public");
-        // PHP scripts have theirs with them.
+        // A program has its own with it.
         if public.symlink_metadata().is_err() {
             fs::rename(assets, &public).with_context(|| format!("make {}", public.display()))?;
         }

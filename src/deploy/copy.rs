@@ -23,6 +23,7 @@ use super::allowance::{Exceeded, Spent};
 use super::modes::{DIRECTORY_MODE, FILE_MODE, PROGRAM_MODE};
 use super::room::Full;
 use crate::ansi::shown;
+use crate::types;
 use contents::contents;
 use links::{is_interpreter, stays_inside};
 
@@ -130,7 +131,7 @@ pub enum CopyError {
 pub(super) enum How {
     /// Its content is copied, shared on file systems that can (FICLONE).
     Copy,
-    /// It is the same file, which nobody changes any more.
+    /// It is the same file, which nobody changes any more; a copy on another file system.
     Link,
 }
 
@@ -138,22 +139,19 @@ pub(super) enum How {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Omit<'a> {
     /// At the top, by name.
-    pub(super) top: &'static [&'static str],
-    /// At the top, directories that start with a dot, but for the Python environment `.venv`.
-    pub(super) dot_directories: bool,
-    /// On any level, by name: version control and caches.
-    pub(super) anywhere: &'static [&'static str],
-    /// Directories, relative to the top.
-    pub(super) paths: &'a [PathBuf],
+    pub(super) top: &'a [&'static str],
+    /// On any level, what no snapshot has.
+    pub(super) anywhere: bool,
 }
 
 impl Omit<'_> {
-    fn leaves_out(&self, path: &Path, name: &OsStr, kind: FileType, depth: usize) -> bool {
-        let named = |names: &[&str]| names.iter().any(|omitted| name == *omitted);
-        let dot = kind == FileType::Directory && name.as_bytes().starts_with(b".");
-        named(self.anywhere)
-            || self.paths.iter().any(|omitted| path.join(name) == *omitted)
-            || depth == 0 && (named(self.top) || self.dot_directories && dot && name != ".venv")
+    fn leaves_out(&self, directory: &OwnedFd, name: &OsStr, depth: usize) -> bool {
+        let beside = |path: &str| {
+            let found = rustix::fs::statat(directory, path, AtFlags::SYMLINK_NOFOLLOW);
+            found.is_ok()
+        };
+        self.anywhere && types::is_omitted(name, beside)
+            || depth == 0 && self.top.iter().any(|omitted| name == *omitted)
     }
 }
 
@@ -184,7 +182,7 @@ pub(super) fn open_below(base: &Path, below: &Path) -> Result<OwnedFd, CopyError
     Ok(directory)
 }
 
-/// Copies what is in the directory `source` into the new and empty directory `target`.
+/// Copies what is in the directory `source` into the directory `target`, which has nothing of these names.
 pub(super) fn tree(
     source: OwnedFd,
     target: &Path,
@@ -246,11 +244,14 @@ impl Copy<'_> {
                 found => found.map_err(|errno| io_error("examine", &path.join(name), errno))?,
             };
             let kind = FileType::from_raw_mode(found.st_mode);
-            if self.omit.leaves_out(path, name, kind, depth) {
+            if self.omit.leaves_out(source, name, depth) {
                 continue;
             }
             self.spent.go_on().map_err(|_| CopyError::GivenUp)?;
-            self.spent.one_more()?;
+            // What is linked was counted when it was copied.
+            if self.how == How::Copy {
+                self.spent.one_more()?;
+            }
             let inner = path.join(name);
             let length = inner.as_os_str().len();
             if length > PATH_BYTES {
@@ -296,8 +297,11 @@ impl Copy<'_> {
 
     fn file(&mut self, at: &At<'_>) -> Result<(), CopyError> {
         if self.how == How::Link {
-            return linkat(at.source, at.name, at.target, at.name, AtFlags::empty())
-                .map_err(|errno| at.failed("link", errno));
+            match linkat(at.source, at.name, at.target, at.name, AtFlags::empty()) {
+                // Assets may have a file system of their own.
+                Err(Errno::XDEV) => {}
+                linked => return linked.map_err(|errno| at.failed("link", errno)),
+            }
         }
         let source = at.open(FileType::RegularFile)?;
         let found = at.examine(&source)?;

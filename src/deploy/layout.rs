@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/.snapshots/           0700
-//! STATE/.snapshots/NAME/GEN/       the files of the worker
+//! STATE/.snapshots/NAME/GEN/       the files of the worker; those of its public/ are links to the first of its assets
 //! STATE/.snapshots/NAME/GEN.json   what they were made of: the manifest
 //! STATE/.snapshots/NAME/.gone      its time says since when the worker is gone
 //! STATE/.public/              0750, of the proxy's group; 0700 without one

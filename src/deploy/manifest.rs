@@ -19,7 +19,7 @@ use crate::names::Instance;
 /// Other versions of TQServer read it: a new field has a default, and one that is not known is passed over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Fingerprint of the worker's files, `public/` left out.
+    /// Fingerprint of the worker's files.
     pub program: String,
     /// Fingerprint of `public/`.
     pub assets: String,

@@ -23,14 +23,14 @@ use super::shelf::Shelf;
 use super::store::Store;
 use crate::config::{SnapshotLimits, WorkerType};
 use crate::names::{Instance, WorkerName};
-use crate::types;
+use crate::types::{self, Run};
 
-/// What no snapshot has on any level.
-const NOWHERE: &[&str] = &[".git", ".hg", ".svn", "__pycache__"];
+/// What the proxy serves of a worker.
+const ASSETS: &str = "public";
 
 impl Store {
-    /// Makes the snapshot of a generation from the worker's directory `source`, its assets included and the directories in `nested`
-    /// left out, and returns where its files are. It is there when all of it is.
+    /// Makes the snapshot of a generation from the worker's directory `source`, its assets included, and returns where its files are. It is
+    /// there when all of it is.
     ///
     /// # Errors
     /// When the worker has files that can not be deployed, or the copy fails; nothing is left then.
@@ -39,30 +39,27 @@ impl Store {
         instance: &Instance,
         source: &Path,
         kind: WorkerType,
-        nested: &[PathBuf],
     ) -> Result<PathBuf, SnapshotError> {
-        let inside = nested
-            .iter()
-            .filter_map(|path| path.strip_prefix(source).ok());
-        let nested: Vec<PathBuf> = inside.map(Path::to_owned).collect();
-        let omit = Omit {
-            top: types::of(kind).omits,
-            dot_directories: true,
-            anywhere: NOWHERE,
-            paths: &nested,
-        };
+        let kind = types::of(kind);
+        let top = [kind.omits, &[ASSETS]].concat();
         self.vacant(instance)?;
         let all = || {
             let (base, below) = split_base(&instance.worker, source);
             let opened = copy::open_below(base, below);
-            let from = Tree {
-                opened: opened.map_err(|reason| self.copy_failed(instance, source, reason, 0))?,
-                path: source,
-            };
+            let opened = opened.map_err(|reason| self.copy_failed(instance, source, reason, 0))?;
             let mut spent = self.spent();
-            self.add_assets_from(instance, source, &mut spent)?;
-            let place = self.files(instance);
-            self.make(instance, from, place, How::Copy, omit, &mut spent)
+            let assets = self.add_assets_from(instance, source, &mut spent)?;
+            let from = Tree {
+                opened,
+                path: source,
+                how: How::Copy,
+                omit: Omit {
+                    top: &top,
+                    anywhere: true,
+                },
+                assets: assets.filter(|_| !matches!(kind.run, Run::Nothing)),
+            };
+            self.make(instance, from, self.files(instance), &mut spent)
         };
         self.whole(instance, all())
     }
@@ -82,8 +79,14 @@ impl Store {
         let mut link = |path: &Path, place: PathBuf| {
             let opened = copy::open_below(path, Path::new(""));
             let opened = opened.map_err(|reason| self.copy_failed(to, path, reason, 0))?;
-            let from = Tree { opened, path };
-            self.make(to, from, place, How::Link, Omit::default(), &mut spent)
+            let from = Tree {
+                opened,
+                path,
+                how: How::Link,
+                omit: Omit::default(),
+                assets: None,
+            };
+            self.make(to, from, place, &mut spent)
         };
         let mut all = || {
             if let Some(assets) = self.latest_assets(from) {
@@ -174,23 +177,27 @@ impl Store {
         source: &Path,
         spent: &mut Spent,
     ) -> Result<Option<PathBuf>, SnapshotError> {
-        let path = &source.join("public");
+        let path = &source.join(ASSETS);
         let (base, below) = split_base(&instance.worker, source);
-        let opened = match copy::open_below(base, &below.join("public")) {
+        let opened = match copy::open_below(base, &below.join(ASSETS)) {
             Ok(opened) => opened,
             Err(CopyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(None);
             }
             Err(reason) => return Err(self.copy_failed(instance, path, reason, 0)),
         };
-        let omit = Omit {
-            anywhere: NOWHERE,
-            ..Omit::default()
+        let from = Tree {
+            opened,
+            path,
+            how: How::Copy,
+            omit: Omit {
+                top: &[],
+                anywhere: true,
+            },
+            assets: None,
         };
         let place = self.next_assets(instance)?;
-        let from = Tree { opened, path };
-        self.make(instance, from, place, How::Copy, omit, spent)
-            .map(Some)
+        self.make(instance, from, place, spent).map(Some)
     }
 
     fn next_assets(&self, instance: &Instance) -> Result<PathBuf, SnapshotError> {
@@ -205,20 +212,33 @@ impl Store {
         instance: &Instance,
         from: Tree<'_>,
         place: PathBuf,
-        how: How,
-        omit: Omit,
         spent: &mut Spent,
     ) -> Result<PathBuf, SnapshotError> {
-        let Tree { opened, path } = from;
+        let Tree {
+            opened,
+            path,
+            how,
+            omit,
+            assets,
+        } = from;
         if let Some(directory) = place.parent() {
             make_directory(directory, DIRECTORY_MODE, None)
                 .map_err(|error| self.with_room(error))?;
         }
         let new = layout::unfinished(&place);
         remove(&new)?;
+        let create = |path: &Path| {
+            let made = fs::DirBuilder::new().mode(0o700).create(path);
+            made.map_err(|error| io_error("create", path, errno(&error)))
+        };
         let fill = || {
-            let made = fs::DirBuilder::new().mode(0o700).create(&new);
-            made.map_err(|error| io_error("create", &new, errno(&error)))?;
+            create(&new)?;
+            if let Some(assets) = assets {
+                let public = new.join(ASSETS);
+                create(&public)?;
+                let assets = copy::open_below(&assets, Path::new(""))?;
+                copy::tree(assets, &public, How::Link, Omit::default(), spent)?;
+            }
             copy::tree(opened, &new, how, omit, spent)?;
             fs::rename(&new, &place).map_err(|error| io_error("rename", &new, errno(&error)))
         };
@@ -259,10 +279,15 @@ impl Store {
     }
 }
 
-/// A directory to copy: opened, and by the name it has for people.
+/// A directory to copy.
 struct Tree<'a> {
     opened: OwnedFd,
+    /// The name it has for people.
     path: &'a Path,
+    how: How,
+    omit: Omit<'a>,
+    /// The copy of its assets, which is the copy's `public/` too: the program reads the very files that the proxy serves.
+    assets: Option<PathBuf>,
 }
 
 /// Parts a worker's directory into the directory of all workers, whose path root chose, and the rest, which the deployer could

@@ -14,16 +14,16 @@ use walkdir::{DirEntry, WalkDir};
 use crate::config::{DocumentRoot, Mode, WorkerSettings, WorkerType};
 use crate::ignored::{Developed, GitFiles, Rules};
 use crate::route::{Indexes, TooManyIndexes};
-use crate::types::{self, NOT_THE_PROGRAMS, Run};
+use crate::types::{self, Run, Type};
 
 /// What a worker was made of. Each part is 16 hexadecimal digits, or empty where there is nothing to compare; parts that are the same
 /// ([`is_same`]) need no action. Behind a `-` come 16 more of the times of the last change, which earlier versions did not note. It is kept with a generation and compared by later versions of this program, so the way it is computed does not change
 /// without need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// The files that a generation runs from: a change needs a new generation.
+    /// The files that a generation runs from, in production those below `public/` too: a change needs a new generation.
     pub program: String,
-    /// The files below `public/`: a change needs no new process.
+    /// The files below `public/`: a change of them alone needs no new process.
     pub assets: String,
     /// The effective settings; empty while the worker is refused.
     pub config: String,
@@ -82,7 +82,15 @@ impl Fingerprint {
         git: &Rc<GitFiles>,
     ) -> (Self, Result<Indexes, TooManyIndexes>) {
         let kind = lying.settings.map(|settings| settings.kind);
-        let rules = (mode == Mode::Development).then(|| Rules::new(lying.developed, git));
+        let rules = |developed: &Developed| Rules::new(developed, git);
+        let rules = (mode == Mode::Development).then(|| Developing {
+            own: rules(lying.developed),
+            nested: lying
+                .nested
+                .iter()
+                .map(|nested| (&*nested.directory, rules(nested)))
+                .collect(),
+        });
         let parts = Parts { lying, kind, rules };
         let is_static = kind.is_some_and(|kind| matches!(types::of(kind).run, Run::Nothing));
         // Nothing of it runs; in development there is what its files are built from.
@@ -127,7 +135,7 @@ impl Fingerprint {
         match (lying.public, &parts.rules) {
             (None, _) => {}
             (Some(public), None) => fingerprint.assets = files(public, |_| true).part(),
-            (Some(public), Some(rules)) => fingerprint.add_assets(public, rules),
+            (Some(public), Some(rules)) => fingerprint.add_assets(public, &rules.own),
         }
         (fingerprint, Indexes::new(indexes))
     }
@@ -175,8 +183,8 @@ pub(super) struct Lying<'a> {
     pub(super) directory: &'a Path,
     /// The directory of its assets, if it has one.
     pub(super) public: Option<&'a Path>,
-    /// The directories of other workers inside its own.
-    pub(super) nested: &'a [PathBuf],
+    /// The workers inside its directory. They are a part of it all the same.
+    pub(super) nested: &'a [&'a Developed],
     /// Which of its files count in development.
     pub(super) developed: &'a Developed,
     /// How it is to run, if it is.
@@ -198,19 +206,22 @@ impl Lying<'_> {
 struct Parts<'a> {
     lying: &'a Lying<'a>,
     kind: Option<WorkerType>,
-    /// In development: what does not count then.
-    rules: Option<Rules>,
+    rules: Option<Developing<'a>>,
+}
+
+/// What does not count in development.
+struct Developing<'a> {
+    own: Rules,
+    /// In the directory of each worker inside: what is no news there, as what it builds and keeps, is none around it.
+    nested: Vec<(&'a Path, Rules)>,
 }
 
 impl Parts<'_> {
     fn is_program(&self, entry: &DirEntry) -> bool {
-        let name = entry.file_name().to_string_lossy();
-        if entry.depth() == 2 && entry.path().ends_with("config/worker.yaml") {
-            // Counted as what it says, not as a file: a new comment in it needs no reload.
+        let path = entry.path();
+        if self.is_configuration(path) {
+            // Counted as what it says, not as a file: a new comment in it needs no reload. That of a worker inside is for that one.
             return false;
-        }
-        if let Some(asset) = self.is_program_below_public(entry) {
-            return asset;
         }
         // What a site is built into is no source of it, wherever `public/` leads.
         if self.kind == Some(WorkerType::Static)
@@ -221,50 +232,47 @@ impl Parts<'_> {
         if entry.depth() == 0 {
             return true;
         }
-        if let Some(rules) = &self.rules {
-            return !rules.ignores_program(entry.path(), is_directory(entry))
-                && !self.is_nested(entry);
+        match &self.rules {
+            Some(rules) => self.is_developed(rules, entry),
+            None => !self.is_omitted(entry),
         }
-        if !is_directory(entry) {
-            return true;
-        }
-        if name.starts_with('.') || name == "__pycache__" || self.is_nested(entry) {
-            return false;
-        }
-        if entry.depth() > 1 {
-            return true;
-        }
+    }
+
+    fn is_configuration(&self, path: &Path) -> bool {
+        let configuration = Path::new("config/worker.yaml");
+        let is_in = |directory: &Path| path.strip_prefix(directory) == Ok(configuration);
+        let mut nested = self.lying.nested.iter();
+        path.ends_with(configuration)
+            && (is_in(self.lying.directory) || nested.any(|nested| is_in(&nested.directory)))
+    }
+
+    /// In production: whether no snapshot has it.
+    fn is_omitted(&self, entry: &DirEntry) -> bool {
+        let (path, name) = (entry.path(), entry.file_name());
         let omits = self
             .kind
-            .map_or(NOT_THE_PROGRAMS, |kind| types::of(kind).omits);
-        !omits.contains(&&*name)
+            .map_or(&[types::DATA][..], |kind| types::of(kind).omits);
+        types::is_omitted(name, |file| {
+            path.with_file_name(file).symlink_metadata().is_ok()
+        }) || entry.depth() == 1 && omits.iter().any(|omitted| name == *omitted)
     }
 
-    /// Whether what is in `public/` is a part of the program; `None`: it is not in there. Of PHP scripts it is: some of them may be among
-    /// it, and a copy of all is in their snapshot, because scripts read lists of assets. In development they read the files themselves, and
-    /// what is no script needs no new process.
-    fn is_program_below_public(&self, entry: &DirEntry) -> Option<bool> {
-        let public = self.lying.directory.join("public");
-        if !entry.path().starts_with(&public) {
-            return None;
+    /// In development a program reads what lies in `public/` itself, and needs no new process for it, but for scripts.
+    fn is_developed(&self, rules: &Developing<'_>, entry: &DirEntry) -> bool {
+        let (path, is_directory) = (entry.path(), is_directory(entry));
+        if path.starts_with(self.lying.directory.join("public")) {
+            let kind = self.kind.map(types::of);
+            return kind.is_some_and(Type::runs_from_public)
+                && (entry.depth() == 1 || !rules.own.ignores_asset(path, is_directory))
+                && (is_directory || is_script(path));
         }
-        let is_directory = is_directory(entry);
-        let is_part = self
-            .kind
-            .is_some_and(|kind| types::of(kind).runs_from_public());
-        Some(match &self.rules {
-            _ if !is_part => false,
-            None => !(is_directory && entry.file_name().as_bytes().starts_with(b".")),
-            Some(rules) if entry.depth() > 1 && rules.ignores_asset(entry.path(), is_directory) => {
-                false
-            }
-            Some(_) => is_directory || is_script(entry.path()),
-        })
-    }
-
-    fn is_nested(&self, entry: &DirEntry) -> bool {
-        let nested = self.lying.nested;
-        nested.iter().any(|nested| nested == entry.path())
+        let mut nested = rules.nested.iter();
+        !rules.own.ignores_program(path, is_directory)
+            && !nested.any(|(directory, rules)| {
+                path != *directory
+                    && path.starts_with(directory)
+                    && rules.ignores_program(path, is_directory)
+            })
     }
 }
 

@@ -31,8 +31,6 @@ pub struct Found {
     pub directory: PathBuf,
     /// The directory of its assets, absolute, if it has one.
     pub public: Option<PathBuf>,
-    /// The directories of other workers inside its own, absolute: no part of it.
-    pub nested: Vec<PathBuf>,
     /// Whether and how it is to run.
     pub status: Status,
     /// Which of its files count in development.

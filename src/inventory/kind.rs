@@ -8,18 +8,6 @@ use std::path::{Path, PathBuf};
 use crate::config::{DocumentRoot, WorkerType};
 use crate::types::{self, Sign, Type};
 
-/// Where a directory lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Around {
-    /// In no worker.
-    Nothing,
-    /// In another worker.
-    Worker,
-    /// In one of PHP scripts, which bring directories of all kinds along (plugins, themes, packages): what is to be a worker there has to
-    /// say so.
-    Scripts,
-}
-
 /// The names in a directory.
 #[derive(Debug)]
 pub(super) struct Listing {
@@ -73,40 +61,16 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Whether the directory looks like a worker; inside another one it takes more than a file that could be a part of that.
-    pub(super) fn is_worker(&self, around: Around) -> bool {
-        let inside = around != Around::Nothing;
-        let directory = ["src", "bin", "public"]
-            .iter()
-            .any(|name| self.directories.contains(OsStr::new(name)));
+    /// Whether the directory is a worker: it looks like one, or says so. `inside` another one it has to say so, for programs are made of
+    /// all kinds of directories (packages, plugins, what a build has made).
+    pub(super) fn is_worker(&self, inside: bool) -> bool {
+        let has = |name: &&str| self.directories.contains(OsStr::new(name));
+        let looks = || {
+            let mut signs = types::ALL.iter().flat_map(|kind| kind.signs.here);
+            ["src", "bin", "public"].iter().any(has) || signs.any(|sign| self.has_file(sign.name()))
+        };
         let configuration = || self.directory.join("config/worker.yaml");
-        let looks = directory || types::ALL.iter().any(|kind| self.is_project(kind, inside));
-        (looks && around != Around::Scripts) || configuration().symlink_metadata().is_ok()
-    }
-
-    /// Whether a file says that there is a worker of this type; `inside` another worker, it could be a part of that.
-    fn is_project(&self, kind: &Type, inside: bool) -> bool {
-        let mark = kind.signs.part_beside;
-        let is_part = inside && mark.is_none_or(|mark| self.has_file(mark));
-        kind.signs.here.iter().any(|sign| match sign {
-            Sign::Project(name) => self.has_file(name),
-            Sign::Program(name) => !is_part && self.has_file(name),
-        })
-    }
-
-    /// Where directories inside this one lie, if it is a worker.
-    pub(super) fn around_what_is_inside(&self) -> Around {
-        match self.has_scripts() {
-            true => Around::Scripts,
-            false => Around::Worker,
-        }
-    }
-
-    /// Whether PHP scripts are in the directory.
-    fn has_scripts(&self) -> bool {
-        let mut files = types::php::TYPE.signs.here.iter();
-        files.any(|sign| self.has_file(sign.name()))
-            || self.document_root(DocumentRoot::INDEX).is_some()
+        !inside && looks() || configuration().symlink_metadata().is_ok()
     }
 
     /// Where PHP scripts start: the first place that has `script`.

@@ -1,6 +1,6 @@
 //! Looks at one worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,19 +28,14 @@ pub(super) fn file_of(directory: &Path) -> PathBuf {
     directory.join("config").join("worker.yaml")
 }
 
-/// Looks at one worker.
+/// Looks at one worker; `nested` are those inside its directory.
 pub(super) fn look(
     eyes: &Eyes<'_>,
     name: WorkerName,
     directory: PathBuf,
     listing: &Listing,
-    directories: &BTreeSet<PathBuf>,
+    nested: &[&Developed],
 ) -> Found {
-    let nested = directories
-        .iter()
-        .filter(|other| **other != directory && other.starts_with(&directory))
-        .cloned()
-        .collect();
     let (public, link) = match public(&directory, listing) {
         Ok(public) => (public, None),
         Err(problem) => (None, Some(problem)),
@@ -71,7 +66,6 @@ pub(super) fn look(
         name,
         directory,
         public,
-        nested,
         status,
         developed,
         fingerprint: Fingerprint::default(),
@@ -80,7 +74,7 @@ pub(super) fn look(
         let files = Lying {
             directory: &found.directory,
             public: found.public.as_deref(),
-            nested: &found.nested,
+            nested,
             developed: &found.developed,
             settings: found.settings(),
         };

@@ -10,6 +10,7 @@ use super::look::{Eyes, file_of, look};
 use super::roots::{ScanError, roots};
 use super::search::Search;
 use crate::config::{Files, Mode, Settings};
+use crate::ignored::Developed;
 use crate::names::WorkerName;
 use crate::route::Claim;
 
@@ -66,13 +67,9 @@ impl Inventory {
     /// well: it was put there instead of the other.
     fn take(&mut self, search: Search<'_>, taken: &mut BTreeSet<PathBuf>, eyes: &Eyes<'_>) {
         let root = search.root;
-        let directories: BTreeSet<PathBuf> = search
-            .candidates
-            .keys()
-            .map(|relative| root.join(relative))
-            .collect();
         let mut here = BTreeSet::new();
-        for (relative, listing) in &search.candidates {
+        // What lies inside another one comes before that.
+        for (relative, listing) in search.candidates.iter().rev() {
             let directory = root.join(relative);
             here.insert(relative.clone());
             if taken.contains(relative) {
@@ -81,7 +78,10 @@ impl Inventory {
             }
             match WorkerName::from_directory(relative) {
                 Ok(name) => {
-                    let found = look(eyes, name, directory, listing, &directories);
+                    let others = self.workers.values().map(|found| &found.developed);
+                    let inside = others.filter(|other| other.directory.starts_with(&directory));
+                    let nested: Vec<&Developed> = inside.collect();
+                    let found = look(eyes, name, directory, listing, &nested);
                     self.workers.insert(found.name.clone(), found);
                 }
                 Err(error) => self.strays.push(Stray {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::kind::{Around, Listing};
+use super::kind::Listing;
 
 /// Deepest nesting of workers; longer names than this gives are refused anyway.
 const MAX_DEPTH: usize = 24;
@@ -28,19 +28,15 @@ const NEVER: [&str; 3] = ["node_modules", "target", "__pycache__"];
 /// worker around it or to a build, or is a symbolic link. `None`: a worker there would be found.
 pub fn closed(root: &Path, relative: &Path) -> Option<PathBuf> {
     let mut directory = root.to_owned();
-    let mut around = Around::Nothing;
+    let mut inside = false;
     for name in relative {
         directory.push(name);
         let text = name.to_string_lossy();
-        let own = around != Around::Nothing && OWN.contains(&&*text);
+        let own = inside && OWN.contains(&&*text);
         if own || text.starts_with('.') || NEVER.contains(&&*text) || directory.is_symlink() {
             return Some(directory);
         }
-        if let Ok(listing) = Listing::of(&directory)
-            && listing.is_worker(around)
-        {
-            around = listing.around_what_is_inside();
-        }
+        inside |= Listing::of(&directory).is_ok_and(|listing| listing.is_worker(inside));
     }
     None
 }
@@ -62,13 +58,12 @@ impl<'a> Search<'a> {
             candidates: BTreeMap::new(),
             strays: Vec::new(),
         };
-        search.walk(Path::new(""), listing, Around::Nothing, 1);
+        search.walk(Path::new(""), listing, false, 1);
         search
     }
 
-    /// Searches the sub-directories of `relative`; `around` says whether that is in a worker.
-    fn walk(&mut self, relative: &Path, listing: &Listing, around: Around, depth: usize) {
-        let inside = around != Around::Nothing;
+    /// Searches the sub-directories of `relative`; `inside` says whether that is in a worker.
+    fn walk(&mut self, relative: &Path, listing: &Listing, inside: bool, depth: usize) {
         if depth > MAX_DEPTH {
             return;
         }
@@ -90,12 +85,8 @@ impl<'a> Search<'a> {
                     continue;
                 }
             };
-            let worker = listing.is_worker(around);
-            let around = match worker {
-                true => listing.around_what_is_inside(),
-                false => around,
-            };
-            self.walk(&relative, &listing, around, depth + 1);
+            let worker = listing.is_worker(inside);
+            self.walk(&relative, &listing, inside || worker, depth + 1);
             if worker {
                 self.candidates.insert(relative, listing);
             }

@@ -95,18 +95,26 @@ fn a_directory_of_workers_that_is_not_there_is_not_an_empty_one() {
 }
 
 #[test]
-fn workers_are_found_inside_workers_and_not_inside_their_parts() {
+fn inside_a_worker_only_a_directory_with_a_configuration_is_another_one() {
     let yard = Yard::with(&[
         "api/package.json",
         "api/lib/index.js",
+        "api/packages/lib/package.json",
         "api/users/src/main.rs",
+        "api/users/config/worker.yaml",
+        "api/users/inner/config/worker.yaml",
         "api/old/main.go",
-        "api/package/main.py",
-        "api/package/__init__.py",
-        "api/report/app.py",
-        "api/users/.cache/x/package.json",
-        "api/node_modules/x/package.json",
-        "api/src/deep/Cargo.toml",
+        "api/old/bin/old",
+        "api/app/main.py",
+        "api/report/public/x",
+        "api/misspelt/config/worker.yml",
+        "api/.cache/x/config/worker.yaml",
+        "api/node_modules/x/config/worker.yaml",
+        "api/src/deep/config/worker.yaml",
+        "blog/index.php",
+        "blog/plugins/x/composer.json",
+        "blog/api/config/worker.yaml",
+        "blog/api/main.py",
         "group/a/bin/a",
         "group/b/config/worker.yaml",
         "node_modules/x/package.json",
@@ -117,36 +125,67 @@ fn workers_are_found_inside_workers_and_not_inside_their_parts() {
         yard.names(),
         [
             "api",
-            "api.old",
-            "api.report",
             "api.users",
+            "api.users.inner",
+            "blog",
+            "blog.api",
             "group.a",
             "group.b"
         ]
     );
     let inventory = yard.scan(Mode::Production);
     let api = &inventory.workers[&WorkerName::parse("api").unwrap()];
-    assert_eq!(
-        api.nested,
-        ["api/old", "api/report", "api/users"].map(|nested| yard.path(nested))
-    );
     assert_eq!(api.directory, yard.path("api"));
 }
 
 #[test]
-fn only_the_assets_change_with_a_file_in_public() {
+fn a_worker_inside_another_one_is_a_part_of_its_files() {
+    let yard = Yard::with(&[
+        "a/app.py",
+        "a/inner/src/app.py",
+        "a/inner/config/worker.yaml",
+        "a/inner/lib/Cargo.toml",
+    ]);
+    for enabled in ["true", "false"] {
+        yard.write("a/inner/config/worker.yaml", &format!("enabled: {enabled}"));
+        for (file, development, production) in [
+            ("a/inner/src/app.py", "program", "program"),
+            ("a/inner/lib/x", "program", "program"),
+            // What its own work leaves behind, and what is no news for its parent.
+            ("a/inner/data/x", "", ""),
+            ("a/inner/lib/target/x", "", ""),
+            ("a/inner/target/x", "", "program"),
+            ("a/inner/config/worker.yaml", "", ""),
+            ("a/inner/public/x.css", "", "program"),
+        ] {
+            let text = format!("{file} {enabled}");
+            assert_eq!(yard.changes(Mode::Development, file), development, "{text}");
+            assert_eq!(yard.changes(Mode::Production, file), production, "{text}");
+        }
+    }
+    // What the one or the other says does not count.
+    yard.write("a/inner/config/worker.yaml", "watch: {ignore: [\"*.md\"]}");
+    yard.write("a/config/worker.yaml", "watch: {ignore: [\"*.txt\"]}");
+    for file in ["a/inner/README.md", "a/inner/x.txt"] {
+        assert_eq!(yard.changes(Mode::Development, file), "", "{file}");
+    }
+}
+
+#[test]
+fn in_production_a_program_reads_its_assets_and_in_development_they_are_not_its_own() {
     let yard = Yard::with(&["a/bin/a", "a/public/x.css"]);
-    assert_eq!(yard.changes(Mode::Production, "a/public/x.css"), "assets");
-    assert_eq!(
-        yard.changes(Mode::Production, "a/public/.well-known/new"),
-        "assets"
-    );
+    for file in ["a/public/x.css", "a/public/.well-known/new"] {
+        assert_eq!(yard.changes(Mode::Production, file), "program assets");
+    }
+    assert_eq!(yard.changes(Mode::Development, "a/public/x.js"), "assets");
     assert_eq!(yard.changes(Mode::Production, "a/bin/a"), "program");
     assert_eq!(yard.changes(Mode::Production, "a/views/x.html"), "program");
     assert_eq!(
         yard.changes(Mode::Production, "a/config/app.toml"),
         "program"
     );
+    let pages = Yard::with(&["a/public/x"]);
+    assert_eq!(pages.changes(Mode::Production, "a/public/x"), "assets");
 }
 
 #[test]
@@ -167,10 +206,32 @@ fn what_a_generation_does_not_run_from_changes_nothing() {
     assert_eq!(rust.changes(Mode::Development, "a/bin/a"), "");
     let python = Yard::with(&["a/src/app.py"]);
     assert_eq!(python.changes(Mode::Production, "a/src/app.py"), "program");
-    let outer = Yard::with(&["a/app.py", "a/inner/src/app.py"]);
-    assert_eq!(outer.changes(Mode::Production, "a/inner/src/app.py"), "");
     let pages = Yard::with(&["a/public/x", "a/README"]);
     assert_eq!(pages.changes(Mode::Production, "a/README"), "");
+}
+
+#[test]
+fn what_a_build_has_left_in_a_hidden_directory_is_what_runs_in_production() {
+    let node = Yard::with(&["a/server.js", "a/native/Cargo.toml"]);
+    for file in [
+        "a/.next/BUILD_ID",
+        "a/.output/server/index.mjs",
+        "a/.yarn/cache/x.zip",
+        "a/lib/.x/y",
+        "a/target/app.jar",
+    ] {
+        assert_eq!(node.changes(Mode::Production, file), "program", "{file}");
+        assert_eq!(node.changes(Mode::Development, file), "", "{file}");
+    }
+    for file in [
+        "a/.git/x",
+        "a/.cache/x",
+        "a/node_modules/.cache/x",
+        "a/.idea/x",
+        "a/native/target/x",
+    ] {
+        assert_eq!(node.changes(Mode::Production, file), "", "{file}");
+    }
 }
 
 #[test]
@@ -271,7 +332,7 @@ fn a_worker_in_an_earlier_directory_hides_the_same_name_in_a_later_one() {
         "a/bin/a",
         "off/bin/off",
         "../more/a/bin/a",
-        "../more/a/inner/bin/inner",
+        "../more/a/inner/config/worker.yaml",
         "../more/b/bin/b",
         "../more/linked/bin/linked",
         "../more/off/bin/off",
@@ -297,7 +358,6 @@ fn a_worker_in_an_earlier_directory_hides_the_same_name_in_a_later_one() {
     );
     let name = |name: &str| WorkerName::parse(name).unwrap();
     assert_eq!(inventory.workers[&name("off")].status, Status::Disabled);
-    assert!(inventory.workers[&name("a")].nested.is_empty());
     assert_eq!(
         inventory.hidden,
         ["a", "linked", "off"].map(|name| more.join(name))
@@ -418,7 +478,10 @@ fn in_development_what_git_ignores_does_not_count_and_in_production_it_does() {
     }
     assert_eq!(yard.changes(Mode::Development, "a/public/x.css"), "assets");
     assert_eq!(yard.changes(Mode::Development, "a/public/x.css~"), "");
-    assert_eq!(yard.changes(Mode::Production, "a/public/x.css~"), "assets");
+    assert_eq!(
+        yard.changes(Mode::Production, "a/public/x.css~"),
+        "program assets"
+    );
     // What begins or ceases to count has changed what there is.
     let before = yard.fingerprint(Mode::Development);
     yard.write("a/.gitignore", "/build/\n");
@@ -676,20 +739,6 @@ fn php_without_a_script_to_start_from_is_refused_and_with_a_command_speaks_http(
         said.contains("worker.yaml:2:9: ") && said.contains("'listen: port'"),
         "{said}"
     );
-}
-
-#[test]
-fn what_php_scripts_bring_along_is_no_worker_unless_it_says_so() {
-    let yard = Yard::with(&[
-        "blog/index.php",
-        "blog/plugins/x/public/x.css",
-        "blog/plugins/x/composer.json",
-        "blog/plugins/y/package.json",
-        "blog/admin/index.php",
-        "blog/api/config/worker.yaml",
-        "blog/api/main.py",
-    ]);
-    assert_eq!(yard.names(), ["blog", "blog.api"]);
 }
 
 #[test]

@@ -275,7 +275,6 @@ pub(super) fn scan(
                 settings: *worker,
                 directory: found.directory,
                 public: found.public,
-                nested: found.nested,
                 passed_over: None,
             }),
         };
@@ -351,7 +350,6 @@ pub(super) fn spec_of(
             ..inventory::Fingerprint::default()
         },
         public: has_assets.then(|| directory.join("public")),
-        nested: Vec::new(),
         passed_over: manifest.passed_over,
         directory,
     }

@@ -56,7 +56,7 @@ impl Snapshots {
             let store = store.with(limits, effort);
             let files = match source {
                 Source::Directory => {
-                    store.create(&instance, &spec.directory, spec.settings.kind, &spec.nested)?
+                    store.create(&instance, &spec.directory, spec.settings.kind)?
                 }
                 Source::Own(_) if store.files(&instance).is_dir() => store.files(&instance),
                 Source::Own(_) => return Err(SnapshotError::NoSnapshot(instance.clone())),

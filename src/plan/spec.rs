@@ -20,8 +20,6 @@ pub struct Spec {
     pub directory: PathBuf,
     /// Its assets there.
     pub public: Option<PathBuf>,
-    /// Directories of other workers inside its own: no part of it.
-    pub nested: Vec<PathBuf>,
     /// What lay in its directory when this was rolled back to: a reload does not take that again.
     #[serde(default)]
     pub passed_over: Option<Fingerprint>,

@@ -1,8 +1,7 @@
 //! Bun.
 
-use super::descriptor::{
-    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
-};
+use super::descriptor::{Build, Installer, Run, Script, Sign, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// What is known of it.
@@ -25,7 +24,7 @@ pub static TYPE: Type = Type {
     build: Build::Dependencies(Installer::JavaScript { usual: "bun" }),
     tools: &[("bun", "npm install --global bun")],
     jit: true,
-    omits: NOT_THE_PROGRAMS,
+    omits: &[omitted::DATA],
     // Debian has none.
     package: None,
     template: Some(Template {

@@ -1,8 +1,7 @@
 //! Deno.
 
-use super::descriptor::{
-    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
-};
+use super::descriptor::{Build, Installer, Run, Script, Sign, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// Its own files, JSON with comments.
@@ -32,7 +31,7 @@ pub static TYPE: Type = Type {
     build: Build::Dependencies(Installer::Deno),
     tools: &[("deno", "npm install --global deno")],
     jit: true,
-    omits: NOT_THE_PROGRAMS,
+    omits: &[omitted::DATA],
     // Debian has none.
     package: None,
     template: Some(Template {

@@ -47,7 +47,6 @@ pub struct Type {
     /// executable.
     pub jit: bool,
     /// Directories of the worker that its program does not run from: no snapshot has them, and a change in them needs no new generation.
-    /// One of [`NOT_THE_PROGRAMS`] and its like.
     pub omits: &'static [&'static str],
     /// The package of Debian that runs it. `None`: it needs none, or no package of Debian has what it needs.
     pub package: Option<&'static str>,
@@ -61,20 +60,11 @@ impl Type {
         matches!(self.build, Build::Program(_))
     }
 
-    /// Whether what is in `public/` is a part of the program too.
+    /// Whether some of what is in `public/` may be run.
     pub fn runs_from_public(&self) -> bool {
-        !self.omits.contains(&"public")
+        matches!(self.run, Run::PhpFpm)
     }
 }
-
-/// Directories of a worker that are not its program's: `data/` is written at run time, `public/` is kept apart, `target/` is Cargo's.
-pub const NOT_THE_PROGRAMS: &[&str] = &["data", "public", "target"];
-
-/// The same, of a worker whose program was built from `src/`.
-pub(super) const NOT_THE_PROGRAMS_NOR_SOURCE: &[&str] = &["data", "public", "target", "src"];
-
-/// The same, of scripts that `public/` may have some of, or what they read.
-pub(super) const NOT_THE_SCRIPTS: &[&str] = &["data", "target"];
 
 /// By which files a worker is known to be of a type.
 #[derive(Debug)]
@@ -87,9 +77,6 @@ pub struct Signs {
     pub source_extension: Option<&'static str>,
     /// By their paths from its directory.
     pub below: &'static [&'static str],
-    /// The file that makes a directory inside another worker a part of that one, if it has no more than [`Sign::Program`] of this type.
-    /// `None`: it is one in any case.
-    pub part_beside: Option<&'static str>,
     /// A file beside which [`Sign::Project`] of this type is of tools only; a [`Sign::Program`] still counts.
     pub tools_beside: Option<&'static str>,
     /// Types that are not meant where there is a sign of this one, which reads their files as well.
@@ -103,7 +90,6 @@ impl Signs {
         in_source: &[],
         source_extension: None,
         below: &[],
-        part_beside: None,
         tools_beside: None,
         over: &[],
     };
@@ -112,9 +98,9 @@ impl Signs {
 /// A file that says of what type a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// Only a program of its own has it: a directory with one is a worker, inside another one too.
+    /// It says what a project is made of.
     Project(&'static str),
-    /// It makes a program, or inside another worker rather a part of that one (`lib/index.js`).
+    /// It is what runs.
     Program(&'static str),
 }
 

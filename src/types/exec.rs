@@ -1,6 +1,7 @@
 //! Any program: `bin/NAME`, or what its worker.yaml names as its `command`. By that it is known, not by a file.
 
-use super::descriptor::{Build, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Signs, Type, WorkerType};
+use super::descriptor::{Build, Run, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// What is known of it.
@@ -14,7 +15,7 @@ pub static TYPE: Type = Type {
     build: Build::Nothing,
     tools: &[],
     jit: true,
-    omits: NOT_THE_PROGRAMS_NOR_SOURCE,
+    omits: &[omitted::DATA],
     package: None,
     template: Some(Template {
         language: "any language",

@@ -1,8 +1,7 @@
 //! Go: a module, or files in `src/`.
 
-use super::descriptor::{
-    Build, Compiler, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Sign, Signs, Type, WorkerType,
-};
+use super::descriptor::{Build, Compiler, Run, Sign, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// What is known of it.
@@ -20,7 +19,7 @@ pub static TYPE: Type = Type {
     build: Build::Program(Compiler::Go),
     tools: &[("go", "apt install golang-go")],
     jit: false,
-    omits: NOT_THE_PROGRAMS_NOR_SOURCE,
+    omits: &[omitted::DATA, "src"],
     package: None,
     template: Some(Template {
         language: "Go",

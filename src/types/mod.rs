@@ -16,14 +16,14 @@ mod descriptor;
 pub mod exec;
 pub mod go;
 pub mod node;
+mod omitted;
 pub mod php;
 pub mod python;
 pub mod rust;
 pub mod static_files;
 
-pub use descriptor::{
-    Build, Compiler, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
-};
+pub use descriptor::{Build, Compiler, Installer, Run, Script, Sign, Signs, Type, WorkerType};
+pub use omitted::{DATA, is_omitted};
 pub use template::{File, Template};
 
 /// All types, in the order in which messages name them and signs of them are looked for.

@@ -1,8 +1,7 @@
 //! Node.js.
 
-use super::descriptor::{
-    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
-};
+use super::descriptor::{Build, Installer, Run, Script, Sign, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// What is known of it.
@@ -35,7 +34,7 @@ pub static TYPE: Type = Type {
         ("yarn", "npm install --global yarn"),
     ],
     jit: true,
-    omits: NOT_THE_PROGRAMS,
+    omits: &[omitted::DATA],
     package: Some("nodejs"),
     template: Some(Template {
         language: "Node.js",

@@ -1,6 +1,7 @@
 //! PHP: scripts, run by php-fpm.
 
-use super::descriptor::{Build, Installer, NOT_THE_SCRIPTS, Run, Sign, Signs, Type, WorkerType};
+use super::descriptor::{Build, Installer, Run, Sign, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// The script that answers a path which names its directory; that of the document root, if no other is named, also what names nothing.
@@ -20,7 +21,7 @@ pub static TYPE: Type = Type {
     build: Build::Dependencies(Installer::Composer),
     tools: &[("composer", "apt install composer")],
     jit: true,
-    omits: NOT_THE_SCRIPTS,
+    omits: &[omitted::DATA],
     package: Some("php-fpm"),
     template: Some(Template {
         language: "PHP",

@@ -1,8 +1,7 @@
 //! Python.
 
-use super::descriptor::{
-    Build, Installer, NOT_THE_PROGRAMS, Run, Script, Sign, Signs, Type, WorkerType,
-};
+use super::descriptor::{Build, Installer, Run, Script, Sign, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// What is known of it.
@@ -18,7 +17,6 @@ pub static TYPE: Type = Type {
         ],
         in_source: &["main.py", "app.py"],
         // Of a package.
-        part_beside: Some("__init__.py"),
         ..Signs::NONE
     },
     run: Run::Script(Script {
@@ -31,7 +29,7 @@ pub static TYPE: Type = Type {
     build: Build::Dependencies(Installer::Pip),
     tools: &[("python3", "apt install python3")],
     jit: true,
-    omits: NOT_THE_PROGRAMS,
+    omits: &[omitted::DATA],
     package: Some("python3"),
     template: Some(Template {
         language: "Python",

@@ -1,8 +1,7 @@
 //! Rust: a Cargo package.
 
-use super::descriptor::{
-    Build, Compiler, NOT_THE_PROGRAMS_NOR_SOURCE, Run, Sign, Signs, Type, WorkerType,
-};
+use super::descriptor::{Build, Compiler, Run, Sign, Signs, Type, WorkerType};
+use super::omitted;
 use super::template::Template;
 
 /// What is known of it.
@@ -20,7 +19,7 @@ pub static TYPE: Type = Type {
     build: Build::Program(Compiler::Cargo),
     tools: &[("cargo", "apt install cargo")],
     jit: false,
-    omits: NOT_THE_PROGRAMS_NOR_SOURCE,
+    omits: &[omitted::DATA, "src", "target"],
     package: None,
     template: Some(Template {
         language: "Rust",

@@ -1,6 +1,7 @@
 //! Static: no program, only the files in `public/`. It is known by having nothing else.
 
-use super::descriptor::{Build, NOT_THE_PROGRAMS, Run, Signs, Type, WorkerType};
+use super::descriptor::{Build, Run, Signs, Type, WorkerType};
+use super::omitted;
 
 /// What is known of it.
 pub static TYPE: Type = Type {
@@ -11,7 +12,7 @@ pub static TYPE: Type = Type {
     build: Build::Nothing,
     tools: &[],
     jit: false,
-    omits: NOT_THE_PROGRAMS,
+    omits: &[omitted::DATA],
     package: None,
     template: None,
 };

@@ -179,10 +179,10 @@ fn what_would_not_run_is_not_packaged() {
                 .file("src/main.rs", ""),
         )
         .worker(
-            "source",
+            "state",
             says("one")
-                .config("command: [src/run]")
-                .file("src/run", "#!/bin/sh\n"),
+                .config("command: [data/run]")
+                .file("data/run", "#!/bin/sh\n"),
         )
         .worker("link", says("one"))
         .worker(
@@ -191,7 +191,7 @@ fn what_would_not_run_is_not_packaged() {
                 .file("public/a", "")
                 .file("package.json", "{\"version\": \"one\"}"),
         );
-    let run = house.worker_directory("source").join("src/run");
+    let run = house.worker_directory("state").join("data/run");
     fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).expect("chmod a file");
     symlink("/etc/passwd", house.worker_directory("link").join("views")).expect("make a link");
     for (worker, text) in [
@@ -201,7 +201,7 @@ fn what_would_not_run_is_not_packaged() {
             "unbuilt",
             "bin/unbuilt is missing; build it with tqserver build --release",
         ),
-        ("source", "src/run is missing"),
+        ("state", "data/run is missing"),
         ("link", "views is a link to /etc/passwd"),
         ("version", "give one with --version"),
     ] {

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 
 use crate::house::http::read_all;
-use crate::house::worker::{only_files, says};
+use crate::house::worker::{only_files, says, write};
 use crate::house::{House, until};
 
 #[test]
@@ -66,13 +67,58 @@ fn a_renamed_directory_moves_its_route() {
 fn a_nested_directory_is_a_nested_route() {
     let house = House::new()
         .worker("api", says("api"))
-        .worker("api/users", says("users"))
+        .worker("api/users", says("users").config(""))
+        .worker("api/part", says("part"))
         .open();
     house.get("/api").is("api");
     house.get("/api/users").is("users");
     house.get("/api/users/7").is("users");
     house.get("/api/usersx").is("api");
+    house.get("/api/part").is("api");
     house.units("api.users").are(["generation 1 serving"]);
+    house.units("api.part").are([""; 0]);
+}
+
+#[test]
+fn a_program_has_the_workers_inside_and_its_public_directory_in_its_snapshot() {
+    let house = House::new()
+        .worker(
+            "api",
+            says("api")
+                .file("public/manifest.json", "{}")
+                .file(".next/BUILD_ID", "abc"),
+        )
+        .worker("api/users", says("users").config(""))
+        .worker("api/off", says("off").config("enabled: false"))
+        .production()
+        .open();
+    let run = format!("/proc/{}/cwd", house.pid("api"));
+    let has = |file: &str| Path::new(&run).join(file).exists();
+    for file in [
+        "public/manifest.json",
+        ".next/BUILD_ID",
+        "users/behaviour",
+        "off/behaviour",
+    ] {
+        assert!(has(file), "{file}");
+    }
+    house.get("/api/manifest.json").is("{}");
+    // Each has what it reads of the other's.
+    house.replace("api/users", says("others").config(""));
+    house
+        .reload()
+        .succeeds()
+        .says("api: generation 2 serves")
+        .says("api.users: generation 2 serves");
+    house.get("/api/users").is("others");
+    let assets = house.worker_directory("api").join("public/manifest.json");
+    write(&assets, "{\"a\": 1}");
+    house
+        .reload()
+        .succeeds()
+        .says("api: generation 3 serves")
+        .says("api.users: unchanged");
+    house.get("/api/manifest.json").is("{\"a\": 1}");
 }
 
 #[test]

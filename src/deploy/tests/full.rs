@@ -17,18 +17,35 @@ fn may_mount(test: &str) -> bool {
     is_inside(&format!("deploy::tests::full::{test}"), user)
 }
 
+/// A file system of its own at `place`.
+fn mount(options: &str, place: &Path) {
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "small"])
+        .arg(place)
+        .status();
+    assert!(mounted.unwrap().success(), "a tmpfs can not be mounted");
+}
+
 /// A house whose store is on a file system of 256 KiB.
 fn small(files: &[(&str, &str)]) -> House {
     let mut house = House::with(files);
     let state = house.directory.path().join("small");
     fs::create_dir(&state).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k,nr_inodes=64", "small"])
-        .arg(&state)
-        .status();
-    assert!(mounted.unwrap().success(), "a tmpfs can not be mounted");
+    mount("size=256k,nr_inodes=64", &state);
     house.store = Store::open(&state, None).unwrap();
     house
+}
+
+#[test]
+fn assets_on_a_file_system_of_their_own_are_copied() {
+    if !may_mount("assets_on_a_file_system_of_their_own_are_copied") {
+        return;
+    }
+    let house = House::with(&[("bin/index", "x"), ("public/a", "a")]);
+    mount("size=256k", house.store.public());
+    let made = house.create(1, WorkerType::Rust).unwrap();
+    assert_eq!(fs::read(made.join("public/a")).unwrap(), b"a");
+    assert_eq!(house.names(), ["1", "1-1"]);
 }
 
 /// Takes all the room there is but for `left` KiB.

@@ -42,10 +42,7 @@ impl House {
     }
 
     pub(super) fn create(&self, generation: u64, kind: WorkerType) -> Result<PathBuf, String> {
-        let nested = [self.worker().join("lib/other")];
-        let made = self
-            .store
-            .create(&index(generation), &self.worker(), kind, &nested);
+        let made = self.store.create(&index(generation), &self.worker(), kind);
         made.map_err(|error| chain(&error))
     }
 

@@ -16,46 +16,97 @@ use crate::limits::ByteSize;
 use crate::names::Generation;
 
 #[test]
-fn a_snapshot_has_what_the_program_needs_and_nothing_else() {
+fn a_snapshot_has_all_but_what_is_known_not_to_be_the_programs() {
     let house = House::with(&[
         ("bin/index", "x"),
-        ("views/index.html", "x"),
         ("views/data/x", "x"),
         ("config/worker.yaml", "x"),
         (".env", "x"),
+        (".next/BUILD_ID", "x"),
+        (".next/.git/x", "x"),
         ("src/main.rs", "x"),
         ("data/db", "x"),
         ("target/debug/index", "x"),
         (".git/HEAD", "x"),
+        (".vscode/x", "x"),
         ("lib/__pycache__/a.pyc", "x"),
-        ("lib/other/Cargo.toml", "another worker's"),
+        ("lib/.cache/x", "x"),
+        ("lib/other/bin/other", "another worker's"),
+        ("lib/other/config/worker.yaml", ""),
+        ("lib/other/data/db", "x"),
+        ("lib/rust/Cargo.toml", "x"),
+        ("lib/rust/target/x", "x"),
         ("public/style.css", "x"),
+        ("public/data/x", "x"),
+        ("public/.git/x", "x"),
     ]);
     let made = house.create(1, WorkerType::Rust).unwrap();
-    let common = [
-        ".env",
-        "bin",
-        "bin/index",
-        "config",
-        "config/worker.yaml",
-        "lib",
-    ];
-    let views = ["views", "views/data", "views/data/x", "views/index.html"];
-    assert_eq!(below(&made), [&common[..], &views[..]].concat());
+    let files = |directory: &Path| {
+        let mut files = below(directory);
+        files.retain(|path| directory.join(path).is_file());
+        files
+    };
+    assert_eq!(
+        files(&made),
+        [
+            ".env",
+            ".next/BUILD_ID",
+            "bin/index",
+            "config/worker.yaml",
+            "lib/other/bin/other",
+            "lib/other/config/worker.yaml",
+            "lib/rust/Cargo.toml",
+            "public/data/x",
+            "public/style.css",
+            "views/data/x",
+        ]
+    );
     assert_eq!(house.names(), ["1", "1-1"]);
     let assets = house.store.latest_assets(&index(1)).unwrap();
-    assert_eq!(below(&assets), ["style.css"]);
+    assert_eq!(files(&assets), ["data/x", "style.css"]);
 
-    let python = house.create(2, WorkerType::Python).unwrap();
+    for (generation, kind) in [(2, WorkerType::Python), (3, WorkerType::Exec)] {
+        let made = house.create(generation, kind).unwrap();
+        for file in ["src/main.rs", "target/debug/index", "public/style.css"] {
+            assert!(made.join(file).exists(), "{kind}: {file}");
+        }
+    }
+    let pages = house.create(4, WorkerType::Static).unwrap();
     assert!(
-        python.join("src/main.rs").exists(),
-        "its source is its program"
+        !pages.join("public").exists(),
+        "it has no program to read it"
     );
+}
 
-    let php = house.create(3, WorkerType::Php).unwrap();
-    assert!(php.join("src/main.rs").exists() && php.join("public/style.css").exists());
-    let assets = house.store.latest_assets(&index(3)).unwrap();
-    assert_eq!(below(&assets), ["style.css"]);
+#[test]
+fn what_the_proxy_serves_is_stored_once_and_it_gets_no_more_of_the_snapshot() {
+    let house = House::with(&[("bin/index", "x"), ("public/a/style.css", "x")]);
+    symlink("a/style.css", house.worker().join("public/link")).unwrap();
+    let made = house.create(1, WorkerType::Rust).unwrap();
+    let assets = house.store.latest_assets(&index(1)).unwrap();
+    let found = |path: PathBuf| fs::symlink_metadata(path).unwrap();
+    let file = found(assets.join("a/style.css"));
+    assert_eq!(found(made.join("public/a/style.css")).ino(), file.ino());
+    assert_eq!((file.nlink(), file.mode() & 0o7777), (2, 0o444));
+    assert_eq!(found(made.join("bin/index")).nlink(), 1);
+    assert_eq!(below(&assets), ["a", "a/style.css", "link"]);
+    assert_eq!(
+        below(&made),
+        [
+            "bin",
+            "bin/index",
+            "public",
+            "public/a",
+            "public/a/style.css",
+            "public/link"
+        ]
+    );
+    for directory in ["public", "public/a"] {
+        assert_eq!(found(made.join(directory)).mode() & 0o7777, 0o755);
+    }
+    // The one stays when the other goes.
+    fs::remove_dir_all(&assets).unwrap();
+    assert_eq!(fs::read(made.join("public/link")).unwrap(), b"x");
 }
 
 #[test]
@@ -341,7 +392,7 @@ fn refused(house: &House, max_size: u64, max_files: u64) -> String {
         max_files,
     };
     let store = house.store.with(limits, &Effort::default());
-    let made = store.create(&index(1), &house.worker(), WorkerType::Exec, &[]);
+    let made = store.create(&index(1), &house.worker(), WorkerType::Exec);
     let error = chain(&made.unwrap_err());
     assert_eq!(below(house.store.programs()), [""; 0], "{error}");
     assert_eq!(below(house.store.public()), [""; 0], "{error}");
@@ -363,14 +414,14 @@ fn a_snapshot_that_is_too_large_is_given_up_while_it_is_copied_and_leaves_nothin
     assert!(error.contains("with sparse (8192 GiB)"), "{error}");
     assert!(error.contains("more than 1024 KiB"), "{error}");
     assert!(error.contains("'snapshots.max_size'"), "{error}");
-    // Both trees are one snapshot.
+    // Both trees are one snapshot, and what is linked is in it once.
     fs::remove_file(house.worker().join("sparse")).unwrap();
     let limits = SnapshotLimits {
         max_size: ByteSize(3),
         max_files: 4,
     };
     let store = house.store.with(limits, &Effort::default());
-    let made = store.create(&index(1), &house.worker(), WorkerType::Exec, &[]);
+    let made = store.create(&index(1), &house.worker(), WorkerType::Exec);
     made.unwrap();
 }
 
@@ -393,7 +444,7 @@ fn what_is_finished_after_nobody_waits_for_it_is_taken_back() {
     let store = house.store.with(SnapshotLimits::NONE, &effort);
     house.create(1, WorkerType::Rust).unwrap();
     effort.give_up();
-    let created = store.create(&index(2), &house.worker(), WorkerType::Rust, &[]);
+    let created = store.create(&index(2), &house.worker(), WorkerType::Rust);
     assert!(created.is_err());
     assert!(store.clone_of(&index(1), &index(2)).is_err());
     assert!(store.write_manifest(&index(1), &manifest("a")).is_err());

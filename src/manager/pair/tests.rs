@@ -71,7 +71,6 @@ impl House {
             fingerprint: Fingerprint::default(),
             directory: self.root.join("workers/api/shop"),
             public: None,
-            nested: Vec::new(),
             passed_over: None,
         };
         let instance = Instance::new(self.settings.name.clone(), Generation(7));

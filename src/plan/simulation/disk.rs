@@ -128,7 +128,6 @@ impl World {
                 file: String::new(),
                 ..Fingerprint::default()
             },
-            nested: Vec::new(),
             passed_over: None,
             directory: PathBuf::from("/workers").join(name.as_str()),
             public: Some(PathBuf::from("/workers").join(name.as_str()).join("public")),

@@ -282,7 +282,6 @@ pub(super) fn spec(worker: &str, version: &str) -> Spec {
             program: version.to_owned(),
             ..Fingerprint::default()
         },
-        nested: Vec::new(),
         passed_over: None,
         directory: PathBuf::from("/workers").join(worker),
         public: Some(PathBuf::from("/workers/public")),
