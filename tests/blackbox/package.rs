@@ -45,7 +45,8 @@ fn a_package_has_what_a_snapshot_has_owned_by_root() {
         .file("views/page.html", "page")
         .file("src/main.c", "source")
         .file("data/state", "state")
-        .file("target/x", "x")
+        .file("lib/Cargo.toml", "[package]")
+        .file("lib/target/x", "x")
         .file(".git/HEAD", "head");
     let house = House::new().worker("api/users", worker);
     let loose = house.worker_directory("api/users").join("views/page.html");
@@ -78,7 +79,9 @@ fn a_package_has_what_a_snapshot_has_owned_by_root() {
             "/api/users/behaviour",
             "/api/users/bin/users",
             "/api/users/config/worker.yaml",
+            "/api/users/lib/Cargo.toml",
             "/api/users/public/a.txt",
+            "/api/users/src/main.c",
             "/api/users/views/page.html"
         ]
     );
@@ -88,7 +91,7 @@ fn a_package_has_what_a_snapshot_has_owned_by_root() {
     // A program of this machine's kind.
     assert_ne!(field(&path, "Architecture"), "all");
     let sums = dpkg_deb(&["--info", &path, "md5sums"]);
-    assert_eq!(sums.lines().count(), 5, "{sums}");
+    assert_eq!(sums.lines().count(), 7, "{sums}");
     assert!(
         sums.contains("  usr/lib/tqserver/workers/api/users/public/a.txt"),
         "{sums}"
