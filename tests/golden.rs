@@ -140,6 +140,9 @@ fn workers(settings: &Settings, mode: Mode) -> String {
     for stray in inventory.strays {
         let _ = writeln!(text, "stray {stray}");
     }
+    for unrecognised in inventory.unrecognised {
+        let _ = writeln!(text, "unrecognised {unrecognised}");
+    }
     text
 }
 

@@ -60,6 +60,9 @@ impl Check {
             eprintln!("{stray}");
             wrong += 1;
         }
+        for unrecognised in &inventory.unrecognised {
+            eprintln!("warning: {unrecognised}");
+        }
         for found in inventory.workers.values() {
             if !common.quiet && matches!(found.status, Status::Enabled(_)) {
                 tell_unserved(found);

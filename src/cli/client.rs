@@ -8,9 +8,12 @@ use zbus::{Connection, connection};
 
 use super::arguments::Common;
 use super::exit::{self, refused};
+use crate::config::printable;
 use crate::manager::control::{ControlError, Manager1Proxy, NAME};
 use crate::systemd::{Kind, unit_state};
 
+/// Longest wait for the manager's report.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// Longest wait for a bus.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest wait for a manager that is being restarted.
@@ -167,6 +170,13 @@ impl Client {
         let owner = bus.get_name_owner(NAME.try_into().ok()?).await.ok()?;
         Some(owner.to_string())
     }
+}
+
+/// What lies among the workers and is none, each in a sentence. A manager of a version before this call has nothing to say.
+pub(super) async fn left_out(manager: &Manager1Proxy<'_>) -> Vec<String> {
+    let answer = tokio::time::timeout(ANSWER, manager.list_left_out()).await;
+    let sentences = answer.into_iter().flatten().flatten();
+    sentences.map(|sentence| printable(&sentence)).collect()
 }
 
 /// Whether the bus's socket can not be opened, or its policy does not let us say what we want.

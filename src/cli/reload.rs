@@ -1,7 +1,7 @@
 //! `tqserver reload`: replace what changed, and tell how it went.
 
 use super::arguments::Common;
-use super::client::{Client, is_gone};
+use super::client::{Client, is_gone, left_out};
 use super::exit::{self, refused};
 use super::outcome::{not_carried_out, report, with_progress};
 
@@ -22,7 +22,7 @@ impl Reload {
     pub(super) async fn run(self, common: &Common) -> anyhow::Result<u8> {
         let client = Client::find(common).await?;
         let holds_up_the_unit = client.holds_up_the_unit().await;
-        let outcomes = loop {
+        let (manager, outcomes) = loop {
             let owner = client.owner().await;
             let manager = client.manager().await?;
             let asked = manager.reload(self.workers.clone(), self.force, self.dry_run);
@@ -44,9 +44,14 @@ impl Reload {
                     let nothing = "nothing was reloaded, the running configuration stays";
                     return Err(not_carried_out(error, nothing));
                 }
-                Ok(outcomes) => break outcomes,
+                Ok(outcomes) => break (manager, outcomes),
             }
         };
+        if self.workers.is_empty() && !common.quiet {
+            for sentence in left_out(&manager).await {
+                eprintln!("warning: {sentence}");
+            }
+        }
         if outcomes.is_empty() && !common.quiet {
             println!("there are no workers");
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::arguments::Common;
-use super::client::{Client, plain};
+use super::client::{ANSWER, Client, left_out, plain};
 use super::columns::columns;
 use super::exit::{self, refused};
 use super::say;
@@ -17,9 +17,6 @@ use crate::manager::size_of_state;
 use crate::manager::status::{GenerationStatus, InstanceStatus, ListenerStatus, WorkerStatus};
 use crate::plan::EXPOSED;
 use crate::systemd::Kind;
-
-/// Longest wait for the manager's report.
-const ANSWER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
@@ -80,6 +77,9 @@ impl Status {
             let answer = tokio::time::timeout(ANSWER, manager.list_listeners()).await;
             if let Ok(Ok(listening)) = answer {
                 listeners(&listening);
+            }
+            for sentence in left_out(&manager).await {
+                println!("{sentence}");
             }
         }
         Ok(0)

@@ -18,6 +18,8 @@ pub struct Inventory {
     pub workers: BTreeMap<WorkerName, Found>,
     /// Directories that look like a worker and can not be one.
     pub strays: Vec<Stray>,
+    /// What else lies there and is not used: directories that nothing says how to run, configurations of another name.
+    pub unrecognised: Vec<Stray>,
     /// Directories of workers that are hidden by one of the same name in an earlier directory of workers.
     pub hidden: Vec<PathBuf>,
 }
@@ -54,12 +56,12 @@ pub enum Status {
     Refused(Problems),
 }
 
-/// A directory that looks like a worker and can not be one.
+/// A directory that looks like a worker and can not be one, or something else among workers that is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
-    /// The directory, absolute.
+    /// The directory, or the file, absolute.
     pub directory: PathBuf,
-    /// Why not, as a sentence.
+    /// Why not, as a sentence, with what to do.
     pub reason: String,
 }
 

@@ -73,6 +73,21 @@ impl Listing {
         !inside && looks() || configuration().symlink_metadata().is_ok()
     }
 
+    /// Whether its configuration has a name that nobody looks for.
+    pub(super) fn has_misspelt_configuration(&self) -> bool {
+        let has = |file: &str| {
+            let file = self.directory.join("config").join(file);
+            file.symlink_metadata().is_ok()
+        };
+        self.directories.contains(OsStr::new("config")) && has("worker.yml") && !has("worker.yaml")
+    }
+
+    /// Whether it has files that nobody has hidden.
+    pub(super) fn has_visible_files(&self) -> bool {
+        let is_hidden = |name: &OsString| name.as_encoded_bytes().starts_with(b".");
+        !self.files.iter().all(is_hidden)
+    }
+
     /// Where PHP scripts start: the first place that has `script`.
     pub(super) fn document_root(&self, script: &str) -> Option<DocumentRoot> {
         let has_script = |root: &DocumentRoot| root.below(&self.directory).join(script).is_file();

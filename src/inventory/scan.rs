@@ -1,7 +1,7 @@
 //! Looks at all workers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::claims::{refuse_second_on_a_route, refuse_what_is_not_left_to_deployers};
@@ -55,9 +55,9 @@ pub fn scan_beside(
     }
     refuse_what_is_not_left_to_deployers(&mut inventory, settings);
     inventory.hidden.sort();
-    inventory
-        .strays
-        .sort_by(|a, b| a.directory.cmp(&b.directory));
+    for strays in [&mut inventory.strays, &mut inventory.unrecognised] {
+        strays.sort_by(|a, b| a.directory.cmp(&b.directory));
+    }
     refuse_second_on_a_route(&mut inventory, held);
     Ok(inventory)
 }
@@ -88,6 +88,14 @@ impl Inventory {
                     directory,
                     reason: error.to_string(),
                 }),
+            }
+        }
+        let is_hidden = |path: &Path| taken.iter().any(|taken| path.starts_with(taken));
+        for (relative, reason) in search.unrecognised {
+            if !is_hidden(&relative) {
+                let directory = root.join(relative);
+                let reason = reason.to_owned();
+                self.unrecognised.push(Stray { directory, reason });
             }
         }
         for (relative, reason) in search.strays {

@@ -21,6 +21,11 @@ const OWN: [&str; 10] = [
     "vendor",
     "tests",
 ];
+/// Why what was meant as a worker's configuration is not read.
+const MISSPELT: &str = "a worker's configuration is called worker.yaml; rename it";
+/// Why a directory with files in it is no worker.
+const UNRECOGNISED: &str = "nothing in it says what to run; name the program with 'command' in its config/worker.yaml, or move it out of the \
+                            directory of workers";
 /// Directories full of other people's project files: never searched, wherever they are.
 const NEVER: [&str; 3] = ["node_modules", "target", "__pycache__"];
 
@@ -48,6 +53,8 @@ pub(super) struct Search<'a> {
     pub(super) candidates: BTreeMap<PathBuf, Listing>,
     /// Directories that may have been meant as a worker, relative to the root, and why they can not be one.
     pub(super) strays: Vec<(PathBuf, String)>,
+    /// What else lies there and is not used, relative to the root, and what to do about it.
+    pub(super) unrecognised: Vec<(PathBuf, &'static str)>,
 }
 
 impl<'a> Search<'a> {
@@ -57,16 +64,19 @@ impl<'a> Search<'a> {
             root,
             candidates: BTreeMap::new(),
             strays: Vec::new(),
+            unrecognised: Vec::new(),
         };
         search.walk(Path::new(""), listing, false, 1);
         search
     }
 
-    /// Searches the sub-directories of `relative`; `inside` says whether that is in a worker.
-    fn walk(&mut self, relative: &Path, listing: &Listing, inside: bool, depth: usize) {
+    /// Searches the sub-directories of `relative`; `inside` says whether that is in a worker. Returns whether one of them is a worker, or may
+    /// have been meant as one.
+    fn walk(&mut self, relative: &Path, listing: &Listing, inside: bool, depth: usize) -> bool {
         if depth > MAX_DEPTH {
-            return;
+            return false;
         }
+        let mut has_any = false;
         for name in &listing.directories {
             let text = name.to_string_lossy();
             let own = inside && OWN.contains(&&*text);
@@ -82,11 +92,24 @@ impl<'a> Search<'a> {
                 Err(error) => {
                     let reason = format!("it can not be read: {error}");
                     self.strays.push((relative, reason));
+                    has_any = true;
                     continue;
                 }
             };
             let worker = listing.is_worker(inside);
-            self.walk(&relative, &listing, inside || worker, depth + 1);
+            let told = self.unrecognised.len();
+            let holds_any = self.walk(&relative, &listing, inside || worker, depth + 1);
+            let misspelt = !inside && listing.has_misspelt_configuration();
+            has_any |= worker || holds_any || misspelt;
+            if misspelt {
+                self.unrecognised.truncate(told);
+                let file = relative.join("config/worker.yml");
+                self.unrecognised.push((file, MISSPELT));
+            } else if !inside && !worker && !holds_any && listing.has_visible_files() {
+                // A word for all of it.
+                self.unrecognised.truncate(told);
+                self.unrecognised.push((relative.clone(), UNRECOGNISED));
+            }
             if worker {
                 self.candidates.insert(relative, listing);
             }
@@ -98,8 +121,10 @@ impl<'a> Search<'a> {
                     let reason = "it is a symbolic link, and none is followed to a worker; put the directory itself here, or let \
                                   'workers.directory' name the place";
                     self.strays.push((relative, reason.to_owned()));
+                    has_any = true;
                 }
             }
         }
+        has_any
     }
 }

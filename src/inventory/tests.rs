@@ -139,6 +139,50 @@ fn inside_a_worker_only_a_directory_with_a_configuration_is_another_one() {
 }
 
 #[test]
+fn what_nobody_recognises_among_workers_is_told_once_and_what_groups_them_is_not() {
+    let yard = Yard::with(&[
+        "rails/Gemfile",
+        "rails/lib/tasks/x",
+        "container/Dockerfile",
+        "group/README",
+        "group/a/bin/a",
+        "group/a/lib/x",
+        "group/b/x",
+        "misspelt/main.py",
+        "misspelt/config/worker.yml",
+        "alone/config/worker.yml",
+        "both/main.py",
+        "both/config/worker.yml",
+        "both/config/worker.yaml",
+        "only/directories/x.txt",
+        "kept/.gitkeep",
+        ".hidden/x",
+        "node_modules/x/y",
+        "../more/rails/Gemfile",
+        "../more/misspelt/config/worker.yml",
+    ]);
+    fs::create_dir(yard.path("empty")).unwrap();
+    let inventory = scan(&yard.two(), Mode::Production).unwrap();
+    let told: Vec<(&Path, bool)> = inventory
+        .unrecognised
+        .iter()
+        .map(|stray| (&*stray.directory, stray.reason.contains("rename it")))
+        .collect();
+    let more = yard.directory.path().join("more");
+    let expected = [
+        (more.join("rails"), false),
+        (yard.path("alone/config/worker.yml"), true),
+        (yard.path("container"), false),
+        (yard.path("group/b"), false),
+        (yard.path("misspelt/config/worker.yml"), true),
+        (yard.path("only/directories"), false),
+        (yard.path("rails"), false),
+    ];
+    let expected: Vec<(&Path, bool)> = expected.iter().map(|(path, is)| (&**path, *is)).collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_worker_inside_another_one_is_a_part_of_its_files() {
     let yard = Yard::with(&[
         "a/app.py",

@@ -191,6 +191,14 @@ impl Manager1 {
         Ok(ListenerStatus::all(&front))
     }
 
+    /// What lies among the workers and is none, as of the last look at them: each in a sentence with what to do.
+    async fn list_left_out(&self) -> Result<Vec<String>, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::LeftOut { reply };
+        self.requests.send(request).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+
     /// The version of the manager.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> &str {

@@ -187,6 +187,9 @@ impl Core {
             Request::Front { reply } => {
                 let _ = reply.send(self.reporter.front());
             }
+            Request::LeftOut { reply } => {
+                let _ = reply.send(self.deployments.left_out().to_vec());
+            }
             // Without an answer the caller is told that the manager is about to end.
             _ if self.ending => {}
             Request::Pause {

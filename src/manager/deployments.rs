@@ -23,6 +23,8 @@ pub(super) struct Deployments {
     is_started: bool,
     /// What was reported of a server.yaml that is wrong, so that it is not repeated with each file that is saved.
     reported_wrong: Option<String>,
+    /// What lies among workers and is none, as of the last scan.
+    left_out: Vec<String>,
 }
 
 impl Deployments {
@@ -32,7 +34,13 @@ impl Deployments {
             reporter,
             is_started: false,
             reported_wrong: None,
+            left_out: Vec::new(),
         }
+    }
+
+    /// What lies among workers and is none, as of the last scan: each in a sentence with what to do.
+    pub(super) fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// Whether the first scan is done.
@@ -55,6 +63,7 @@ impl Deployments {
         if driver.performer.mode == Mode::Development {
             self.reporter.report_watched(scan.watched());
         }
+        self.report_left_out(std::mem::take(&mut scan.left_out));
         follow_removed(driver, &mut scan);
         match trigger {
             Trigger::Start => self.start(driver, scan),
@@ -138,6 +147,15 @@ impl Deployments {
         looked(driver, Look::Saved(at), scan.workers);
         // What was begun and is not wanted.
         driver.builds.give_up_early();
+    }
+
+    /// Says what is left out, once.
+    fn report_left_out(&mut self, left_out: Vec<String>) {
+        let is_new = |sentence: &&String| !self.left_out.contains(sentence);
+        for sentence in left_out.iter().filter(is_new) {
+            tracing::warn!("{sentence}");
+        }
+        self.left_out = left_out;
     }
 
     /// Says what keeps saved files from being taken over, once.

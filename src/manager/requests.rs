@@ -52,6 +52,10 @@ pub(super) enum Request {
     Front {
         reply: oneshot::Sender<FrontState>,
     },
+    /// What lies among workers and is none.
+    LeftOut {
+        reply: oneshot::Sender<Vec<String>>,
+    },
 }
 
 /// Replaces the generations of changed workers.

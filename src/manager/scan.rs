@@ -8,11 +8,14 @@ use super::{certificates, pair};
 use crate::config::{Files, Instead, Mode, Problems, Settings, printable};
 use crate::deploy::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
-use crate::inventory::{self, Status};
+use crate::inventory::{self, Status, Stray};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Forbidden, Reason, Ruling, Spec};
 use crate::route::Claim;
 use crate::watcher::Watched;
+
+/// Most that is told of what lies among workers and is none.
+const LEFT_OUT_MOST: usize = 20;
 
 /// Accepted generations and what they were made of.
 pub(super) type AcceptedGenerations = BTreeMap<WorkerName, (Generation, Spec)>;
@@ -30,6 +33,8 @@ pub(super) struct Scan {
     developed: Vec<Developed>,
     /// Directories that could not be looked into, and why: what is known to be in them is not gone.
     out_of_reach: Vec<(PathBuf, String)>,
+    /// What lies among workers and is none, each in a sentence with what to do.
+    pub(super) left_out: Vec<String>,
     /// Workers that have snapshots and no directory any more, with their newest generation.
     pub(super) gone: Vec<Instance>,
     /// Workers that were noted as gone, and are there.
@@ -281,16 +286,16 @@ pub(super) fn scan(
         Some((name, spec))
     });
     let workers = workers.collect();
-    let strays = inventory.strays.into_iter();
-    let strays = strays.map(|stray| {
-        let reason = format!(
-            "{} is left out: {}",
-            printable(&stray.directory.to_string_lossy()),
-            printable(&stray.reason)
-        );
-        tracing::warn!("{reason}");
-        (stray.directory, reason)
-    });
+    let all = inventory.strays.iter().chain(&inventory.unrecognised);
+    let mut left_out: Vec<String> = all.clone().take(LEFT_OUT_MOST).map(sentence).collect();
+    let more = all.count() - left_out.len();
+    if more > 0 {
+        left_out.push(format!(
+            "{more} more are left out; `tqserver check` names them"
+        ));
+    }
+    let strays = inventory.strays.iter();
+    let strays = strays.map(|stray| (stray.directory.clone(), sentence(stray)));
     let missing = settings.workers_directories.iter();
     let missing = missing.filter(|directory| !directory.exists());
     let missing = missing.map(|directory| {
@@ -308,12 +313,22 @@ pub(super) fn scan(
         administrators,
         developed,
         out_of_reach,
+        left_out,
         gone: Vec::new(),
         back: Vec::new(),
         directories,
         recalled: None,
         history: None,
     })
+}
+
+fn sentence(stray: &Stray) -> String {
+    let directory = stray.directory.to_string_lossy();
+    format!(
+        "{} is left out: {}",
+        printable(&directory),
+        printable(&stray.reason)
+    )
 }
 
 /// Accepted snapshots, the newest of each worker, with what they were made of; and whether nothing at all was ever accepted.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::house::House;
 use crate::house::process::{Ran, tqserver};
-use crate::house::worker::{behaves, says, write};
+use crate::house::worker::{behaves, empty, says, write};
 
 #[test]
 fn a_developers_server_is_for_this_machine_alone_unless_it_is_told_otherwise() {
@@ -226,6 +226,41 @@ fn one_worker_is_reloaded_alone_and_an_unknown_one_is_refused() {
     let ran = house.run(["reload", "appi"]);
     assert!(ran.code.is_some_and(|code| code != 0), "{ran}");
     ran.says("there is no worker 'appi'");
+}
+
+#[test]
+fn what_is_no_worker_among_workers_is_told_with_what_to_do() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("rails", empty().file("Gemfile", ""))
+        .worker(
+            "shop",
+            says("shop").file("config/worker.yml", "listen: port"),
+        )
+        .open();
+    let recognised = "workers/rails is left out: nothing in it says what to run; name the program with 'command' in its config/worker.yaml";
+    let spelt = "workers/shop/config/worker.yml is left out: a worker's configuration is called worker.yaml; rename it";
+    house.server_says(recognised);
+    for command in [&["reload"][..], &["reload", "--dry-run"], &["status"]] {
+        let ran = house.run(command.iter().copied());
+        ran.succeeds().says(recognised).says(spelt);
+    }
+    house
+        .run(["reload", "--quiet"])
+        .succeeds()
+        .says_nothing_of("left out");
+    house
+        .run(["check"])
+        .succeeds()
+        .says("warning: ")
+        .says("workers/rails: nothing in it says what to run")
+        .says("workers/shop/config/worker.yml: a worker's configuration is called worker.yaml");
+    house.remove("rails");
+    house
+        .reload()
+        .succeeds()
+        .says_nothing_of("workers/rails")
+        .says(spelt);
 }
 
 #[test]
