@@ -9,6 +9,7 @@ mod fingerprint;
 mod found;
 mod kind;
 mod look;
+mod omitted;
 mod roots;
 mod scan;
 mod search;
@@ -16,6 +17,7 @@ mod unserved;
 
 pub use fingerprint::{Fingerprint, is_same};
 pub use found::{Found, Inventory, Status, Stray};
+pub use omitted::omitted;
 pub use roots::{ScanError, directory_of};
 pub use scan::{scan, scan_beside};
 pub use search::closed;

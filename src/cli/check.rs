@@ -64,8 +64,11 @@ impl Check {
             eprintln!("warning: {unrecognised}");
         }
         for found in inventory.workers.values() {
-            if !common.quiet && matches!(found.status, Status::Enabled(_)) {
+            if let Some(worker) = found.settings().filter(|_| !common.quiet) {
                 tell_unserved(found);
+                if mode == Mode::Production {
+                    tell_omitted(found, worker);
+                }
             }
             match &found.status {
                 Status::Disabled => eprintln!("{}: disabled in {mode}", found.name),
@@ -118,6 +121,25 @@ fn tell_unserved(found: &Found) {
             found.name,
             names.join(", ")
         );
+    }
+}
+
+/// Tells which files its configuration names that are not in its snapshots. What names one may be meant as something else.
+fn tell_omitted(found: &Found, worker: &WorkerSettings) {
+    let command = worker.command.iter().flatten();
+    let command = command.map(|word| ("command".to_owned(), word));
+    let variables = worker.env.iter();
+    let variables = variables.map(|(name, value)| (format!("env: {name}"), value));
+    for (key, word) in command.chain(variables) {
+        // As in `--config=data/x.conf`.
+        let path = word.rsplit('=').next().unwrap_or_default();
+        if let Some(part) = inventory::omitted(&found.directory, worker.kind, Path::new(path)) {
+            let [path, part] = [path, &part.to_string_lossy()].map(printable);
+            eprintln!(
+                "warning: {}: '{key}' names {path}, and in production the worker runs from a snapshot without {part}; put it elsewhere in its directory",
+                found.name
+            );
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
 
+use super::omitted::is_omitted;
 use crate::config::{DocumentRoot, Mode, WorkerSettings, WorkerType};
 use crate::ignored::{Developed, GitFiles, Rules};
 use crate::route::{Indexes, TooManyIndexes};
@@ -234,7 +235,7 @@ impl Parts<'_> {
         }
         match &self.rules {
             Some(rules) => self.is_developed(rules, entry),
-            None => !self.is_omitted(entry),
+            None => !is_omitted(self.kind, path, entry.depth() == 1),
         }
     }
 
@@ -244,17 +245,6 @@ impl Parts<'_> {
         let mut nested = self.lying.nested.iter();
         path.ends_with(configuration)
             && (is_in(self.lying.directory) || nested.any(|nested| is_in(&nested.directory)))
-    }
-
-    /// In production: whether no snapshot has it.
-    fn is_omitted(&self, entry: &DirEntry) -> bool {
-        let (path, name) = (entry.path(), entry.file_name());
-        let omits = self
-            .kind
-            .map_or(&[types::DATA][..], |kind| types::of(kind).omits);
-        types::is_omitted(name, |file| {
-            path.with_file_name(file).symlink_metadata().is_ok()
-        }) || entry.depth() == 1 && omits.iter().any(|omitted| name == *omitted)
     }
 
     /// In development a program reads what lies in `public/` itself, and needs no new process for it, but for scripts.

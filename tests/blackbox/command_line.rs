@@ -229,6 +229,29 @@ fn one_worker_is_reloaded_alone_and_an_unknown_one_is_refused() {
 }
 
 #[test]
+fn a_check_tells_what_a_command_names_and_a_snapshot_has_not() {
+    let worker = says("one")
+        .file("data/run.conf", "")
+        .file("lib/.cache/x", "")
+        .file("lib/x", "")
+        .config(
+            "command: [bin/index, --config=data/run.conf, lib/x, data]\nenv: {CACHE: lib/.cache/x}",
+        );
+    let house = House::new().worker("index", worker);
+    house
+        .run(["check"])
+        .succeeds()
+        .says("warning: index: 'command' names data/run.conf, and in production the worker runs from a snapshot without data")
+        .says("'env: CACHE' names lib/.cache/x")
+        .says("without lib/.cache;")
+        .says_nothing_of("lib/x,");
+    house
+        .run(["check", "--mode=development"])
+        .succeeds()
+        .says_nothing_of("snapshot");
+}
+
+#[test]
 fn what_is_no_worker_among_workers_is_told_with_what_to_do() {
     let house = House::new()
         .worker("index", says("one"))
