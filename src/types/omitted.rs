@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 pub const DATA: &str = "data";
 
 /// By name, on any level.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 28] = [
     // Version control.
     ".git",
     ".hg",
@@ -19,6 +19,10 @@ const NAMES: [&str; 25] = [
     ".vs",
     ".vscode",
     ".zed",
+    // What is no program's, where it is somebody's home.
+    ".gnupg",
+    ".npm",
+    ".ssh",
     // What programs, builds and tests can make again.
     "__pycache__",
     ".angular",

@@ -21,7 +21,8 @@ pub(super) fn is_interpreter(link: &Path, target: &Path) -> bool {
             .iter()
             .any(|programs| parent == Path::new(programs))
     };
-    link.parent() == Some(Path::new(".venv/bin"))
+    link.parent()
+        .is_some_and(|parent| parent.ends_with(".venv/bin"))
         && target.parent().is_some_and(plain)
         && target.file_name().is_some()
 }
@@ -55,7 +56,9 @@ mod tests {
     fn a_python_environment_may_name_the_systems_interpreter_and_nothing_else_does() {
         let link = |link: &str, target: &str| is_interpreter(Path::new(link), Path::new(target));
         assert!(link(".venv/bin/python3", "/usr/bin/python3.13"));
+        assert!(link("inner/.venv/bin/python3", "/usr/bin/python3"));
         assert!(!link("bin/python3", "/usr/bin/python3"));
+        assert!(!link("a.venv/bin/python3", "/usr/bin/python3"));
         assert!(!link(".venv/bin/python3", "/home/me/python3"));
         assert!(!link(".venv/bin/python3", "/usr/bin/../../etc/passwd"));
         assert!(!link(".venv/bin/python3", "/usr/bin/.."));
