@@ -191,6 +191,7 @@ fn table(address: Address) -> RouteTable {
                 instances: Default::default(),
                 protocol: Protocol::Http,
                 max_requests: 0,
+                starting: None,
             }),
             timeouts: Timeouts {
                 read: Duration::from_secs(30),

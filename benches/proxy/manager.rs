@@ -137,6 +137,7 @@ fn table(worker: &Path, files: &Path) -> RouteTable {
             instances: BTreeMap::new(),
             protocol,
             max_requests: 0,
+            starting: None,
         });
         let mut route = Route::new(path, name(number), target);
         route.timeouts.idle = HOUR;

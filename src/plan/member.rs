@@ -11,6 +11,12 @@ use crate::wire::ProbeOutcome;
 /// Failed first answers that are put down to a worker which is not yet ready to listen.
 const BROKEN_ANSWERS: u32 = 5;
 
+/// How soon systemd shows that it starts a service again. Version 252 calls it "failed" before, and then "inactive", each for a moment.
+const RESTART_SEEN: Duration = Duration::from_secs(1);
+
+/// Pause between two health requests to a process that is on its way up.
+pub(super) const START_PAUSE: Duration = Duration::from_millis(50);
+
 /// One instance of a generation.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
@@ -32,6 +38,10 @@ pub(super) struct Member {
     user: Option<u32>,
     /// Its port is open to whoever reaches the machine.
     pub(super) open_to_all: bool,
+    /// It serves, and its process was started again and has not responded yet: until when that may take.
+    pub(super) starting: Option<Moment>,
+    /// Its process has ended and nothing was seen of another one: when that is taken for the end.
+    pub(super) gone_at: Option<Moment>,
 }
 
 impl Member {
@@ -47,6 +57,8 @@ impl Member {
             last_answer: None,
             user: None,
             open_to_all: false,
+            starting: None,
+            gone_at: None,
         }
     }
 
@@ -55,6 +67,30 @@ impl Member {
         // systemd forgets the user with the process; who takes the port meanwhile is another.
         self.user = state.user.or(self.user);
         self.service = state;
+    }
+
+    /// Takes note, while it serves, of how its process comes and goes; `start_timeout`: how long one may take to come up.
+    pub(super) fn follow(&mut self, before: Activity, start_timeout: Duration, now: Moment) {
+        let activity = self.service.activity;
+        let is_down = matches!(activity, Activity::Failed | Activity::Inactive);
+        // Without a socket nothing wakes it.
+        self.gone_at = match is_down && !self.has_socket() {
+            true => self.gone_at.or(Some(now + RESTART_SEEN)),
+            false => None,
+        };
+        match activity {
+            Activity::Restarting => self.starting = Some(now + start_timeout),
+            Activity::Activating | Activity::Active if before != Activity::Active => {
+                self.starting.get_or_insert(now + start_timeout);
+                if activity == Activity::Active && self.probe.is_none() {
+                    self.probe_at = Some(now);
+                }
+            }
+            // On the way from one process to the next it is both.
+            _ if is_down && !self.has_socket() => {}
+            Activity::Inactive | Activity::Failed | Activity::Deactivating => self.starting = None,
+            Activity::Activating | Activity::Active => {}
+        }
     }
 
     /// Where the proxy finds it. A port is its own user's alone, where workers have one (`own_users`).
@@ -117,9 +153,7 @@ impl Member {
             }
             ProbeOutcome::Status(status) => Err(Reason::HttpStatus(*status)),
             ProbeOutcome::TimedOut => again(self, Duration::ZERO, Reason::NotReady(now - since)),
-            ProbeOutcome::Taken(how) => {
-                again(self, Duration::from_millis(50), Reason::Taken(how.clone()))
-            }
+            ProbeOutcome::Taken(how) => again(self, START_PAUSE, Reason::Taken(how.clone())),
             // A worker on a port refuses connections until it listens; one on a socket breaks them only when it dies, of which
             // systemd tells in a moment and with a better reason.
             // Until `start_timeout` is over the proxy may have what it lacks.
@@ -133,7 +167,7 @@ impl Member {
                 if self.has_socket() && self.unhealthy > BROKEN_ANSWERS {
                     return Err(Reason::Broken(how.clone()));
                 }
-                again(self, Duration::from_millis(50), Reason::Broken(how.clone()))
+                again(self, START_PAUSE, Reason::Broken(how.clone()))
             }
         }
     }

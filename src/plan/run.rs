@@ -297,6 +297,21 @@ impl Run {
         Ok(self.members.values().all(|member| member.ready))
     }
 
+    /// How long a process of it that is on its way up may still take, if one is.
+    pub(super) fn start_left(&self, number: u8, now: Moment) -> Option<Duration> {
+        let until = self.members.get(&number)?.starting?;
+        Some(until.saturating_sub(now)).filter(|left| !left.is_zero())
+    }
+
+    /// Whether a process of it is on its way up, and how long a request may wait for that.
+    pub(super) fn starting(&self) -> Option<Duration> {
+        let starts = self
+            .members
+            .values()
+            .any(|member| member.starting.is_some());
+        starts.then_some(self.spec.settings.health.start_timeout)
+    }
+
     /// The instances whose health is to be asked for now; `linked`: whether it can be.
     pub(super) fn probes_due(&self, now: Moment, linked: bool) -> Vec<u8> {
         let is_due = |member: &Member| member.probe_due(linked).is_some_and(|at| at <= now);
@@ -308,9 +323,10 @@ impl Run {
     pub(super) fn due(&self, policy: &Policy, linked: bool) -> Option<Moment> {
         let members = self.members.values();
         let probe = members.filter_map(|member| member.probe_due(linked)).min();
+        let gone = self.members.values().filter_map(|member| member.gone_at);
         match self.stage {
             Stage::Activating => self.ready_by.into_iter().chain(probe).min(),
-            Stage::Serving => probe,
+            Stage::Serving => gone.chain(probe).min(),
             Stage::Draining => self.drain_over(policy),
             _ => None,
         }

@@ -314,6 +314,7 @@ impl Worker {
                 instances,
                 protocol: run.protocol.clone(),
                 max_requests: settings.limits.max_requests,
+                starting: run.starting(),
             }),
         };
         Route {

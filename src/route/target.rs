@@ -47,6 +47,9 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// After that many requests the manager wants to hear "spent"; 0: never.
     pub max_requests: u64,
+    /// A process of it is on its way up: how long a request may wait for it. `None`: all that should run do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting: Option<Duration>,
 }
 
 /// What a generation speaks on its socket.

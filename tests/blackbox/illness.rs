@@ -21,6 +21,31 @@ fn a_worker_that_crashes_is_started_again_for_the_next_request() {
 }
 
 #[test]
+fn a_worker_on_a_port_that_crashes_is_waited_for() {
+    let slow = says("one").and("start_delay_ms 2500");
+    let house = House::new()
+        .worker("index", slow.config("listen: port"))
+        .open();
+    house.get("/exit?code=3").has_status(502);
+    house.get("/").is("one");
+    let status = house.status("index");
+    assert!(status.last_failure.contains("exit code 3"), "{status:?}");
+    house.units("index").are(["generation 1 serving"]);
+}
+
+#[test]
+fn a_start_may_take_longer_than_a_response() {
+    let config = "read_timeout_seconds: 1\nhealth: {start_timeout_seconds: 20}";
+    let slow = says("one").and("start_delay_ms 2500").config(config);
+    let house = House::new().worker("index", slow).open();
+    house.get("/slow?ms=3000").has_status(504);
+    house.get("/exit?code=3").has_status(502);
+    house.get("/").is("one");
+    house.get("/slow?ms=3000").has_status(504);
+    house.units("index").are(["generation 1 serving"]);
+}
+
+#[test]
 fn a_worker_that_can_not_start_is_tried_again_and_comes_back_when_it_is_mended() {
     let house = House::new()
         .worker("index", behaves("exit 1").and("log no licence"))

@@ -833,6 +833,7 @@ fn a_table_without_protocols_is_one_of_http() {
             instances: BTreeMap::new(),
             protocol: Protocol::Http,
             max_requests: 0,
+            starting: None,
         })
     );
 }

@@ -307,6 +307,7 @@ fn serving(directory: &Path, generation: u64) -> Target {
         instances: BTreeMap::new(),
         protocol: Protocol::Http,
         max_requests: 0,
+        starting: None,
     })
 }
 

@@ -144,6 +144,7 @@ fn scripts_without_their_prefix_see_themselves_at_the_root() {
                 route: RoutePath::root(),
             }),
             max_requests: 0,
+            starting: None,
         });
     });
     let _client = house.ask("GET /blog/a.php/x HTTP/1.1\r\nhost: h\r\n\r\n");

@@ -3,6 +3,7 @@
 use super::Fleet;
 use crate::config::Network;
 use crate::names::{Instance, Pair};
+use crate::plan::member::START_PAUSE;
 use crate::plan::run::{Run, Stage};
 use crate::plan::{EXPOSED, Failure, Kind, Reason, Severity};
 use crate::systemd::{Activity, Ending, ServiceState};
@@ -25,6 +26,8 @@ impl Fleet {
             return;
         }
         let (again, end) = (run.health_due(now), run.end(pair.number));
+        let start_timeout = run.spec.settings.health.start_timeout;
+        let read_timeout = run.spec.settings.limits.timeouts.read;
         let Some(member) = run.members.get_mut(&pair.number) else {
             return;
         };
@@ -35,28 +38,34 @@ impl Fleet {
         if activity == before.activity {
             return;
         }
+        // A socket holds connections until its process accepts them, which is enough for most.
+        if !member.has_socket() || start_timeout > read_timeout {
+            member.follow(before.activity, start_timeout, now);
+        }
         // What ended goes through several states until it is started again, or has hit the limit for that.
         let known = before.failure.is_some() && before.activity != Activity::Active;
         let failed = member.service.failure.is_some() && !known;
-        // A worker on a port has no socket whose failure would tell that nothing starts it any more.
-        let over =
-            matches!(activity, Activity::Failed | Activity::Inactive) && !member.has_socket();
         if failed {
             let (name, number) = (&instance.worker, instance.generation);
-            let then = match over {
-                true => "",
-                false => "; systemd restarts it",
-            };
-            let text = format!("generation {number} of '{name}' ended: {end}{then}");
+            let text = format!("generation {number} of '{name}' ended: {end}; systemd restarts it");
             let kind = Kind::Ended {
                 reason: end.to_string(),
             };
             self.note(instance, Severity::Warning, kind, Vec::new(), text);
             self.remember(instance, end.clone());
         }
-        if over {
-            self.socket_broke(pair, Some(end));
+    }
+
+    /// The process of a worker on a port has ended, and nothing was seen of another one since.
+    pub(super) fn gone(&mut self, pair: &Pair) {
+        let Some(run) = self.run(&pair.instance) else {
+            return;
+        };
+        let end = run.end(pair.number);
+        if let Some(member) = run.members.get_mut(&pair.number) {
+            member.gone_at = None;
         }
+        self.socket_broke(pair, Some(end));
     }
 
     /// Keeps what went wrong with a generation that serves, for `status` and for what comes of it.
@@ -124,6 +133,7 @@ impl Fleet {
             return;
         }
         (member.probe, member.probe_at) = (None, None);
+        (member.starting, member.gone_at) = (None, None);
         let unknown = || Reason::Ended(Ending::Other("start-limit-hit".to_owned()));
         let reason = reason.or(last).unwrap_or_else(unknown);
         let others = run.addresses().len();
@@ -232,6 +242,14 @@ impl Fleet {
             return;
         };
         (member.probe, member.probe_at) = (None, again);
+        if let Some(until) = member.starting {
+            let responds = matches!(outcome, ProbeOutcome::Status(status) if *status != 503);
+            if !responds && now < until {
+                member.probe_at = Some(now + START_PAUSE);
+                return;
+            }
+            member.starting = None;
+        }
         let reason = match outcome {
             outcome if outcome.is_healthy() => {
                 member.unhealthy = 0;

@@ -52,6 +52,9 @@ impl Fleet {
                 }
             }
         }
+        for pair in self.gone_pairs() {
+            self.gone(&pair);
+        }
         for (instance, stage, late, probes) in due {
             match stage {
                 Stage::Draining => self.stop(&instance, None),
@@ -64,6 +67,22 @@ impl Fleet {
         self.retry();
         self.end_pauses();
         self.give_up_on_the_proxy();
+    }
+
+    /// Processes of workers on ports that have ended and were not started again in time.
+    fn gone_pairs(&self) -> Vec<Pair> {
+        let now = self.now;
+        let mut pairs = Vec::new();
+        for worker in self.workers.values() {
+            for (generation, run) in &worker.runs {
+                let gone = run.members.iter().filter(|(_, member)| {
+                    run.stage == Stage::Serving && member.gone_at.is_some_and(|at| at <= now)
+                });
+                let instance = instance(&worker.name, *generation);
+                pairs.extend(gone.map(|(number, _)| instance.pair(*number)));
+            }
+        }
+        pairs
     }
 
     fn too_late(&mut self, instance: &Instance) {
@@ -97,7 +116,7 @@ impl Fleet {
         let health = &run.spec.settings.health;
         let timeout = match run.ready_by.filter(|_| run.stage == Stage::Activating) {
             Some(ready_by) => ready_by.saturating_sub(now),
-            None => health.timeout,
+            None => run.start_left(pair.number, now).unwrap_or(health.timeout),
         };
         let (stage, path) = (run.stage, run.health_path());
         let protocol = run.protocol.for_one(&path);

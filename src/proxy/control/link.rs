@@ -287,6 +287,7 @@ impl ControlLink {
                 Arc::new(Generation::new(instance.clone(), self.threads, news))
             });
             generation.set_max_requests(upstream.max_requests);
+            generation.set_starting(upstream.starting);
             if upstream.max_requests > 0 {
                 self.unspent.push(instance.clone());
             }
@@ -302,6 +303,9 @@ impl ControlLink {
             let is_awaited =
                 self.draining.contains(instance) || self.unquiet.contains(&instance.worker);
             generation.set_draining(is_awaited);
+            if !generations.contains_key(instance) {
+                generation.set_starting(None);
+            }
         }
         let limiters = self.set_limiters(&table);
         self.remember(&table);

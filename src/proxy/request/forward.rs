@@ -288,6 +288,7 @@ async fn exchange(
     let deadline = context.deadline;
     let mut retries = context.route.retries;
     let mut kept = context.upstream.take();
+    let since = Instant::now();
     let may_repeat = upload.is_none() && message.method().is_idempotent();
     // All tries together have the time of one.
     timer.stop();
@@ -299,10 +300,13 @@ async fn exchange(
                 // On a further try, what is left of the time of all.
                 let limit = deadline.cap(shorter(timeouts.write, timer.left()));
                 let patient = ticket.place.as_ref().is_none_or(Selection::is_last);
-                let connected =
-                    context
-                        .upstream
-                        .connect(limit, timeouts.write, patient, &context.origin);
+                let connected = context.upstream.connect(
+                    limit,
+                    timeouts.write,
+                    patient,
+                    deadline,
+                    &context.origin,
+                );
                 // Not a part of this future, which would be twice as large for what is seldom done.
                 match Box::pin(connected).await {
                     Ok(connection) => connection,
@@ -320,7 +324,9 @@ async fn exchange(
             }
         };
         let answer = pin!(connection.exchange(message, sink));
-        let answer = within(answer, timer, timeouts.read, deadline, upload).await;
+        let generation = &context.upstream.generation;
+        let more = || generation.start_left(since.elapsed());
+        let answer = within(answer, timer, timeouts.read, deadline, upload, more).await;
         let error = match answer {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(error)) => error,
@@ -358,14 +364,15 @@ async fn exchange(
     }
 }
 
-/// Waits for the worker's answer. Its time runs while the worker has the whole request; while the body is on its way, the body has
-/// deadlines of its own.
+/// Waits for the worker's response. Its time runs while the worker has the whole request; while the body is on its way, the body has
+/// deadlines of its own. `more`: how much longer it may take because the worker's process is on its way up.
 fn within<T>(
     mut answer: Pin<&mut impl Future<Output = T>>,
     timer: &mut Timer,
     limit: Duration,
     deadline: Deadline,
     upload: Option<&Upload>,
+    more: impl Fn() -> Option<Duration>,
 ) -> impl Future<Output = Result<T, ()>> {
     poll_fn(move |cx| {
         loop {
@@ -380,7 +387,11 @@ fn within<T>(
                 Some(upload) if upload.progress() + limit > now => {
                     timer.start(deadline.cap(upload.progress() + limit - now))
                 }
-                _ => return Poll::Ready(Err(())),
+                _ => match more() {
+                    // Once it is up, it has the time of any other.
+                    Some(left) => timer.start(deadline.cap(left.min(limit))),
+                    None => return Poll::Ready(Err(())),
+                },
             };
         }
     })

@@ -255,6 +255,7 @@ pub(crate) mod tests {
             instances: BTreeMap::new(),
             protocol: Protocol::Http,
             max_requests: 0,
+            starting: None,
         });
         let instance = Instance::new(WorkerName::parse("w").unwrap(), Number(number));
         let generation = Arc::new(Generation::new(instance.clone(), 1, Arc::default()));

@@ -35,7 +35,7 @@ where
 }
 
 /// Whether a refusal may be over in a moment: the backlog is full, or the socket is just being put in place.
-fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound

@@ -22,6 +22,8 @@ pub(crate) struct Generation {
     shards: Box<[Counters]>,
     born: Instant,
     max_requests: AtomicU64,
+    /// For how long a request may wait for its process, which is on its way up, in milliseconds; 0: it runs.
+    starting: AtomicU64,
     /// Somebody waits for the last request to end.
     draining: AtomicBool,
     /// The news that `max_requests` is reached has been given.
@@ -66,6 +68,7 @@ impl Generation {
             shards: (0..threads).map(|_| Counters::default()).collect(),
             born: Instant::now(),
             max_requests: AtomicU64::new(0),
+            starting: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             spent: AtomicBool::new(false),
             news,
@@ -123,6 +126,20 @@ impl Generation {
     /// Whether the last request's end is news.
     pub(crate) fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::SeqCst);
+    }
+
+    /// For how long a request may wait for its process, if that is on its way up.
+    pub(crate) fn set_starting(&self, wait: Option<Duration>) {
+        let wait = wait.map_or(0, |wait| {
+            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+        });
+        self.starting.store(wait, Ordering::Relaxed);
+    }
+
+    /// How much longer a request that has waited for `waited` may wait for its process; `None`: that is not what it waits for, or too long.
+    pub(crate) fn start_left(&self, waited: Duration) -> Option<Duration> {
+        let wait = Duration::from_millis(self.starting.load(Ordering::Relaxed));
+        wait.checked_sub(waited).filter(|left| !left.is_zero())
     }
 
     /// After how many requests it is news that they were answered; 0: never. What was news before may be so again.

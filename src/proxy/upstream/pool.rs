@@ -19,13 +19,14 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::dial::patiently;
+use super::dial::{is_passing, patiently};
 use super::generation::{Generation, InFlight};
 use super::http1::{self, ExchangeError, ResponseError, Switched};
 use super::transport::Transport;
 use crate::proxy::downstream::interim::InterimSink;
 use crate::proxy::downstream::upload::RequestBody;
 use crate::proxy::wire::cause;
+use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::framing;
 use crate::proxy::wire::headers;
 use crate::proxy::wire::origin::Origin;
@@ -254,27 +255,27 @@ impl Upstream {
     }
 
     /// Opens a connection within `limit`, on which the worker may take `write_limit` to accept a piece; zero is no limit. `patient`: also
-    /// when its socket refuses for a moment. `origin` is that of the request it is for.
+    /// when its socket refuses for a moment, and while its process is on its way up. `origin` is that of the request it is for.
     ///
     /// # Errors
-    /// When the worker can not be reached within `limit`, and within a second or so of its socket refusing.
+    /// When the worker can not be reached within `limit`, within a second or so of its socket refusing, and before `deadline`.
     pub(crate) async fn connect(
         &self,
         limit: Duration,
         write_limit: Duration,
         patient: bool,
+        deadline: Deadline,
         origin: &Origin,
     ) -> io::Result<Connection> {
-        let (address, protocol) = (&self.address, &self.protocol);
-        let dialed = patiently(patient, || {
-            Transport::connect(address, protocol, &self.generation, write_limit, origin)
-        });
-        let line = if limit.is_zero() {
-            dialed.await?
-        } else {
-            match tokio::time::timeout(limit, dialed).await {
-                Ok(line) => line?,
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        let since = Instant::now();
+        let line = loop {
+            let refused = match self.dial(limit, write_limit, patient, origin).await {
+                Err(error) if patient && is_passing(&error) => error,
+                dialed => break dialed?,
+            };
+            // What takes this long to listen is a process that starts, or it is down.
+            if deadline.is_over() || self.generation.start_left(since.elapsed()).is_none() {
+                return Err(refused);
             }
         };
         match self.protocol {
@@ -283,6 +284,24 @@ impl Upstream {
             }
             Protocol::Http2 => self.share(line).await.map(Connection::Http2),
         }
+    }
+
+    async fn dial(
+        &self,
+        limit: Duration,
+        write_limit: Duration,
+        patient: bool,
+        origin: &Origin,
+    ) -> io::Result<Transport> {
+        let (address, protocol) = (&self.address, &self.protocol);
+        let dialed = patiently(patient, || {
+            Transport::connect(address, protocol, &self.generation, write_limit, origin)
+        });
+        if limit.is_zero() {
+            return dialed.await;
+        }
+        let dialed = tokio::time::timeout(limit, dialed).await;
+        dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     async fn share(&self, line: Transport) -> io::Result<Share> {

@@ -149,3 +149,76 @@ fn a_port_to_which_systemd_lets_nobody_from_outside_is_not_told_of() {
     run.spec.settings.network = Network::Loopback;
     assert!(warnings(&mut house, Event::Exposed(0)).is_empty());
 }
+
+/// A house in which `index` serves on a port.
+fn serving() -> House {
+    let mut house = House::new();
+    house.put("index", "one");
+    let on_disk = house.disk.get_mut(&name("index")).unwrap();
+    on_disk.settings.listen = Listen::Port;
+    house.reload(&[]);
+    house.happen(is(Activity::Active, None));
+    house.told.clear();
+    house
+}
+
+fn is(activity: Activity, failure: Option<Ending>) -> Event {
+    let state = ServiceState {
+        activity,
+        failure,
+        ..ServiceState::default()
+    };
+    Event::Unit(index(1).pair(1), state)
+}
+
+/// How long requests of `index` may wait for its process.
+fn waits(house: &House) -> Option<Duration> {
+    match &house.fleet.published.as_ref().unwrap().routes[0].target {
+        Target::Serving(upstream) => upstream.starting,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_crash_on_a_port_is_a_restart_and_its_requests_wait_until_it_responds() {
+    let mut house = serving();
+    assert_eq!(waits(&house), None);
+    house.held.insert("probe");
+    let died = Some(Ending::ExitCode(1));
+    house.happen(is(Activity::Failed, died.clone()));
+    house.happen(is(Activity::Restarting, died.clone()));
+    assert!(waits(&house).is_some());
+    house.happen(is(Activity::Active, died));
+    let probe = house.fleet.next_probe - 1;
+    house.happen(Event::Probed(probe, ProbeOutcome::Broken("refused".into())));
+    assert!(waits(&house).is_some());
+    house.wait();
+    let probe = house.fleet.next_probe - 1;
+    house.happen(Event::Probed(probe, ProbeOutcome::Status(200)));
+    assert_eq!(waits(&house), None);
+    assert_eq!(house.fleet.workers[&name("index")].runs.len(), 1);
+    assert!(house.fleet.workers[&name("index")].replace.is_none());
+}
+
+#[test]
+fn a_failed_process_on_a_port_that_nothing_starts_again_is_replaced() {
+    let mut house = serving();
+    house.happen(is(Activity::Failed, Some(Ending::ExitCode(1))));
+    assert!(house.fleet.workers[&name("index")].replace.is_none());
+    assert_eq!(house.wait(), Duration::from_secs(1));
+    assert!(house.fleet.workers[&name("index")].replace.is_some());
+}
+
+#[test]
+fn a_process_that_does_not_come_up_in_time_is_ill() {
+    let mut house = serving();
+    house.held.insert("probe");
+    house.happen(is(Activity::Restarting, Some(Ending::ExitCode(1))));
+    house.happen(is(Activity::Active, Some(Ending::ExitCode(1))));
+    let probe = house.fleet.next_probe - 1;
+    house.now += waits(&house).unwrap();
+    house.happen(Event::Probed(probe, ProbeOutcome::TimedOut));
+    assert_eq!(waits(&house), None);
+    let run = &house.fleet.workers[&name("index")].runs[&index(1).generation];
+    assert_eq!(run.members[&1].unhealthy, 1);
+}
