@@ -147,6 +147,7 @@ async fn pair(systemd: &Systemd, house: &House, round: usize) -> io::Result<Dura
         directory: house.directory.join("workers/index"),
         data: house.directory.join("workers/index"),
         cache: None,
+        stored: Vec::new(),
         starter: house.tqserver.clone(),
         command: vec![
             house

@@ -4,8 +4,10 @@
 //! file is opened, and there is an end to it however much there is.
 
 use std::ffi::OsStr;
+use std::fs::DirEntry;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,16 @@ pub struct Footprint {
     pub bytes: u64,
     /// Whether all of it was counted; `false`: it is more than that.
     pub is_all: bool,
+}
+
+impl Default for Footprint {
+    /// Nothing, and that is all.
+    fn default() -> Self {
+        Self {
+            bytes: 0,
+            is_all: true,
+        }
+    }
 }
 
 /// Measures `directory`, which is no link. `go_on` is asked at each entry, and `false` ends it. A file with several links counts with each:
@@ -117,6 +129,17 @@ struct Level {
     entries: Dir,
 }
 
+impl Footprint {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            is_all: self.is_all && other.is_all,
+        }
+    }
+}
+
 impl Level {
     fn open(directory: OwnedFd) -> io::Result<Self> {
         let entries = Dir::read_from(directory.as_fd())?;
@@ -130,13 +153,15 @@ fn blocks(stat: &Stat) -> u64 {
         .saturating_mul(BLOCK)
 }
 
-/// The directories in `parent`, each with its footprint, one after the other; between two of them it rests for four times as long as the
+/// The directories in `parent` that are not hidden, each with its footprint, one after the other; between two of them it rests for four times as long as the
 /// first has taken, so that all of it takes a fifth of a processor at most. One that cannot be read is left out.
 ///
 /// # Errors
 /// When `parent` cannot be read.
 pub fn measure_each(parent: &Path, mut tell: impl FnMut(&OsStr, Footprint)) -> io::Result<()> {
-    let entries: Vec<_> = std::fs::read_dir(parent)?.flatten().collect();
+    let is_hidden = |entry: &DirEntry| entry.file_name().as_bytes().starts_with(b".");
+    let entries = std::fs::read_dir(parent)?.flatten();
+    let entries: Vec<_> = entries.filter(|entry| !is_hidden(entry)).collect();
     let bounds = Bounds::one_of(entries.len());
     for entry in entries {
         let began = Instant::now();

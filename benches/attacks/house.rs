@@ -185,6 +185,7 @@ fn table(address: Address) -> RouteTable {
             settings: Default::default(),
             worker: WorkerName::parse("worker").expect("a name"),
             public: None,
+            state: None,
             target: Target::Serving(Upstream {
                 generation: Generation(1),
                 address,

@@ -147,6 +147,7 @@ fn table(worker: &Path, files: &Path) -> RouteTable {
     routes.push(Route {
         path: RoutePath::parse("/static").expect("a path"),
         public: Some(files.join("static")),
+        state: None,
         target: Target::Files,
         ..route(ROUTES)
     });

@@ -6,6 +6,7 @@ mod environment;
 mod explain;
 mod routing;
 mod sticky;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -195,6 +196,12 @@ impl WorkerFile {
         {
             let help = "remove 'command', or give the type of the program";
             item.key_problem("a worker of type 'static' has no program", help);
+        }
+        if worker.kind == Some(WorkerType::Static)
+            && let Some(item) = root.peek("files")
+        {
+            let help = "put the files into 'public/', which is served as it is";
+            item.key_problem("a worker of type 'static' has no state", help);
         }
         root.finish(|key| match key {
             "ignore" => {

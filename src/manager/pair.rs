@@ -1,6 +1,6 @@
 //! A worker's specification becomes the pairs of units of a generation: what it is handed, and what stands around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
@@ -136,6 +136,7 @@ impl Ground<'_> {
             socket_group: self.group.map(str::to_owned),
             data,
             cache,
+            stored: stored(settings),
             env,
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run)?,
@@ -211,6 +212,17 @@ impl Ground<'_> {
             std::fs::create_dir_all(directory).map_err(|error| {
                 Reason::Refused(format!("make {what} {}: {error}", directory.display()))
             })?;
+        }
+        if pair.sandbox.is_none() {
+            for directory in pair
+                .stored
+                .iter()
+                .map(|directory| pair.data.join(directory))
+            {
+                std::fs::create_dir_all(&directory).map_err(|error| {
+                    Reason::Refused(format!("make {}: {error}", directory.display()))
+                })?;
+            }
         }
         let lying = pair.written.as_ref();
         if let Some(Written { path, text, .. }) =
@@ -337,6 +349,12 @@ impl Ground<'_> {
             .map(|name| credential(&directory, name, self.kind))
             .collect()
     }
+}
+
+/// The directories of its state that the proxy serves.
+fn stored(settings: &WorkerSettings) -> Vec<String> {
+    let directories: BTreeSet<_> = settings.on_route.files.values().collect();
+    directories.into_iter().cloned().collect()
 }
 
 fn shown(path: &Path) -> String {

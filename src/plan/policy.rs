@@ -31,4 +31,7 @@ pub struct Policy {
     pub sockets: PathBuf,
     /// Production: the directory below which each generation has its files, as `NAME/GENERATION`.
     pub snapshots: Option<PathBuf>,
+    /// Production: the directory below which the proxy finds what workers store for it to serve, as `NAME/DIRECTORY`. `None`: each
+    /// worker's is in its own directory.
+    pub state: Option<PathBuf>,
 }

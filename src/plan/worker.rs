@@ -257,6 +257,7 @@ impl Worker {
                 settings: settings.map_or_else(RouteSettings::default, |of| of.on_route.clone()),
                 worker: self.name.clone(),
                 public: None,
+                state: None,
                 target: match (self.awaited(), &self.trouble) {
                     (Some(spec), _) => Target::Unavailable {
                         reason: STARTING.to_owned(),
@@ -322,6 +323,7 @@ impl Worker {
             settings: settings.on_route.clone(),
             worker: self.name.clone(),
             public: run.public.clone(),
+            state: None,
             target,
             timeouts: settings.limits.timeouts,
             flow: settings.limits.flow,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error_page::ErrorPages;
 use super::host::HostPattern;
+use super::path::RoutePath;
 use super::redirect::Redirect;
 
 /// What `worker.yaml` says of a route and the proxy does: the same value in the worker's settings, in its units and snapshots, in the route
@@ -30,4 +31,7 @@ pub struct RouteSettings {
     /// Files in `public/` that are sent with the proxy's own errors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub error_pages: ErrorPages,
+    /// Directories below the worker's state whose files are served without asking it, by their place below the route.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<RoutePath, String>,
 }

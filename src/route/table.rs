@@ -55,6 +55,9 @@ pub struct Route {
     pub worker: WorkerName,
     /// Directory whose files are served below `path` without asking the worker.
     pub public: Option<PathBuf>,
+    /// Directory of the worker's state, below which are those of [`RouteSettings::files`]; `None` where there are none of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<PathBuf>,
     /// Who answers what is not a file.
     pub target: Target,
     /// The proxy's patience with the worker.
@@ -91,6 +94,7 @@ impl Route {
             settings: RouteSettings::default(),
             worker,
             public: None,
+            state: None,
             target,
             timeouts: Timeouts {
                 read: front.read_timeout,

@@ -1,5 +1,9 @@
 //! What a worker keeps on the disk is measured, and told of before it is too much.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
 use crate::house::worker::says;
 use crate::house::{House, until};
 
@@ -67,4 +71,53 @@ fn a_higher_limit_is_a_new_generation_and_no_more_than_the_cap() {
         .reload()
         .fails_with("index: failed: ")
         .says("state_max");
+}
+
+#[test]
+fn what_a_worker_stores_is_served_in_development_and_in_production() {
+    for production in [false, true] {
+        let files = "files: {/media: media}";
+        let mut house = House::new().worker("shop", says("shop").config(files));
+        if production {
+            house = house.production();
+        }
+        let house = house.open();
+        let environment = house.get("/shop/env").json();
+        let state = environment["STATE_DIRECTORY"].as_str().expect("a state");
+        let state = PathBuf::from(state);
+        house.get("/shop/media/a.txt").is("shop");
+        fs::create_dir(state.join("media/sub")).unwrap();
+        fs::write(state.join("media/sub/a.txt"), "stored").unwrap();
+        fs::write(state.join("db"), "secret").unwrap();
+        symlink("../db", state.join("media/db")).unwrap();
+        let stored = house.get("/shop/media/sub/a.txt");
+        stored.is("stored");
+        assert_eq!(stored.header("x-content-type-options"), Some("nosniff"));
+        assert!(stored.header("etag").is_some());
+        // It is asked for all that is not a file there.
+        for path in [
+            "",
+            "/",
+            "/sub",
+            "/sub/",
+            "/db",
+            "/../db",
+            "/%2e%2e/db",
+            "/sub/b.txt",
+        ] {
+            let response = house.get(&format!("/shop/media{path}"));
+            assert!(!response.text().contains("secret"), "{path}");
+            assert!(
+                response.text() == "shop" || response.status == 400,
+                "{path}: {}",
+                response.text()
+            );
+        }
+        house.get("/shop/db").is("shop");
+        // A new version finds it as it was.
+        house.replace("shop", says("new").config(files));
+        house.reload().succeeds();
+        house.get("/shop").is("new");
+        house.get("/shop/media/sub/a.txt").is("stored");
+    }
 }

@@ -327,6 +327,7 @@ fn table(directory: &Path) -> RouteTable {
             settings: Default::default(),
             worker: WorkerName::parse("w").unwrap(),
             public: None,
+            state: None,
             target: serving(directory, 1),
             timeouts: Timeouts {
                 read: DEADLINE,

@@ -74,6 +74,17 @@ def do_write(text):
     return place.read_text() if place.exists() else "(nothing)"
 
 
+def do_store(text):
+    """Stores a file where the proxy serves it, and beside it a way to one that is its own."""
+    state = pathlib.Path(os.environ["STATE_DIRECTORY"])
+    (state / "media" / "sub").mkdir(exist_ok=True)
+    (state / "media" / "sub" / "a.txt").write_text(text)
+    own = state / "media" / "own"
+    if not own.is_symlink():
+        own.symlink_to("../kept")
+    return "stored"
+
+
 def do_eat(mib):
     """Takes memory, and touches it."""
     taken = bytearray()

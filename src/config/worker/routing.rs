@@ -5,6 +5,7 @@ use super::super::hosts::hosts;
 use super::super::problem::Place;
 use super::super::section::{Item, Section};
 use super::bounds::LONGEST_PATH;
+use super::stored::stored;
 use crate::route::{ErrorPages, Errors, Redirect, RedirectError, RouteSettings};
 
 /// Most redirects: they are looked through one by one for each request.
@@ -35,6 +36,7 @@ pub(super) fn on_route(root: &mut Section<'_>, document: &Document) -> (RouteSet
         underscores_in_headers: underscores.unwrap_or_default(),
         redirects,
         error_pages: error_pages(&root.items("error_pages")),
+        files: stored(&root.items("files")),
     };
     (settings, places)
 }

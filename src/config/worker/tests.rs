@@ -390,3 +390,41 @@ fn the_message_for_a_hostile_file_is_short_and_soon_there() {
     // A bound that a debug build on a loaded machine keeps; the cost that is guarded against would be hours.
     assert!(begun.elapsed().as_secs() < 60, "took {:?}", begun.elapsed());
 }
+
+#[test]
+fn what_the_proxy_serves_of_the_state_is_below_it_and_no_directory_is_in_another() {
+    let files = |text: &str| worker(text).unwrap().on_route.files;
+    let read = files("files: {/media: media, /wp/uploads/: site/up-loads, /old: media}");
+    let read: Vec<_> = read
+        .iter()
+        .map(|(place, directory)| format!("{place} {directory}"))
+        .collect();
+    assert_eq!(
+        read,
+        ["/media media", "/old media", "/wp/uploads site/up-loads"]
+    );
+    assert!(files("files: {}").is_empty());
+    for text in [
+        "files: {media: media}",
+        "files: {/../x: media}",
+        "files: {/.git: media}",
+        "files: {/media: ..}",
+        "files: {/media: a/../..}",
+        "files: {/media: /etc}",
+        "files: {/media: .}",
+        "files: {/media: ''}",
+        "files: {/media: a//b}",
+        "files: {/media: .hidden}",
+        "files: {/media: 'a b'}",
+        "files: {/media: 'a:b'}",
+        "files: {/media: 'a%n'}",
+        "files: {/media: [a]}",
+        "files: [media]",
+        "files: {/a: media, /b: media/small}",
+        "{files: {/a: media}, type: static}",
+    ] {
+        refused(text);
+    }
+    let many: Vec<String> = (0..17).map(|n| format!("/{n}: d{n}")).collect();
+    refused(&format!("files: {{{}}}", many.join(", ")));
+}

@@ -1,6 +1,7 @@
 //! The proxy: the table it is handed, what it has applied, and the outcomes that hold from then on.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::part::Part;
@@ -11,6 +12,7 @@ use crate::plan::run::{Run, Stage};
 use crate::plan::worker::Worker;
 use crate::plan::{Action, Cause, Outcome, Reason, Source};
 use crate::route::{Route, RouteTable, Target};
+use crate::types::DATA;
 
 impl Fleet {
     /// The proxy that comes may be another process: it needs the table, and its answers to be asked again.
@@ -105,6 +107,7 @@ impl Fleet {
         let route = worker.route(self.policy.own_users).map(|route| Route {
             work: development.map(|_| worker.work()),
             halt: self.halts.get(&worker.name).cloned().unwrap_or_default(),
+            state: self.state(worker, &route),
             target: held_for(route.target, hold),
             ..route
         });
@@ -119,6 +122,17 @@ impl Fleet {
                 .map(|(number, _)| instance(&worker.name, *number))
                 .collect(),
         }
+    }
+
+    /// Where the proxy finds what the worker of `route` stores for it to serve.
+    fn state(&self, worker: &Worker, route: &Route) -> Option<PathBuf> {
+        let (_, run) = worker
+            .fronting()
+            .filter(|_| !route.settings.files.is_empty())?;
+        Some(match &self.policy.state {
+            Some(state) => state.join(worker.name.as_str()),
+            None => run.spec.directory.join(DATA),
+        })
     }
 
     /// The next step publishes the table also if it has not changed.

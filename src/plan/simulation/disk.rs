@@ -244,6 +244,7 @@ pub(in crate::plan) fn policy(build: bool) -> Policy {
         own_users: false,
         concurrent_starts: 8,
         snapshots: None,
+        state: None,
         build,
         development: None,
         sockets: PathBuf::from("/run"),

@@ -141,6 +141,7 @@ fn route(text: &str) -> Option<Route> {
         },
         worker: WorkerName::parse("w").ok()?,
         public: None,
+        state: None,
         target: Target::Files,
         timeouts: Timeouts {
             read: std::time::Duration::ZERO,

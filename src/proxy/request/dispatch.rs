@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
@@ -20,6 +22,7 @@ use crate::proxy::response::body::Body;
 use crate::proxy::response::compression::Offer;
 use crate::proxy::response::{files, precompressed, report, route_pages};
 use crate::proxy::table::Table;
+use crate::proxy::table::assets::{Assets, Directories};
 use crate::proxy::table::lookup::Lookup;
 use crate::proxy::table::route::{Route, Target};
 use crate::proxy::upstream::fastcgi::lacks_slash;
@@ -348,8 +351,13 @@ fn file<B>(
     request: &Request<B>,
     offer: &mut Option<Offer>,
 ) -> Option<Response<Body>> {
-    let public = route.public.as_ref()?;
     let rest = &path[route.path.prefix().len()..];
+    if !route.stored.is_empty()
+        && let Some(response) = stored(route, rest, request, offer)
+    {
+        return Some(response);
+    }
+    let public = route.public.as_ref()?;
     let find = |rest: &str| files::find(public, rest, request.uri().path(), route.assets);
     let mut found = find(rest);
     if matches!(found, files::Lookup::Directory) {
@@ -369,6 +377,40 @@ fn file<B>(
         }
         files::Lookup::Directory | files::Lookup::Missing => None,
     }
+}
+
+/// The file of the worker's state that the path leads to, if the proxy serves it.
+fn stored<B>(
+    route: &Route,
+    rest: &str,
+    request: &Request<B>,
+    offer: &mut Option<Offer>,
+) -> Option<Response<Body>> {
+    let assets = Assets {
+        directories: Directories::Nothing,
+        ..route.assets
+    };
+    let found = route.stored.iter().find_map(|stored| {
+        match files::find(
+            &stored.files,
+            stored.rest(rest)?,
+            request.uri().path(),
+            assets,
+        ) {
+            files::Lookup::Found(found) => Some(found),
+            files::Lookup::Directory | files::Lookup::Missing => None,
+        }
+    })?;
+    if let Some(offer) = offer {
+        offer.for_file();
+    }
+    let mut response = found.respond(request.method(), request.headers(), offer.as_ref());
+    // Whoever has uploaded it chose its name, and with it its type; a browser is not to find another.
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+    Some(response)
 }
 
 /// The way to a directory of PHP scripts that has an index, for who asks for it without a slash at the end.

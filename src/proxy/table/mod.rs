@@ -6,6 +6,7 @@
 //! | `lookup`, `hosts` | what a route is found by, and finding it |
 //! | `route`, `rules` | a route; what stands between a request and its worker |
 //! | `public`, `assets` | a route's directory of files, and which of them are served |
+//! | `stored` | directories of a worker's state whose files are served |
 //! | `file`, `kept` | one of these files; those that are small, in memory |
 //! | `development` | how far a worker is, as developers' pages are told |
 //! | `builders` | how hyper and h2 are to serve connections |
@@ -21,6 +22,7 @@ pub(super) mod lookup;
 pub(super) mod public;
 pub(super) mod route;
 pub(super) mod rules;
+mod stored;
 
 use crate::proxy::table::board::Board;
 use crate::proxy::table::board::Published;
@@ -37,6 +39,7 @@ use hyper::server::conn::http1;
 use self::development::State;
 use self::hosts::Routes;
 use self::public::Public;
+use self::stored::Stored;
 use super::table::assets::Assets;
 use super::table::rules::Rules;
 use super::upstream::balance::Balancer;
@@ -146,6 +149,7 @@ impl Table {
                     let public = route.public.as_deref();
                     public.map(|path| Public::new(path, development.is_none(), &room))
                 },
+                stored: Stored::all(route),
                 target,
                 timeouts: route.timeouts,
                 retries: route.flow.retries,
@@ -233,6 +237,7 @@ pub(crate) mod tests {
             settings: RouteSettings::default(),
             worker: WorkerName::parse("w").unwrap(),
             public: None,
+            state: None,
             target: Answer::Files,
             timeouts,
             flow: Flow::default(),

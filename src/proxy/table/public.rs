@@ -1,5 +1,6 @@
 //! A worker's `public/`, below which files are opened.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use super::kept::{Kept, Room};
 #[derive(Debug)]
 pub(crate) struct Public {
     path: PathBuf,
+    /// Of a directory that a worker writes to: its path below `path`, with a slash at the end. No link is followed on the way to what is in
+    /// it.
+    inside: Option<String>,
     stays: bool,
     /// Open for as long as the route is: what was deployed stays where it is. `None` where people work in it, and may put another in its
     /// place at any time.
@@ -29,10 +33,22 @@ impl Public {
     pub(crate) fn new(path: &Path, stays: bool, room: &Rc<Room>) -> Self {
         Self {
             path: path.to_owned(),
+            inside: None,
             stays,
             // Where that fails, each use tries again.
             held: stays.then(|| directory(path).ok()).flatten(),
             kept: stays.then(|| RefCell::new(Kept::new(room.clone()))),
+        }
+    }
+
+    /// The directory called `directory` in a worker's state, which the worker may make, fill and remove at any time.
+    pub(crate) fn stored(state: &Path, directory: &str) -> Self {
+        Self {
+            path: state.to_owned(),
+            inside: Some(format!("{directory}/")),
+            stays: false,
+            held: None,
+            kept: None,
         }
     }
 
@@ -45,6 +61,7 @@ impl Public {
     pub(crate) fn may_have(&self, name: &str) -> bool {
         // To open it tells as much, if the directory is at hand.
         self.held.is_some()
+            || self.inside.is_some()
             || rustix::fs::stat(self.path.join(name)).is_ok_and(|stat| {
                 matches!(
                     FileType::from_raw_mode(stat.st_mode),
@@ -93,12 +110,23 @@ impl Public {
     fn open_in(&self, directory: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
         // Without O_NONBLOCK a fifo put in the file's place would hold up the thread.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(directory, name, flags, Mode::empty(), beneath) {
+        let mut beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let name = match &self.inside {
+            Some(inside) => {
+                beneath |= ResolveFlags::NO_SYMLINKS;
+                Cow::Owned(format!("{inside}{name}"))
+            }
+            None => Cow::Borrowed(name),
+        };
+        match rustix::fs::openat2(directory, &*name, flags, Mode::empty(), beneath) {
             // Some sandboxes do not know the call.
             Err(Errno::NOSYS | Errno::PERM) => {
-                let real = self.path.join(name).canonicalize()?;
-                if !real.starts_with(self.path.canonicalize()?) {
+                let (real, top) = (
+                    self.path.join(&*name).canonicalize()?,
+                    self.path.canonicalize()?,
+                );
+                let is_linked = self.inside.is_some() && real != top.join(&*name);
+                if !real.starts_with(top) || is_linked {
                     return Err(io::ErrorKind::PermissionDenied.into());
                 }
                 let flags = flags | OFlags::NOFOLLOW;
@@ -167,5 +195,35 @@ mod tests {
         let (directory, public) = public(true, &Rc::default());
         std::fs::write(directory.path().join("film"), vec![0; 100 << 10]).unwrap();
         assert!(!is_read(&public.file("film").unwrap()));
+    }
+
+    #[test]
+    fn what_a_worker_stores_is_served_and_nothing_that_it_links_to() {
+        let state = tempfile::tempdir().unwrap();
+        let media = state.path().join("media");
+        let public = Public::stored(state.path(), "media");
+        assert!(public.file("a.css").is_err(), "it is not there yet");
+        std::fs::create_dir_all(media.join("sub")).unwrap();
+        std::fs::write(state.path().join("db"), "secret").unwrap();
+        std::fs::write(media.join("sub/a.css"), "body {}").unwrap();
+        assert!(public.file("sub/a.css").is_ok());
+        std::os::unix::fs::symlink("sub/a.css", media.join("inside")).unwrap();
+        std::os::unix::fs::symlink("../db", media.join("db")).unwrap();
+        std::os::unix::fs::symlink("sub", media.join("link")).unwrap();
+        rustix::fs::mknodat(
+            CWD,
+            media.join("fifo"),
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        for name in ["inside", "db", "link/a.css", "../db", "fifo", "sub"] {
+            assert!(public.file(name).is_err(), "{name}");
+        }
+        // The directory itself becomes a link.
+        std::fs::remove_dir_all(&media).unwrap();
+        std::os::unix::fs::symlink(".", &media).unwrap();
+        assert!(public.file("db").is_err());
     }
 }

@@ -9,6 +9,7 @@ use super::assets::Assets;
 use super::development::State;
 use super::public::Public;
 use super::rules::Rules;
+use super::stored::Stored;
 use crate::names::WorkerName;
 use crate::proxy::upstream::balance::Balancer;
 use crate::proxy::upstream::pool::Upstream;
@@ -27,6 +28,8 @@ pub(crate) struct Route {
     pub(crate) prefix: HeaderValue,
     pub(crate) worker: WorkerName,
     pub(crate) public: Option<Public>,
+    /// What its worker stores for it to serve.
+    pub(crate) stored: Vec<Stored>,
     pub(crate) target: Target,
     pub(crate) timeouts: Timeouts,
     /// How often a request is sent again that may be.

@@ -18,7 +18,7 @@ use crate::route::{Address, RoutePath};
 use crate::systemd::start;
 
 pub(super) use self::directive::Properties;
-pub use self::sandbox::{Credential, Sandbox};
+pub use self::sandbox::{Credential, STORED, Sandbox};
 pub use self::written::{StopSignal, Written};
 
 /// The service's property that carries what the generation was made of, for the next manager. systemd would feed it to the worker
@@ -62,6 +62,8 @@ pub struct UnitPair {
     pub data: PathBuf,
     /// The directory for what it can make again, if it is to have one; with a sandbox likewise (`CacheDirectory=`).
     pub cache: Option<PathBuf>,
+    /// Directories below `data` whose files the proxy serves; with a sandbox systemd makes them, too.
+    pub stored: Vec<String>,
     /// Program (absolute) and arguments.
     pub command: Vec<String>,
     /// This program, which becomes `command` (see [`start`]).
@@ -306,7 +308,7 @@ impl UnitPair {
         lines.extend(self.stop_signal.map(StopSignal::directive));
         if let Some(sandbox) = &self.sandbox {
             let files = (self.directory.as_path(), self.starter.as_path());
-            let own = sandbox.directives(&self.instance.worker, files, &self.address);
+            let own = sandbox.directives(&self.instance.worker, files, &self.stored, &self.address);
             lines.extend(own);
         }
         lines
@@ -347,11 +349,12 @@ impl UnitPair {
         set("WORKER_ROUTE", self.route.to_string());
         set("WORKER_MODE", self.mode.to_string());
         // With a sandbox systemd makes the directories, and tells the worker where.
-        if self.sandbox.is_none() {
+        if self.sandbox.is_none() || !self.stored.is_empty() {
+            // Of several directories systemd would name all.
             set("STATE_DIRECTORY", self.data.display().to_string());
-            if let Some(cache) = &self.cache {
-                set("CACHE_DIRECTORY", cache.display().to_string());
-            }
+        }
+        if let (None, Some(cache)) = (&self.sandbox, &self.cache) {
+            set("CACHE_DIRECTORY", cache.display().to_string());
         }
         if let Some(quota) = self.limits.gomaxprocs {
             set("GOMAXPROCS", quota.cores.to_string());

@@ -57,6 +57,10 @@ const PARTS: [(KernelPart, &[&str]); 2] = [
 const INSTALLED: &str = "/usr/";
 /// Where a sandbox has this program, if it lies where a worker cannot see it: beside the snapshots, all but one of which it does not see.
 const STARTER: &str = ".start";
+/// Where the state of dynamic users is (systemd.exec(5), `DynamicUser=`).
+const PRIVATE: &str = "/var/lib/private";
+/// Below all state: what the proxy serves of it. The proxy's unit shows it to it.
+pub const STORED: &str = ".files";
 /// `errno` of EPERM. A call that is refused is reported by the program; one that kills it is hard to understand.
 const EPERM: i32 = 1;
 /// A bind mount takes what is mounted below with it, as `BindReadOnlyPaths=` does unless told otherwise: MS_REC (mount(2)).
@@ -98,15 +102,16 @@ pub struct Credential {
 }
 
 impl Sandbox {
-    /// The walls around `worker`, which sees these files: its own, and this program.
+    /// The walls around `worker`, which sees these files: its own, and this program. Of its state the proxy serves what is in `stored`.
     pub(super) fn directives(
         &self,
         worker: &WorkerName,
         files: (&Path, &Path),
+        stored: &[String],
         address: &Address,
     ) -> Vec<Directive> {
         let (directory, starter) = files;
-        let mut lines = self.identity(worker);
+        let mut lines = self.identity(worker, stored);
         lines.extend(self.files(directory, starter));
         lines.extend(self.kernel());
         lines.extend(self.network());
@@ -128,22 +133,46 @@ impl Sandbox {
     }
 
     /// A user that exists while one of its processes does, with directories that are its own whenever it comes back.
-    fn identity(&self, worker: &WorkerName) -> Vec<Directive> {
+    ///
+    /// What the proxy serves of its state lies apart, in the one place of it that the proxy sees, and is bound to where the worker looks for
+    /// it. The proxy is a stranger there: it may pass the directories, and read what anybody may. Nobody else gets past `/var/lib/private`.
+    fn identity(&self, worker: &WorkerName, stored: &[String]) -> Vec<Directive> {
         let (user, own) = (self.user.clone(), format!("tqserver/{worker}"));
         let private = |key| directive("Service", key, "0700", 0o700_u32);
+        let (state_mode, umask) = match stored.is_empty() {
+            true => (0o700_u32, 0o077_u32),
+            false => (0o711, 0o022),
+        };
+        let octal = |key, mode: u32| directive("Service", key, format!("{mode:04o}"), mode);
+        let apart = |directory: &String| format!("tqserver/{STORED}/{worker}/{directory}");
+        let here = |directory: &String| format!("{own}/{directory}");
+        let mut state = vec![own.clone()];
+        // A place to bind to is made here, or else it would be root's once nothing is bound there any more.
+        state.extend(
+            stored
+                .iter()
+                .flat_map(|directory| [here(directory), apart(directory)]),
+        );
         let mut lines = vec![
             switch("DynamicUser", true),
             // The same for all generations: with a name of its own each would take the directory away from the one before.
             directive("Service", "User", user.clone(), user),
-            words("StateDirectory", vec![own.clone()]),
-            private("StateDirectoryMode"),
+            words("StateDirectory", state),
+            octal("StateDirectoryMode", state_mode),
         ];
+        if !stored.is_empty() {
+            let private = |path: String| Path::new(PRIVATE).join(path);
+            let bound = stored
+                .iter()
+                .map(|directory| (private(apart(directory)), private(here(directory))));
+            lines.push(bind("BindPaths", bound.collect()));
+        }
         if self.cache {
             lines.push(words("CacheDirectory", vec![own]));
             lines.push(private("CacheDirectoryMode"));
         }
         lines.extend([
-            directive("Service", "UMask", "0077", 0o077_u32),
+            octal("UMask", umask),
             directive("Service", "KeyringMode", "private", "private"),
             switch("RemoveIPC", true),
             switch("NoNewPrivileges", true),
@@ -192,7 +221,7 @@ impl Sandbox {
                 ]
                 .into(),
             },
-            bind(bound),
+            bind("BindReadOnlyPaths", bound),
             words("InaccessiblePaths", hidden.collect()),
             // Beside some of the switches below, ProtectSystem= leaves out /run, and with it /run/lock, which is everybody's.
             words("ReadOnlyPaths", vec!["/run".to_owned()]),
@@ -312,7 +341,7 @@ fn ports(key: &'static str, ports: &RangeInclusive<u16>) -> Directive {
 }
 
 /// Shows the worker the first of each of `paths` at the second.
-fn bind(paths: Vec<(PathBuf, PathBuf)>) -> Directive {
+fn bind(key: &'static str, paths: Vec<(PathBuf, PathBuf)>) -> Directive {
     let paths = paths
         .into_iter()
         .map(|(from, to)| (from.display().to_string(), to.display().to_string()));
@@ -327,7 +356,7 @@ fn bind(paths: Vec<(PathBuf, PathBuf)>) -> Directive {
     let value: Vec<_> = paths
         .map(|(from, to)| (from, to, false, RECURSIVE))
         .collect();
-    directive("Service", "BindReadOnlyPaths", words.join(" "), value)
+    directive("Service", key, words.join(" "), value)
 }
 
 /// A list of what is allowed, or of what is not.

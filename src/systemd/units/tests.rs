@@ -16,6 +16,7 @@ fn pair(address: Address) -> UnitPair {
         directory: "/srv/x".into(),
         data: "/var/lib/x".into(),
         cache: None,
+        stored: Vec::new(),
         command: vec!["/srv/x/bin/a-b".to_owned(), "100% sure".to_owned()],
         starter: "/usr/bin/true".into(),
         env: BTreeMap::from([("GREETING".to_owned(), "a \"b\" $c".to_owned())]),
@@ -420,4 +421,24 @@ fn a_line_break_in_a_variable_ends_no_line_of_the_text() {
         super::directive::quote("KEY=-----BEGIN-----\na\tb\r%\u{1}\u{85}\n"),
         r#""KEY=-----BEGIN-----\na\tb\r%%\x01\xc2\x85\n""#
     );
+}
+
+#[test]
+fn what_the_proxy_serves_of_the_state_lies_apart_and_the_rest_is_closed() {
+    let mut pair = sandboxed(Network::Full, false);
+    has(&pair, &["StateDirectoryMode=0700", "UMask=0077"]);
+    pair.data = "/var/lib/tqserver/api.a-b".into();
+    pair.stored = vec!["media".to_owned(), "site/up".to_owned()];
+    has(
+        &pair,
+        &[
+            "StateDirectory=tqserver/api.a-b tqserver/api.a-b/media tqserver/.files/api.a-b/media tqserver/api.a-b/site/up tqserver/.files/api.a-b/site/up",
+            "StateDirectoryMode=0711",
+            "UMask=0022",
+            "BindPaths=/var/lib/private/tqserver/.files/api.a-b/media:/var/lib/private/tqserver/api.a-b/media /var/lib/private/tqserver/.files/api.a-b/site/up:/var/lib/private/tqserver/api.a-b/site/up",
+        ],
+    );
+    let environment = pair.environment();
+    let state = "STATE_DIRECTORY=/var/lib/tqserver/api.a-b".to_owned();
+    assert!(environment.contains(&state), "{environment:?}");
 }

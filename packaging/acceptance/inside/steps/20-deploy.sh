@@ -23,6 +23,33 @@ claim_a_new_version_replaces_the_old_one() {
     eventually 60 one_generation alpha
 }
 
+claim_the_proxy_serves_what_a_worker_stores_for_it_and_nothing_else_of_its_state() {
+    local state path
+    get '/alpha/write?kept-over-generations' >/dev/null
+    YAML='files: {/media: media}' live alpha 'alpha 2'
+    # What it had before is still its own, and so is what lies beside.
+    is "$(get /alpha/write)" 'kept-over-generations'
+    is "$(get '/alpha/store?a-picture')" stored
+    is "$(get /alpha/media/sub/a.txt)" 'a-picture'
+    has "$(curl -sSi localhost:8080/alpha/media/sub/a.txt)" '^x-content-type-options: nosniff'
+    # By a link, by the directory above it, by a name that is none: that is for the worker.
+    for path in own ../kept sub/ ''; do
+        has_not "$(curl -sS --path-as-is "localhost:8080/alpha/media/$path")" 'kept-over|a-picture'
+    done
+    # The next generation, another process, finds it; and one that does not name it any more has its state as it was.
+    YAML='files: {/media: media}' live alpha 'alpha 3'
+    is "$(get /alpha/media/sub/a.txt)" 'a-picture'
+    run systemctl restart tqserver-proxy
+    is "$(get /alpha/media/sub/a.txt)" 'a-picture'
+    state=/var/lib/private/tqserver
+    is "$(stat -c '%a %U' "$state/.files/alpha/media" | cut -d' ' -f1)" 711 'mode of what it stores'
+    is "$(stat -c %u "$state/.files/alpha/media")" "$(stat -c %u "$state/alpha/kept")" 'owner of what it stores'
+    YAML='' live alpha 'alpha 2'
+    is "$(get /alpha/write)" 'kept-over-generations'
+    is "$(status_of /alpha/media/sub/a.txt)" 404
+    is "$(stat -c %a "$state/alpha")" 700 'mode of its state'
+}
+
 claim_a_reload_touches_nothing_that_did_not_change() {
     local before
     get /alpha >/dev/null

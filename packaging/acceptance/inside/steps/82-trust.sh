@@ -114,7 +114,8 @@ claim_a_proxy_that_was_taken_over_reaches_what_everybody_may_fetch() { #: reboot
     usual_workers 72
     install -d -m 0700 /etc/tqserver/credentials/beta
     (umask 077 && printf 'x' >/etc/tqserver/credentials/beta/token)
-    YAML='credentials: [token]' live beta 'beta 2'
+    YAML='{credentials: [token], files: {/media: media}}' live beta 'beta 2'
+    get '/beta/store?for-everybody' >/dev/null
     # A file for everybody, so that nothing but the wall is between.
     get '/beta/write?secret-of-beta' >/dev/null
     state=/var/lib/private/tqserver/beta
@@ -148,6 +149,9 @@ reading a snapshot|openat|-100|$snapshot/main.py|0
 reading the state of a worker|openat|-100|$state/kept|0
 writing the state of a worker|openat|-100|$state/kept|1
 reading the state by its link|openat|-100|/var/lib/tqserver/beta/kept|0
+reading the state beside what is served of it|openat|-100|/var/lib/tqserver/.files/beta/media/../../../beta/kept|0
+writing what a worker stores|openat|-100|/var/lib/tqserver/.files/beta/media/sub/a.txt|1
+adding to what a worker stores|openat|-100|/var/lib/tqserver/.files/beta/media/intruder|0x41|0x1b6
 reading the server.yaml that was kept|openat|-100|/var/lib/tqserver/.server.yaml|0
 reading what units are made of|openat|-100|/run/systemd/transient/tqserver-beta@$(generation beta).service|0
 reading the journal|openat|-100|/var/log/journal/|0x10000
@@ -167,10 +171,11 @@ its own network|socket|2|1|0
 its own link|connect|unix:/run/tqserver/link.sock
 its own way to a worker|connect|unix:/run/tqserver/beta@$(generation beta).sock
 its own public files|openat|-100|/var/lib/tqserver/.public|0x10000
+its own files of workers' state|openat|-100|/var/lib/tqserver/.files/beta/media/sub/a.txt|0
 its own place for listeners|openat|-100|/run/tqserver-proxy/intruder|0x41|0x180
 CALLS
     )
-    for word in netlink link 'way to a worker' 'public files' 'place for listeners'; do
+    for word in netlink link 'way to a worker' 'public files' "files of workers' state" 'place for listeners'; do
         has "$SEEN" "^allowed its own $word"
     done
     rm -f /run/tqserver-proxy/intruder
