@@ -148,6 +148,7 @@ async fn pair(systemd: &Systemd, house: &House, round: usize) -> io::Result<Dura
         data: house.directory.join("workers/index"),
         cache: None,
         stored: Vec::new(),
+        persisted: Vec::new(),
         starter: house.tqserver.clone(),
         command: vec![
             house

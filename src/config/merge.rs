@@ -86,6 +86,7 @@ impl Settings {
             jit: file.jit.unwrap_or(types::of(kind).jit),
             cache: file.cache,
             credentials: file.credentials.clone(),
+            persisted: file.persisted.clone(),
             autostart: file.autostart,
             document_root: None,
             front_controller: file.front_controller.clone(),

@@ -27,7 +27,8 @@ use environment::environment;
 use explain::explain;
 
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 17] = [
+const JUDGED_LATER: [&str; 18] = [
+    "persist",
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
@@ -89,6 +90,8 @@ pub struct WorkerFile {
     pub cache: bool,
     /// The secrets it is handed, by name.
     pub credentials: Vec<String>,
+    /// Directories of its own whose content is in its state.
+    pub persisted: Vec<String>,
     /// Whether it is started with the server instead of with its first request.
     pub autostart: bool,
     /// The cookie by which a client stays with one instance.
@@ -170,6 +173,7 @@ impl WorkerFile {
                 .unwrap_or_default(),
             cache,
             credentials,
+            persisted: stored::persisted(&mut root),
             autostart: root.flag("autostart").unwrap_or_default(),
             sticky: root
                 .item("sticky")
@@ -198,7 +202,7 @@ impl WorkerFile {
             item.key_problem("a worker of type 'static' has no program", help);
         }
         if worker.kind == Some(WorkerType::Static)
-            && let Some(item) = root.peek("files")
+            && let Some(item) = root.peek("files").or_else(|| root.peek("persist"))
         {
             let help = "put the files into 'public/', which is served as it is";
             item.key_problem("a worker of type 'static' has no state", help);

@@ -52,6 +52,9 @@ pub struct WorkerSettings {
     /// The secrets it is handed in `CREDENTIALS_DIRECTORY`, by name.
     #[serde(default)]
     pub credentials: Vec<String>,
+    /// Directories of its own whose content is in its state, and so outlives its generations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub persisted: Vec<String>,
     /// Whether it is started with the server instead of with its first request.
     #[serde(default)]
     pub autostart: bool,

@@ -155,7 +155,10 @@ fn judge(
                     return Status::Refused(without_script(directory, file).into());
                 }
             }
-            Status::Enabled(Box::new(settings))
+            match not_there(directory, file) {
+                Some(problem) => Status::Refused(problem.into()),
+                None => Status::Enabled(Box::new(settings)),
+            }
         }
         Ok(_) => Status::Refused(Problems(problems)),
         Err(more) => {
@@ -163,6 +166,19 @@ fn judge(
             Status::Refused(Problems(problems))
         }
     }
+}
+
+/// A directory that `persist` names has to be there: its content at first, and the place where the worker sees it.
+fn not_there(directory: &Path, file: &WorkerFile) -> Option<Problem> {
+    let is_there = |name: &&String| {
+        let found = directory.join(name).symlink_metadata();
+        found.is_ok_and(|found| found.is_dir())
+    };
+    let missing = file.persisted.iter().find(|name| !is_there(name))?;
+    let place = file.places.get("persist").cloned().unwrap_or_default();
+    let message = format!("'persist' names '{missing}', which is no directory of the worker");
+    let help = "make it, with an empty file .gitkeep in it if it is to be empty and in git";
+    Some(Problem::new(place, message).help(help))
 }
 
 /// Php-fpm has nothing to start from.

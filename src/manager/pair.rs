@@ -137,6 +137,7 @@ impl Ground<'_> {
             data,
             cache,
             stored: stored(settings),
+            persisted: settings.persisted.clone(),
             env,
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run)?,
@@ -272,10 +273,16 @@ impl Ground<'_> {
     }
 
     fn sandbox(&self, spec: &Spec, run: &Run) -> Result<Option<Sandbox>, Reason> {
+        let settings = &spec.settings;
         let (Some(state), true) = (self.state, self.has_sandbox()) else {
+            if self.state.is_some() && !settings.persisted.is_empty() {
+                return Err(Reason::Unusable(
+                    "`persist` is for the machine's systemd, as root has it run this server: no other shows a worker its files in two places"
+                        .to_owned(),
+                ));
+            }
             return Ok(None);
         };
-        let settings = &spec.settings;
         if settings.network == Network::None && settings.listen == Listen::Port {
             return Err(Reason::Unusable(
                 "`network: none` and `listen: port` do not go together: nobody could reach its port; take the socket it is handed \

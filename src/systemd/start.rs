@@ -4,6 +4,7 @@
 //! It also carries the program's arguments past systemd, which reads `$` in them as a variable and, in version 252, makes `\;` of a
 //! `;` when it reads its own transient units again. So words are written in letters that systemd passes on as they are.
 
+mod fill;
 mod words;
 
 use std::ffi::{CString, OsStr, OsString};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use self::fill::Fill;
 use super::netlink::{self, Protocol};
 
 /// The hidden verb of the command line.
@@ -23,19 +25,29 @@ pub const VERB: &str = "start-worker";
 const FORM: &str = "1";
 /// Closes all of netlink but what tells about addresses and routes.
 const CLOSE_NETLINK: &str = "close-netlink";
+/// Fills the second of the two directories that follow from the first.
+const FILL: &str = "fill";
 /// Ends what is for us.
 const END: &str = "--";
 /// What systemd itself exits with when it cannot execute a program (systemd.exec(5), "Process Exit Codes").
 pub(super) const EXIT_EXEC: u8 = 203;
 /// Our command line is not one of ours (sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// A directory could not be filled (sysexits.h).
+const EXIT_IO: u8 = 74;
 /// A wall could not be built; systemd exits with this when its own cannot.
 const EXIT_SECCOMP: u8 = 228;
 /// As much of a script is read to say what its first line asks for.
 const FIRST_LINE: u64 = 256;
 
-/// The command line of a unit that starts `command` by way of `program`, which is this program.
-pub(super) fn command_line(program: &Path, close_netlink: bool, command: &[String]) -> Vec<String> {
+/// The command line of a unit that starts `command` by way of `program`, which is this program. Of each pair in `fills` the second directory
+/// is filled from the first, if it has not been yet.
+pub(super) fn command_line(
+    program: &Path,
+    close_netlink: bool,
+    fills: impl Iterator<Item = (PathBuf, PathBuf)>,
+    command: &[String],
+) -> Vec<String> {
     let mut line = vec![
         program.display().to_string(),
         VERB.to_owned(),
@@ -43,6 +55,10 @@ pub(super) fn command_line(program: &Path, close_netlink: bool, command: &[Strin
     ];
     if close_netlink {
         line.push(CLOSE_NETLINK.to_owned());
+    }
+    for (from, to) in fills {
+        let path = |path: PathBuf| words::write(path.as_os_str().as_bytes());
+        line.extend([FILL.to_owned(), path(from), path(to)]);
     }
     line.push(END.to_owned());
     line.extend(command.iter().map(|word| words::write(word.as_bytes())));
@@ -53,6 +69,7 @@ pub(super) fn command_line(program: &Path, close_netlink: bool, command: &[Strin
 #[derive(Debug, PartialEq, Eq)]
 struct Start {
     close_netlink: bool,
+    fills: Vec<Fill>,
     command: Vec<CString>,
 }
 
@@ -61,6 +78,7 @@ struct Start {
 enum StartError {
     Usage(String),
     Filter(String),
+    Fill(PathBuf, io::Error),
     Execute(PathBuf, Errno),
 }
 
@@ -89,10 +107,24 @@ impl Start {
             )));
         }
         let mut close_netlink = false;
+        let mut fills = Vec::new();
         loop {
             match arguments.next() {
                 Some(word) if word == END => break,
                 Some(word) if word == CLOSE_NETLINK => close_netlink = true,
+                Some(word) if word == FILL => {
+                    let mut path = || {
+                        let word = arguments.next()?;
+                        let path = words::read(word.as_bytes())?;
+                        Some(PathBuf::from(OsString::from_vec(path)))
+                    };
+                    let (Some(from), Some(to)) = (path(), path()) else {
+                        return Err(StartError::Usage(format!(
+                            "'{FILL}' has no two directories"
+                        )));
+                    };
+                    fills.push(Fill { from, to });
+                }
                 Some(word) => {
                     return Err(StartError::Usage(format!(
                         "'{VERB}' does not know '{}'",
@@ -118,6 +150,7 @@ impl Start {
         }
         Ok(Self {
             close_netlink,
+            fills,
             command,
         })
     }
@@ -128,6 +161,11 @@ impl Start {
             && let Err(error) = netlink::keep_only(Protocol::Route)
         {
             return StartError::Filter(error);
+        }
+        for fill in self.fills {
+            if let Err(error) = fill.run() {
+                return StartError::Fill(fill.to, error);
+            }
         }
         // Not by std::process::Command, which gives a program the default disposition of SIGPIPE; systemd ignores it for services.
         let Err(error) = nix::unistd::execv(&self.command[0], &self.command);
@@ -141,6 +179,7 @@ impl StartError {
         match self {
             Self::Usage(_) => EXIT_USAGE,
             Self::Filter(_) => EXIT_SECCOMP,
+            Self::Fill(..) => EXIT_IO,
             Self::Execute(..) => EXIT_EXEC,
         }
     }
@@ -151,6 +190,11 @@ impl fmt::Display for StartError {
         match self {
             Self::Usage(sentence) => f.write_str(sentence),
             Self::Filter(error) => write!(f, "cannot filter the worker's system calls: {error}"),
+            Self::Fill(directory, error) => write!(
+                f,
+                "cannot copy what was deployed to '{}', which 'persist' names: {error}",
+                directory.display()
+            ),
             Self::Execute(program, error) => {
                 let shown = program.display();
                 write!(f, "cannot execute '{shown}': {}", error.desc())?;

@@ -41,6 +41,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
         data: house.path().to_owned(),
         cache: None,
         stored: vec!["media".to_owned(), "site/up-loads".to_owned()],
+        persisted: vec!["site".to_owned()],
         command: vec!["/bin/true".to_owned()],
         starter: env!("CARGO_BIN_EXE_tqserver").into(),
         env: BTreeMap::new(),

@@ -85,6 +85,14 @@ def do_store(text):
     return "stored"
 
 
+def do_update(text):
+    """Changes one of its own files, as a program does that updates itself; says what it was."""
+    place = HERE / "plugins" / "one"
+    before = place.read_text()
+    place.write_text(text or before)
+    return before
+
+
 def do_eat(mib):
     """Takes memory, and touches it."""
     taken = bytearray()

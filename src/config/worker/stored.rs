@@ -1,8 +1,8 @@
-//! `files`: directories of a worker's state that the proxy serves.
+//! Directories of a worker's state: `files`, which the proxy serves, and `persist`, which takes the place of the worker's own.
 
 use std::collections::BTreeMap;
 
-use super::super::section::Item;
+use super::super::section::{Item, Part, Section};
 use super::bounds::LONGEST_PATH;
 use crate::route::RoutePath;
 
@@ -47,6 +47,44 @@ pub(super) fn stored(items: &[Item<'_>]) -> BTreeMap<RoutePath, String> {
         stored.insert(place, directory);
     }
     stored
+}
+
+/// The directories of the worker's own that its state takes the place of.
+pub(super) fn persisted(root: &mut Section<'_>) -> Vec<String> {
+    let mut persisted: Vec<String> = Vec::new();
+    let Some((item, parts)) = root.members("persist") else {
+        return persisted;
+    };
+    for (number, part) in parts.into_iter().enumerate() {
+        let (Part::Plain(node) | Part::Keys(node, _)) = part;
+        let directory = node.scalar().unwrap_or_default().to_owned();
+        let first = directory.split('/').next();
+        if number == MOST_PLACES {
+            let help = "name one directory with others in it";
+            item.part_problem(
+                node,
+                format!("'persist' has more than {MOST_PLACES} directories"),
+                help,
+            );
+            break;
+        }
+        if !is_plain(&directory) || matches!(first, Some("config" | "data")) {
+            let help = "name a directory inside the worker's, as in wp-content/plugins: letters, digits, '-', '_' and '.'; not config or data";
+            item.part_problem(node, "this is no directory whose content can be kept", help);
+            continue;
+        }
+        let is_nested = |other: &String| {
+            *other == directory || is_below(other, &directory) || is_below(&directory, other)
+        };
+        if let Some(other) = persisted.iter().find(|other| is_nested(other)) {
+            let message =
+                format!("'{directory}' and '{other}' are the same, or one inside the other");
+            item.part_problem(node, message, "name the outer one alone");
+            continue;
+        }
+        persisted.push(directory);
+    }
+    persisted
 }
 
 /// Whether a part of the path is hidden. Files there are not served.

@@ -428,3 +428,32 @@ fn what_the_proxy_serves_of_the_state_is_below_it_and_no_directory_is_in_another
     let many: Vec<String> = (0..17).map(|n| format!("/{n}: d{n}")).collect();
     refused(&format!("files: {{{}}}", many.join(", ")));
 }
+
+#[test]
+fn what_persists_is_a_directory_of_the_workers_own() {
+    let persist = |text: &str| worker(text).unwrap().persisted;
+    assert_eq!(persist("persist: wp-content"), ["wp-content"]);
+    assert_eq!(
+        persist("persist: [public/wp-content/plugins, conf]"),
+        ["public/wp-content/plugins", "conf"]
+    );
+    for text in [
+        "persist: []",
+        "persist: /etc",
+        "persist: [a, ../b]",
+        "persist: [.]",
+        "persist: [.git]",
+        "persist: [config]",
+        "persist: [config/worker.yaml]",
+        "persist: [data]",
+        "persist: [a, a]",
+        "persist: [a, a/b]",
+        "persist: ['a b']",
+        "persist: {a: b}",
+        "{persist: [a], type: static}",
+    ] {
+        refused(text);
+    }
+    let many: Vec<String> = (0..17).map(|n| format!("d{n}")).collect();
+    refused(&format!("persist: [{}]", many.join(", ")));
+}

@@ -197,6 +197,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         kernel: Vec::new(),
         cache: false,
         credentials: Vec::new(),
+        persisted: Vec::new(),
         autostart: false,
         document_root: None,
         front_controller: None,

@@ -10,19 +10,28 @@ fn what_a_unit_is_told_is_what_is_run() {
     let command: Vec<String> = ["/bin/sh", "", ";", "a $b", "two\nlines"]
         .map(str::to_owned)
         .into();
-    let line = command_line(Path::new("/usr/bin/tqserver"), true, &command);
+    let fill = (PathBuf::from("/from"), PathBuf::from("/to me"));
+    let fills = [fill.clone()].into_iter();
+    let line = command_line(Path::new("/usr/bin/tqserver"), true, fills, &command);
     assert_eq!(
-        line[..5],
+        line[..8],
         [
             "/usr/bin/tqserver",
             "start-worker",
             "1",
             "close-netlink",
+            "fill",
+            "/from",
+            "/to~20me",
             "--"
         ]
     );
     let start = Start::read(line.iter().skip(2).map(OsString::from)).unwrap();
     assert!(start.close_netlink);
+    assert_eq!(
+        (&start.fills[0].from, &start.fills[0].to),
+        (&fill.0, &fill.1)
+    );
     let words = start.command.iter().map(|word| word.to_str().unwrap());
     assert_eq!(words.collect::<Vec<_>>(), command);
 }
@@ -41,7 +50,12 @@ fn a_unit_of_another_version_is_told_what_to_type() {
             .unwrap_err()
             .contains("`tqserver reload --force`")
     );
-    for strange in [&["1"][..], &["1", "--"], &["1", "x", "--", "/bin/true"]] {
+    for strange in [
+        &["1"][..],
+        &["1", "--"],
+        &["1", "x", "--", "/bin/true"],
+        &["1", "fill", "/a"],
+    ] {
         assert!(read(strange).is_err(), "{strange:?}");
     }
 }

@@ -3,6 +3,7 @@
 
 mod directive;
 mod sandbox;
+mod state;
 mod written;
 
 use std::collections::BTreeMap;
@@ -12,13 +13,15 @@ use std::time::Duration;
 use zbus::Variant;
 
 use self::directive::{Directive, directive, properties, quote, render, span};
+use self::state::State;
 use crate::config::{Limits, Mode};
 use crate::names::{Instance, Pair, worker_slice};
 use crate::route::{Address, RoutePath};
 use crate::systemd::start;
 
 pub(super) use self::directive::Properties;
-pub use self::sandbox::{Credential, STORED, Sandbox};
+pub use self::sandbox::{Credential, Sandbox};
+pub use self::state::STORED;
 pub use self::written::{StopSignal, Written};
 
 /// The service's property that carries what the generation was made of, for the next manager. systemd would feed it to the worker
@@ -64,6 +67,8 @@ pub struct UnitPair {
     pub cache: Option<PathBuf>,
     /// Directories below `data` whose files the proxy serves; with a sandbox systemd makes them, too.
     pub stored: Vec<String>,
+    /// Directories below `data` that are seen in the place of its files of that name, and are filled from those at first. Only with a sandbox.
+    pub persisted: Vec<String>,
     /// Program (absolute) and arguments.
     pub command: Vec<String>,
     /// This program, which becomes `command` (see [`start`]).
@@ -308,7 +313,7 @@ impl UnitPair {
         lines.extend(self.stop_signal.map(StopSignal::directive));
         if let Some(sandbox) = &self.sandbox {
             let files = (self.directory.as_path(), self.starter.as_path());
-            let own = sandbox.directives(&self.instance.worker, files, &self.stored, &self.address);
+            let own = sandbox.directives(self.state(), files, &self.address);
             lines.extend(own);
         }
         lines
@@ -321,7 +326,20 @@ impl UnitPair {
             None => self.starter.clone(),
         };
         let close_netlink = self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink);
-        start::command_line(&starter, close_netlink, &self.command)
+        let fills = match &self.sandbox {
+            Some(sandbox) => self.state().shipped(&self.directory, &sandbox.snapshots),
+            None => Vec::new(),
+        };
+        let fills = fills.into_iter().map(|(own, shipped)| (shipped, own));
+        start::command_line(&starter, close_netlink, fills, &self.command)
+    }
+
+    fn state(&self) -> State<'_> {
+        State {
+            worker: &self.instance.worker,
+            stored: &self.stored,
+            persisted: &self.persisted,
+        }
     }
 
     fn limits(&self) -> Vec<Directive> {
@@ -349,7 +367,7 @@ impl UnitPair {
         set("WORKER_ROUTE", self.route.to_string());
         set("WORKER_MODE", self.mode.to_string());
         // With a sandbox systemd makes the directories, and tells the worker where.
-        if self.sandbox.is_none() || !self.stored.is_empty() {
+        if self.sandbox.is_none() || self.state().directories().len() > 1 {
             // Of several directories systemd would name all.
             set("STATE_DIRECTORY", self.data.display().to_string());
         }

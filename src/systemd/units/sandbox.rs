@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::directive::{Directive, directive, quote, switch, words};
+use super::state::State;
 use crate::config::{KernelPart, Network};
-use crate::names::WorkerName;
 use crate::route::Address;
 use crate::systemd::netlink;
 
@@ -57,10 +57,6 @@ const PARTS: [(KernelPart, &[&str]); 2] = [
 const INSTALLED: &str = "/usr/";
 /// Where a sandbox has this program, if it lies where a worker cannot see it: beside the snapshots, all but one of which it does not see.
 const STARTER: &str = ".start";
-/// Where the state of dynamic users is (systemd.exec(5), `DynamicUser=`).
-const PRIVATE: &str = "/var/lib/private";
-/// Below all state: what the proxy serves of it. The proxy's unit shows it to it.
-pub const STORED: &str = ".files";
 /// `errno` of EPERM. A call that is refused is reported by the program; one that kills it is hard to understand.
 const EPERM: i32 = 1;
 /// A bind mount takes what is mounted below with it, as `BindReadOnlyPaths=` does unless told otherwise: MS_REC (mount(2)).
@@ -102,17 +98,16 @@ pub struct Credential {
 }
 
 impl Sandbox {
-    /// The walls around `worker`, which sees these files: its own, and this program. Of its state the proxy serves what is in `stored`.
+    /// The walls around a worker, which sees these files: its own, and this program.
     pub(super) fn directives(
         &self,
-        worker: &WorkerName,
+        state: State<'_>,
         files: (&Path, &Path),
-        stored: &[String],
         address: &Address,
     ) -> Vec<Directive> {
         let (directory, starter) = files;
-        let mut lines = self.identity(worker, stored);
-        lines.extend(self.files(directory, starter));
+        let mut lines = self.identity(state);
+        lines.extend(self.files(state, directory, starter));
         lines.extend(self.kernel());
         lines.extend(self.network());
         lines.extend(self.ports(address));
@@ -136,37 +131,21 @@ impl Sandbox {
     ///
     /// What the proxy serves of its state lies apart, in the one place of it that the proxy sees, and is bound to where the worker looks for
     /// it. The proxy is a stranger there: it may pass the directories, and read what anybody may. Nobody else gets past `/var/lib/private`.
-    fn identity(&self, worker: &WorkerName, stored: &[String]) -> Vec<Directive> {
-        let (user, own) = (self.user.clone(), format!("tqserver/{worker}"));
+    fn identity(&self, state: State<'_>) -> Vec<Directive> {
+        let (user, own) = (self.user.clone(), format!("tqserver/{}", state.worker));
         let private = |key| directive("Service", key, "0700", 0o700_u32);
-        let (state_mode, umask) = match stored.is_empty() {
+        let (state_mode, umask) = match state.stored.is_empty() {
             true => (0o700_u32, 0o077_u32),
             false => (0o711, 0o022),
         };
         let octal = |key, mode: u32| directive("Service", key, format!("{mode:04o}"), mode);
-        let apart = |directory: &String| format!("tqserver/{STORED}/{worker}/{directory}");
-        let here = |directory: &String| format!("{own}/{directory}");
-        let mut state = vec![own.clone()];
-        // A place to bind to is made here, or else it would be root's once nothing is bound there any more.
-        state.extend(
-            stored
-                .iter()
-                .flat_map(|directory| [here(directory), apart(directory)]),
-        );
         let mut lines = vec![
             switch("DynamicUser", true),
             // The same for all generations: with a name of its own each would take the directory away from the one before.
             directive("Service", "User", user.clone(), user),
-            words("StateDirectory", state),
+            words("StateDirectory", state.directories()),
             octal("StateDirectoryMode", state_mode),
         ];
-        if !stored.is_empty() {
-            let private = |path: String| Path::new(PRIVATE).join(path);
-            let bound = stored
-                .iter()
-                .map(|directory| (private(apart(directory)), private(here(directory))));
-            lines.push(bind("BindPaths", bound.collect()));
-        }
         if self.cache {
             lines.push(words("CacheDirectory", vec![own]));
             lines.push(private("CacheDirectoryMode"));
@@ -183,13 +162,14 @@ impl Sandbox {
     }
 
     /// What it sees of the file system, of devices and of other processes.
-    fn files(&self, directory: &Path, starter: &Path) -> Vec<Directive> {
+    fn files(&self, state: State<'_>, directory: &Path, starter: &Path) -> Vec<Directive> {
         let snapshots = self.snapshots.display().to_string();
         let mut bound = vec![(directory.to_owned(), directory.to_owned())];
         let seen = self.starter(starter);
         if seen != starter {
             bound.push((starter.to_owned(), seen));
         }
+        bound.extend(state.shipped(directory, &self.snapshots));
         let resolvers: &[&str] = match self.network {
             Network::None => &RESOLVERS,
             Network::Loopback | Network::Full => &[],
@@ -202,7 +182,9 @@ impl Sandbox {
         // With '-': what is not there need not be hidden.
         let hidden = hidden.chain(machines).map(|path| format!("-{path}"));
         let proc_subset = if self.jit { "all" } else { "pid" };
-        vec![
+        let written = state.bound(directory);
+        let written = (!written.is_empty()).then(|| bind("BindPaths", written));
+        let mut lines = vec![
             directive("Service", "ProtectSystem", "strict", "strict"),
             directive("Service", "ProtectHome", "yes", "yes"),
             Directive {
@@ -233,7 +215,9 @@ impl Sandbox {
             directive("Service", "ProtectProc", "invisible", "invisible"),
             // What makes machine code for this machine asks /proc/cpuinfo and /proc/meminfo what it is.
             directive("Service", "ProcSubset", proc_subset, proc_subset),
-        ]
+        ];
+        lines.extend(written);
+        lines
     }
 
     /// What it may ask of the kernel.

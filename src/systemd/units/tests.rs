@@ -17,6 +17,7 @@ fn pair(address: Address) -> UnitPair {
         data: "/var/lib/x".into(),
         cache: None,
         stored: Vec::new(),
+        persisted: Vec::new(),
         command: vec!["/srv/x/bin/a-b".to_owned(), "100% sure".to_owned()],
         starter: "/usr/bin/true".into(),
         env: BTreeMap::from([("GREETING".to_owned(), "a \"b\" $c".to_owned())]),
@@ -441,4 +442,47 @@ fn what_the_proxy_serves_of_the_state_lies_apart_and_the_rest_is_closed() {
     let environment = pair.environment();
     let state = "STATE_DIRECTORY=/var/lib/tqserver/api.a-b".to_owned();
     assert!(environment.contains(&state), "{environment:?}");
+}
+
+#[test]
+fn what_persists_is_seen_in_the_place_of_the_workers_own_files() {
+    let mut pair = sandboxed(Network::Full, false);
+    pair.persisted = vec!["wp/plugins".to_owned()];
+    has(
+        &pair,
+        &[
+            "StateDirectory=tqserver/api.a-b tqserver/api.a-b/wp/plugins",
+            "StateDirectoryMode=0700",
+            "BindPaths=/var/lib/private/tqserver/api.a-b/wp/plugins:/var/lib/tqserver/.snapshots/api.a-b/7/wp/plugins",
+        ],
+    );
+    let (_, text) = pair.service_file();
+    for part in [
+        " /var/lib/tqserver/.snapshots/api.a-b/7/wp/plugins:/var/lib/tqserver/.snapshots/.shipped/wp/plugins",
+        " fill /var/lib/tqserver/.snapshots/.shipped/wp/plugins /var/lib/tqserver/.snapshots/api.a-b/7/wp/plugins --",
+    ] {
+        assert!(text.contains(part), "'{part}' is not in\n{text}");
+    }
+    // The proxy serves a part of it, all of it, and more than it.
+    for (stored, bound) in [
+        (
+            "wp/plugins/icons",
+            "BindPaths=/var/lib/private/tqserver/.files/api.a-b/wp/plugins/icons:/var/lib/private/tqserver/api.a-b/wp/plugins/icons \
+             /var/lib/private/tqserver/.files/api.a-b/wp/plugins/icons:/var/lib/tqserver/.snapshots/api.a-b/7/wp/plugins/icons \
+             /var/lib/private/tqserver/api.a-b/wp/plugins:/var/lib/tqserver/.snapshots/api.a-b/7/wp/plugins",
+        ),
+        (
+            "wp/plugins",
+            "BindPaths=/var/lib/private/tqserver/.files/api.a-b/wp/plugins:/var/lib/private/tqserver/api.a-b/wp/plugins \
+             /var/lib/private/tqserver/.files/api.a-b/wp/plugins:/var/lib/tqserver/.snapshots/api.a-b/7/wp/plugins",
+        ),
+        (
+            "wp",
+            "BindPaths=/var/lib/private/tqserver/.files/api.a-b/wp:/var/lib/private/tqserver/api.a-b/wp \
+             /var/lib/private/tqserver/.files/api.a-b/wp/plugins:/var/lib/tqserver/.snapshots/api.a-b/7/wp/plugins",
+        ),
+    ] {
+        pair.stored = vec![stored.to_owned()];
+        has(&pair, &[bound]);
+    }
 }

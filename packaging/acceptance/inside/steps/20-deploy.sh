@@ -50,6 +50,41 @@ claim_the_proxy_serves_what_a_worker_stores_for_it_and_nothing_else_of_its_state
     is "$(stat -c %a "$state/alpha")" 700 'mode of its state'
 }
 
+claim_a_program_can_update_itself_where_it_is_told_to_persist() {
+    local yaml='{persist: [plugins], files: {/icons: plugins/icons}}'
+    YAML="$yaml" deploy alpha 'alpha 2'
+    refused systemctl reload tqserver
+    has "$(systemctl status --no-pager --full --lines=30 tqserver)" "'persist' names 'plugins', which is no directory"
+    release() {
+        YAML="$yaml" deploy alpha "$1"
+        mkdir -p "$SRV/alpha/plugins/icons"
+        printf '%s' "$2" >"$SRV/alpha/plugins/one"
+        printf '%s' "$2" >"$SRV/alpha/plugins/icons/a.txt"
+        chmod 444 "$SRV/alpha/plugins/one"
+        run systemctl reload tqserver
+        page_is /alpha "$1"
+    }
+    release 'alpha 3' shipped
+    is "$(get '/alpha/update?updated')" shipped
+    is "$(get /alpha/icons/a.txt)" shipped
+    # A release does not take it back, whatever it ships; neither does going back to the one before.
+    release 'alpha 4' 'shipped later'
+    is "$(get '/alpha/update?again')" updated
+    run tqserver rollback alpha
+    page_is /alpha 'alpha 3'
+    is "$(get /alpha/update)" again
+    is "$(cat "$SRV/alpha/plugins/one")" 'shipped later'
+    # Without the key it has what was deployed, read-only.
+    YAML='' deploy alpha 'alpha 2'
+    mkdir "$SRV/alpha/plugins"
+    printf shipped >"$SRV/alpha/plugins/one"
+    run systemctl reload tqserver
+    page_is /alpha 'alpha 2'
+    is "$(status_of '/alpha/update?x')" 500
+    rm -r "$SRV/alpha/plugins"
+    run systemctl reload tqserver
+}
+
 claim_a_reload_touches_nothing_that_did_not_change() {
     local before
     get /alpha >/dev/null
