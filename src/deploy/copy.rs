@@ -340,7 +340,8 @@ impl Copy<'_> {
             target => target.map_err(|errno| at.failed("read the link", errno))?,
         };
         let leads = Path::new(OsStr::from_bytes(target.as_bytes()));
-        if !stays_inside(leads, depth) && !is_interpreter(at.path, leads) {
+        // What is linked was looked at when it was copied; what leaves it since is ours, see [`super::persist`].
+        if self.how == How::Copy && !stays_inside(leads, depth) && !is_interpreter(at.path, leads) {
             return Err(CopyError::LinkLeaves {
                 path: at.path.to_owned(),
                 target: leads.to_owned(),

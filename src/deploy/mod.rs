@@ -6,6 +6,7 @@
 //! - `copy`: copies a tree that belongs to someone who is trusted less than we are
 //! - `allowance`: how large a snapshot may become
 //! - `snapshot`: makes snapshots
+//! - `persist`: leads from them to what the worker keeps
 //! - `removal`: removes them
 //! - `manifest`: what a snapshot was made of, and with that: accepted
 //! - `accepted`: which snapshots can be started from
@@ -18,6 +19,7 @@ mod failure;
 mod layout;
 mod manifest;
 mod modes;
+mod persist;
 mod removal;
 mod room;
 mod shelf;

@@ -137,7 +137,11 @@ impl Ground<'_> {
             data,
             cache,
             stored: stored(settings),
-            persisted: settings.persisted.clone(),
+            // In development it works in its own directory anyway.
+            persisted: match self.state {
+                Some(_) => settings.persisted.clone(),
+                None => Vec::new(),
+            },
             env,
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run)?,
@@ -275,12 +279,6 @@ impl Ground<'_> {
     fn sandbox(&self, spec: &Spec, run: &Run) -> Result<Option<Sandbox>, Reason> {
         let settings = &spec.settings;
         let (Some(state), true) = (self.state, self.has_sandbox()) else {
-            if self.state.is_some() && !settings.persisted.is_empty() {
-                return Err(Reason::Unusable(
-                    "`persist` is for the machine's systemd, as root has it run this server: no other shows a worker its files in two places"
-                        .to_owned(),
-                ));
-            }
             return Ok(None);
         };
         if settings.network == Network::None && settings.listen == Listen::Port {

@@ -52,11 +52,14 @@ impl Snapshots {
         let store = self.store.clone();
         let (instance, spec) = (instance.clone(), spec.clone());
         let worker = instance.worker.clone();
+        let state = self.state_directory.join(worker.as_str());
         self.in_turn(&worker, "make a snapshot", move |effort| {
             let store = store.with(limits, effort);
             let files = match source {
                 Source::Directory => {
-                    store.create(&instance, &spec.directory, spec.settings.kind)?
+                    let files = store.create(&instance, &spec.directory, spec.settings.kind)?;
+                    store.persist(&instance, &spec.settings.persisted, &state)?;
+                    files
                 }
                 Source::Own(_) if store.files(&instance).is_dir() => store.files(&instance),
                 Source::Own(_) => return Err(SnapshotError::NoSnapshot(instance.clone())),

@@ -40,7 +40,7 @@ pub use private::{Private, PrivateError};
 pub use signals::UnitChange;
 pub use slice::Known;
 pub use state::{Activity, Ending, ServiceState};
-pub use units::{Credential, STORED, Sandbox, StopSignal, UnitPair, Written};
+pub use units::{Credential, SHIPPED, STORED, Sandbox, StopSignal, UnitPair, Written};
 pub use usage::{Group, Usage, available_memory};
 
 /// Whether this machine was booted with systemd (sd_booted(3)).

@@ -4,7 +4,7 @@
 //! It also carries the program's arguments past systemd, which reads `$` in them as a variable and, in version 252, makes `\;` of a
 //! `;` when it reads its own transient units again. So words are written in letters that systemd passes on as they are.
 
-mod fill;
+mod state;
 mod words;
 
 use std::ffi::{CString, OsStr, OsString};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use self::fill::Fill;
+use self::state::{Step, What};
 use super::netlink::{self, Protocol};
 
 /// The hidden verb of the command line.
@@ -25,7 +25,8 @@ pub const VERB: &str = "start-worker";
 const FORM: &str = "1";
 /// Closes all of netlink but what tells about addresses and routes.
 const CLOSE_NETLINK: &str = "close-netlink";
-/// Fills the second of the two directories that follow from the first.
+/// The second of the two paths that follow becomes a link to the first; it is filled from the first.
+const LINK: &str = "link";
 const FILL: &str = "fill";
 /// Ends what is for us.
 const END: &str = "--";
@@ -33,32 +34,39 @@ const END: &str = "--";
 pub(super) const EXIT_EXEC: u8 = 203;
 /// Our command line is not one of ours (sysexits.h).
 const EXIT_USAGE: u8 = 64;
-/// A directory could not be filled (sysexits.h).
+/// The worker's state could not be prepared (sysexits.h).
 const EXIT_IO: u8 = 74;
 /// A wall could not be built; systemd exits with this when its own cannot.
 const EXIT_SECCOMP: u8 = 228;
 /// As much of a script is read to say what its first line asks for.
 const FIRST_LINE: u64 = 256;
 
-/// The command line of a unit that starts `command` by way of `program`, which is this program. Of each pair in `fills` the second directory
-/// is filled from the first, if it has not been yet.
-pub(super) fn command_line(
-    program: &Path,
-    close_netlink: bool,
-    fills: impl Iterator<Item = (PathBuf, PathBuf)>,
-    command: &[String],
-) -> Vec<String> {
+/// What the verb does before the program runs.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Whether it closes all of netlink but what tells about addresses and routes.
+    pub(super) close_netlink: bool,
+    /// Directories, and the places in the state that become links to them.
+    pub(super) links: Vec<(PathBuf, PathBuf)>,
+    /// What was deployed, and the directories in the state that it is copied to once.
+    pub(super) fills: Vec<(PathBuf, PathBuf)>,
+}
+
+/// The command line of a unit that starts `command` by way of `program`, which is this program.
+pub(super) fn command_line(program: &Path, before: Before, command: &[String]) -> Vec<String> {
     let mut line = vec![
         program.display().to_string(),
         VERB.to_owned(),
         FORM.to_owned(),
     ];
-    if close_netlink {
+    if before.close_netlink {
         line.push(CLOSE_NETLINK.to_owned());
     }
-    for (from, to) in fills {
-        let path = |path: PathBuf| words::write(path.as_os_str().as_bytes());
-        line.extend([FILL.to_owned(), path(from), path(to)]);
+    for (word, pairs) in [(LINK, before.links), (FILL, before.fills)] {
+        for (from, to) in pairs {
+            let path = |path: PathBuf| words::write(path.as_os_str().as_bytes());
+            line.extend([word.to_owned(), path(from), path(to)]);
+        }
     }
     line.push(END.to_owned());
     line.extend(command.iter().map(|word| words::write(word.as_bytes())));
@@ -69,7 +77,7 @@ pub(super) fn command_line(
 #[derive(Debug, PartialEq, Eq)]
 struct Start {
     close_netlink: bool,
-    fills: Vec<Fill>,
+    steps: Vec<Step>,
     command: Vec<CString>,
 }
 
@@ -78,7 +86,7 @@ struct Start {
 enum StartError {
     Usage(String),
     Filter(String),
-    Fill(PathBuf, io::Error),
+    State(PathBuf, io::Error),
     Execute(PathBuf, Errno),
 }
 
@@ -107,23 +115,26 @@ impl Start {
             )));
         }
         let mut close_netlink = false;
-        let mut fills = Vec::new();
+        let mut steps = Vec::new();
         loop {
             match arguments.next() {
                 Some(word) if word == END => break,
                 Some(word) if word == CLOSE_NETLINK => close_netlink = true,
-                Some(word) if word == FILL => {
+                Some(word) if word == LINK || word == FILL => {
+                    let what = match word == LINK {
+                        true => What::Link,
+                        false => What::Fill,
+                    };
                     let mut path = || {
                         let word = arguments.next()?;
                         let path = words::read(word.as_bytes())?;
                         Some(PathBuf::from(OsString::from_vec(path)))
                     };
                     let (Some(from), Some(to)) = (path(), path()) else {
-                        return Err(StartError::Usage(format!(
-                            "'{FILL}' has no two directories"
-                        )));
+                        let word = word.display();
+                        return Err(StartError::Usage(format!("'{word}' has no two paths")));
                     };
-                    fills.push(Fill { from, to });
+                    steps.push(Step { what, from, to });
                 }
                 Some(word) => {
                     return Err(StartError::Usage(format!(
@@ -150,7 +161,7 @@ impl Start {
         }
         Ok(Self {
             close_netlink,
-            fills,
+            steps,
             command,
         })
     }
@@ -162,9 +173,9 @@ impl Start {
         {
             return StartError::Filter(error);
         }
-        for fill in self.fills {
-            if let Err(error) = fill.run() {
-                return StartError::Fill(fill.to, error);
+        for step in self.steps {
+            if let Err(error) = step.run() {
+                return StartError::State(step.to, error);
             }
         }
         // Not by std::process::Command, which gives a program the default disposition of SIGPIPE; systemd ignores it for services.
@@ -179,7 +190,7 @@ impl StartError {
         match self {
             Self::Usage(_) => EXIT_USAGE,
             Self::Filter(_) => EXIT_SECCOMP,
-            Self::Fill(..) => EXIT_IO,
+            Self::State(..) => EXIT_IO,
             Self::Execute(..) => EXIT_EXEC,
         }
     }
@@ -190,9 +201,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Usage(sentence) => f.write_str(sentence),
             Self::Filter(error) => write!(f, "cannot filter the worker's system calls: {error}"),
-            Self::Fill(directory, error) => write!(
+            Self::State(directory, error) => write!(
                 f,
-                "cannot copy what was deployed to '{}', which 'persist' names: {error}",
+                "cannot prepare '{}', which 'files' or 'persist' names: {error}",
                 directory.display()
             ),
             Self::Execute(program, error) => {

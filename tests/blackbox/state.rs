@@ -121,3 +121,37 @@ fn what_a_worker_stores_is_served_in_development_and_in_production() {
         house.get("/shop/media/sub/a.txt").is("stored");
     }
 }
+
+#[test]
+fn what_persists_outlives_releases_and_rollbacks() {
+    let house = House::new()
+        .production()
+        .worker("shop", says("one").config("persist: [wp/plugins]"));
+    let problems = house.run(["check"]);
+    problems.says("'persist' names 'wp/plugins', which is no directory of the worker");
+    let release = |text: &str, shipped: &str| {
+        let worker = says(text).config("persist: [wp/plugins]");
+        worker.file("wp/plugins/one", shipped).file("wp/own", text)
+    };
+    house.replace("shop", release("one", "shipped"));
+    let house = house.open();
+    let environment = house.get("/shop/env").json();
+    let plugins = environment["STATE_DIRECTORY"].as_str().expect("a state");
+    let plugins = PathBuf::from(plugins).join("wp/plugins");
+    let files = || fs::read_link(format!("/proc/{}/cwd", house.pid("shop"))).expect("its files");
+    assert_eq!(fs::read_to_string(plugins.join("one")).unwrap(), "shipped");
+    // As the program sees it, and changes it.
+    let one = files().join("wp/plugins/one");
+    assert_eq!(fs::read_to_string(&one).unwrap(), "shipped");
+    fs::write(&one, "updated").unwrap();
+    house.replace("shop", release("two", "shipped later"));
+    house.reload().succeeds();
+    house.get("/shop").is("two");
+    let seen = || fs::read_to_string(files().join("wp/plugins/one")).unwrap();
+    assert_eq!(seen(), "updated");
+    assert_eq!(fs::read_to_string(files().join("wp/own")).unwrap(), "two");
+    house.run(["rollback", "shop"]).succeeds();
+    house.get("/shop").is("one");
+    assert_eq!(seen(), "updated");
+    assert_eq!(fs::read_to_string(plugins.join("one")).unwrap(), "updated");
+}

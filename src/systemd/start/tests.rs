@@ -10,16 +10,22 @@ fn what_a_unit_is_told_is_what_is_run() {
     let command: Vec<String> = ["/bin/sh", "", ";", "a $b", "two\nlines"]
         .map(str::to_owned)
         .into();
-    let fill = (PathBuf::from("/from"), PathBuf::from("/to me"));
-    let fills = [fill.clone()].into_iter();
-    let line = command_line(Path::new("/usr/bin/tqserver"), true, fills, &command);
+    let before = Before {
+        close_netlink: true,
+        links: vec![("/apart".into(), "/here".into())],
+        fills: vec![("/from".into(), "/to me".into())],
+    };
+    let line = command_line(Path::new("/usr/bin/tqserver"), before, &command);
     assert_eq!(
-        line[..8],
+        line[..11],
         [
             "/usr/bin/tqserver",
             "start-worker",
             "1",
             "close-netlink",
+            "link",
+            "/apart",
+            "/here",
             "fill",
             "/from",
             "/to~20me",
@@ -28,10 +34,16 @@ fn what_a_unit_is_told_is_what_is_run() {
     );
     let start = Start::read(line.iter().skip(2).map(OsString::from)).unwrap();
     assert!(start.close_netlink);
-    assert_eq!(
-        (&start.fills[0].from, &start.fills[0].to),
-        (&fill.0, &fill.1)
-    );
+    let steps = [
+        (What::Link, "/apart", "/here"),
+        (What::Fill, "/from", "/to me"),
+    ];
+    let steps = steps.map(|(what, from, to)| Step {
+        what,
+        from: from.into(),
+        to: to.into(),
+    });
+    assert_eq!(start.steps, steps);
     let words = start.command.iter().map(|word| word.to_str().unwrap());
     assert_eq!(words.collect::<Vec<_>>(), command);
 }

@@ -21,7 +21,7 @@ use crate::systemd::start;
 
 pub(super) use self::directive::Properties;
 pub use self::sandbox::{Credential, Sandbox};
-pub use self::state::STORED;
+pub use self::state::{SHIPPED, STORED};
 pub use self::written::{StopSignal, Written};
 
 /// The service's property that carries what the generation was made of, for the next manager. systemd would feed it to the worker
@@ -67,7 +67,7 @@ pub struct UnitPair {
     pub cache: Option<PathBuf>,
     /// Directories below `data` whose files the proxy serves; with a sandbox systemd makes them, too.
     pub stored: Vec<String>,
-    /// Directories below `data` that are seen in the place of its files of that name, and are filled from those at first. Only with a sandbox.
+    /// Directories below `data` that are seen in the place of its files of that name, and are filled from those at first.
     pub persisted: Vec<String>,
     /// Program (absolute) and arguments.
     pub command: Vec<String>,
@@ -325,18 +325,22 @@ impl UnitPair {
             Some(sandbox) => sandbox.starter(&self.starter),
             None => self.starter.clone(),
         };
-        let close_netlink = self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink);
-        let fills = match &self.sandbox {
-            Some(sandbox) => self.state().shipped(&self.directory, &sandbox.snapshots),
-            None => Vec::new(),
+        let before = start::Before {
+            close_netlink: self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink),
+            // Without a sandbox what the proxy serves lies where it is seen.
+            links: match &self.sandbox {
+                Some(_) => self.state().links(),
+                None => Vec::new(),
+            },
+            fills: self.state().fills(&self.directory),
         };
-        let fills = fills.into_iter().map(|(own, shipped)| (shipped, own));
-        start::command_line(&starter, close_netlink, fills, &self.command)
+        start::command_line(&starter, before, &self.command)
     }
 
     fn state(&self) -> State<'_> {
         State {
             worker: &self.instance.worker,
+            directory: &self.data,
             stored: &self.stored,
             persisted: &self.persisted,
         }

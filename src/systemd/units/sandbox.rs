@@ -107,7 +107,7 @@ impl Sandbox {
     ) -> Vec<Directive> {
         let (directory, starter) = files;
         let mut lines = self.identity(state);
-        lines.extend(self.files(state, directory, starter));
+        lines.extend(self.files(directory, starter));
         lines.extend(self.kernel());
         lines.extend(self.network());
         lines.extend(self.ports(address));
@@ -162,14 +162,13 @@ impl Sandbox {
     }
 
     /// What it sees of the file system, of devices and of other processes.
-    fn files(&self, state: State<'_>, directory: &Path, starter: &Path) -> Vec<Directive> {
+    fn files(&self, directory: &Path, starter: &Path) -> Vec<Directive> {
         let snapshots = self.snapshots.display().to_string();
         let mut bound = vec![(directory.to_owned(), directory.to_owned())];
         let seen = self.starter(starter);
         if seen != starter {
             bound.push((starter.to_owned(), seen));
         }
-        bound.extend(state.shipped(directory, &self.snapshots));
         let resolvers: &[&str] = match self.network {
             Network::None => &RESOLVERS,
             Network::Loopback | Network::Full => &[],
@@ -182,9 +181,7 @@ impl Sandbox {
         // With '-': what is not there need not be hidden.
         let hidden = hidden.chain(machines).map(|path| format!("-{path}"));
         let proc_subset = if self.jit { "all" } else { "pid" };
-        let written = state.bound(directory);
-        let written = (!written.is_empty()).then(|| bind("BindPaths", written));
-        let mut lines = vec![
+        vec![
             directive("Service", "ProtectSystem", "strict", "strict"),
             directive("Service", "ProtectHome", "yes", "yes"),
             Directive {
@@ -203,7 +200,7 @@ impl Sandbox {
                 ]
                 .into(),
             },
-            bind("BindReadOnlyPaths", bound),
+            bind(bound),
             words("InaccessiblePaths", hidden.collect()),
             // Beside some of the switches below, ProtectSystem= leaves out /run, and with it /run/lock, which is everybody's.
             words("ReadOnlyPaths", vec!["/run".to_owned()]),
@@ -215,9 +212,7 @@ impl Sandbox {
             directive("Service", "ProtectProc", "invisible", "invisible"),
             // What makes machine code for this machine asks /proc/cpuinfo and /proc/meminfo what it is.
             directive("Service", "ProcSubset", proc_subset, proc_subset),
-        ];
-        lines.extend(written);
-        lines
+        ]
     }
 
     /// What it may ask of the kernel.
@@ -325,7 +320,7 @@ fn ports(key: &'static str, ports: &RangeInclusive<u16>) -> Directive {
 }
 
 /// Shows the worker the first of each of `paths` at the second.
-fn bind(key: &'static str, paths: Vec<(PathBuf, PathBuf)>) -> Directive {
+fn bind(paths: Vec<(PathBuf, PathBuf)>) -> Directive {
     let paths = paths
         .into_iter()
         .map(|(from, to)| (from.display().to_string(), to.display().to_string()));
@@ -340,7 +335,7 @@ fn bind(key: &'static str, paths: Vec<(PathBuf, PathBuf)>) -> Directive {
     let value: Vec<_> = paths
         .map(|(from, to)| (from, to, false, RECURSIVE))
         .collect();
-    directive("Service", key, words.join(" "), value)
+    directive("Service", "BindReadOnlyPaths", words.join(" "), value)
 }
 
 /// A list of what is allowed, or of what is not.

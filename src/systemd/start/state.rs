@@ -1,4 +1,5 @@
-//! The first start of a worker whose state takes the place of some of its files: what was deployed there is copied into the state.
+//! What the start verb does about a worker's state, as the worker's user: directories that lie elsewhere, and such as are filled at the first
+//! start with what was deployed.
 
 use std::fs::{self, DirEntry};
 use std::io;
@@ -14,26 +15,65 @@ const OWNER_WRITES: u32 = 0o600;
 /// Most levels of directories.
 const LEVELS: usize = 64;
 
-/// A directory, and the one it is filled from.
+/// Something that is done about two paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fill {
+pub(super) struct Step {
+    pub(super) what: What,
     pub(super) from: PathBuf,
     pub(super) to: PathBuf,
 }
 
-impl Fill {
-    /// Copies what is not there yet, once. A start that was killed on the way is gone on with.
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// `to` becomes a link to the directory `from`; a directory that is in its place is moved into that.
+    Link,
+    /// The directory `to` gets what `from` has and it has not, once.
+    Fill,
+}
+
+impl Step {
+    /// Does it. A start that was killed on the way is gone on with.
     ///
     /// # Errors
     /// When something cannot be read or written.
     pub(super) fn run(&self) -> io::Result<()> {
-        let mark = self.to.join(MARK);
-        if mark.exists() {
-            return Ok(());
+        match self.what {
+            What::Link => link(&self.from, &self.to),
+            What::Fill => fill(&self.from, &self.to),
         }
-        copy_all(&self.from, &self.to, LEVELS)?;
-        fs::write(mark, "")
     }
+}
+
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(to) {
+        Ok(found) if found.is_symlink() && fs::read_link(to)? == from => return Ok(()),
+        Ok(found) if found.is_dir() => {
+            copy_all(to, from, LEVELS)?;
+            fs::remove_dir_all(to)?;
+        }
+        Ok(found) if found.is_symlink() => fs::remove_file(to)?,
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            to.parent().map_or(Ok(()), fs::create_dir_all)?;
+        }
+        Err(error) => return Err(error),
+    }
+    match symlink(from, to) {
+        // Another instance that starts at the same time.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
+}
+
+fn fill(from: &Path, to: &Path) -> io::Result<()> {
+    let mark = to.join(MARK);
+    if mark.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(to)?;
+    copy_all(from, to, LEVELS)?;
+    fs::write(mark, "")
 }
 
 fn copy_all(from: &Path, to: &Path, levels: usize) -> io::Result<()> {
@@ -71,25 +111,26 @@ fn copy(entry: &DirEntry, target: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_deployed_is_copied_once_and_what_the_program_did_with_it_stays() {
+    fn two() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        (directory, from, to)
+    }
+
+    #[test]
+    fn what_was_deployed_is_copied_once_and_what_the_program_did_with_it_stays() {
+        let (_directory, from, to) = two();
         fs::create_dir_all(from.join("akismet/views")).unwrap();
-        fs::create_dir(&to).unwrap();
         fs::write(from.join("akismet/views/a.php"), "shipped").unwrap();
         fs::write(from.join("hello.php"), "shipped").unwrap();
         fs::set_permissions(from.join("hello.php"), fs::Permissions::from_mode(0o444)).unwrap();
         symlink("hello.php", from.join("link.php")).unwrap();
         // As after a start that was killed.
-        fs::create_dir(to.join("akismet")).unwrap();
+        fs::create_dir_all(to.join("akismet")).unwrap();
         fs::write(to.join(".tqserver-new-1"), "half").unwrap();
         fs::write(to.join("akismet/own.php"), "its own").unwrap();
-        let fill = Fill {
-            from: from.clone(),
-            to: to.clone(),
-        };
-        fill.run().unwrap();
+        fill(&from, &to).unwrap();
         let read = |name: &str| fs::read_to_string(to.join(name)).ok();
         assert_eq!(read("akismet/views/a.php").unwrap(), "shipped");
         assert_eq!(read("akismet/own.php").unwrap(), "its own");
@@ -100,9 +141,38 @@ mod tests {
         fs::write(to.join("hello.php"), "updated").unwrap();
         fs::remove_dir_all(to.join("akismet")).unwrap();
         fs::write(from.join("new.php"), "shipped").unwrap();
-        fill.run().unwrap();
+        fill(&from, &to).unwrap();
         assert_eq!(read("hello.php").unwrap(), "updated");
         assert_eq!(read("akismet/views/a.php"), None);
         assert_eq!(read("new.php"), None);
+    }
+
+    #[test]
+    fn a_directory_that_is_to_lie_elsewhere_takes_what_it_has_with_it() {
+        let (directory, from, _) = two();
+        let to = directory.path().join("site/media");
+        link(&from, &to).unwrap();
+        assert_eq!(fs::read_link(&to).unwrap(), from);
+        fs::write(to.join("a"), "new").unwrap();
+        // As before it was to.
+        fs::remove_file(&to).unwrap();
+        fs::create_dir_all(to.join("sub")).unwrap();
+        fs::write(to.join("sub/b"), "old").unwrap();
+        fs::write(to.join("a"), "old").unwrap();
+        for _ in 0..2 {
+            link(&from, &to).unwrap();
+            let read = |name: &str| fs::read_to_string(from.join(name)).unwrap();
+            assert_eq!((&*read("a"), &*read("sub/b")), ("new", "old"));
+            assert!(to.symlink_metadata().unwrap().is_symlink());
+        }
+        // Another link there is none of ours any more; a file is somebody's.
+        fs::remove_file(&to).unwrap();
+        symlink("/nowhere", &to).unwrap();
+        link(&from, &to).unwrap();
+        assert_eq!(fs::read_link(&to).unwrap(), from);
+        fs::remove_file(&to).unwrap();
+        fs::write(&to, "file").unwrap();
+        assert!(link(&from, &to).is_err());
+        assert_eq!(fs::read_to_string(&to).unwrap(), "file");
     }
 }
