@@ -1,0 +1,30 @@
+# Datasette, a program with a port of its own, which does not know its prefix unless it is told.
+# shellcheck shell=bash
+PACKAGES=(python3-venv)
+
+fetch() {
+    worker data <<'YAML'
+listen: port
+command: [.venv/bin/python, -m, datasette, serve, facts.db, --host, 127.0.0.1, --port, "${PORT}", --setting, base_url, /data/]
+YAML
+    echo datasette >requirements.txt
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet setuptools -r requirements.txt
+    python3 -c 'import sqlite3; db = sqlite3.connect("facts.db"); db.execute("create table facts (name text, number integer)"); db.execute("insert into facts values (?, ?)", ("answer", 42)); db.commit()'
+}
+
+prove() {
+    start data
+    has "$(get '/data/facts/facts.json?_shape=array')" '"number": ?42'
+    has "$(get /data/facts/facts)" 'answer'
+    DONE='a table is read as JSON and as a page'
+    reloads data '/data/facts/facts.json?_shape=array' 42
+    # One crash is an ordinary restart, and requests wait for it.
+    load_start '/data/facts/facts.json?_shape=array' 42 --keep-alive 0 --per-request 2
+    kill -KILL "$(systemctl show --property=MainPID --value "tqserver-data@$(generation data).service")"
+    load_goes_on 20
+    load_stop
+    (($(load_saw failed) <= 2)) || fail 'more was lost than what was in the process'
+    is "$(load_saw failures.status)" 0 'responses that are errors'
+    DONE+=', a crash is waited for'
+}

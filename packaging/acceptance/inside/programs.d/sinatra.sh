@@ -1,0 +1,29 @@
+# Sinatra by puma on the worker's socket.
+# shellcheck shell=bash
+PACKAGES=(ruby ruby-sinatra puma)
+
+fetch() {
+    worker ruby <<'YAML'
+type: exec
+command: [puma, --bind-to-activated-sockets, only, config.ru]
+jit: true
+YAML
+    cat >config.ru <<'RUBY'
+require 'sinatra/base'
+
+class App < Sinatra::Base
+  get('/') { "hello from #{request.script_name}" }
+  post('/') { request.body.read.reverse }
+end
+
+map(ENV.fetch('WORKER_ROUTE')) { run App }
+RUBY
+}
+
+prove() {
+    start ruby
+    is "$(get /ruby/)" 'hello from /ruby'
+    is "$(curl -sS --data-binary abc http://127.0.0.1:8080/ruby/)" cba
+    DONE='a page and a form'
+    reloads ruby /ruby/ 'hello from /ruby'
+}
