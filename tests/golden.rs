@@ -173,6 +173,9 @@ fn effective(settings: &WorkerSettings) -> String {
 /// What is seldom set: nothing where it is not.
 fn routing(settings: &WorkerSettings) -> String {
     let mut text = String::new();
+    if !settings.env_files.is_empty() {
+        let _ = writeln!(text, "  env from {:?}", settings.env_files);
+    }
     for claim in Claim::all(&settings.on_route.hosts, &settings.route) {
         if claim.host.is_some() {
             let _ = writeln!(text, "  on {claim}");

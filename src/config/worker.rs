@@ -2,6 +2,7 @@
 
 mod bounds;
 mod command;
+mod env_file;
 mod environment;
 mod explain;
 mod routing;
@@ -25,8 +26,10 @@ use command::{build, command};
 use environment::environment;
 use explain::explain;
 
+pub use env_file::{EnvFileError, parse as parse_env_file, read as read_env_files};
+
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 17] = [
+const JUDGED_LATER: [&str; 18] = [
     "gomaxprocs",
     "gomemlimit",
     "tasks_max",
@@ -40,6 +43,7 @@ const JUDGED_LATER: [&str; 17] = [
     "instances",
     "command",
     "build",
+    "env_file",
     "front_controller",
     "listen",
     "hosts",
@@ -76,6 +80,8 @@ pub struct WorkerFile {
     pub health: Health,
     /// What is added to its environment. Values may name variables.
     pub env: BTreeMap<String, String>,
+    /// See [`super::WorkerSettings::env_files`].
+    pub env_files: Vec<String>,
     /// In which modes it is there.
     pub enabled: Enabled,
     /// What of the network it can reach.
@@ -160,6 +166,10 @@ impl WorkerFile {
             h2c: root.choice("protocol", &protocol).unwrap_or_default(),
             health: health(root.section("health")),
             env: environment(&root.items("env"), &known),
+            env_files: root
+                .item("env_file")
+                .map(|item| env_file::names(&item))
+                .unwrap_or_default(),
             enabled: root.choice("enabled", &enabled).unwrap_or_default(),
             network: root.choice("network", &networks).unwrap_or_default(),
             jit: root.flag("jit"),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::author;
+use super::env_files;
 use super::fingerprint::{Fingerprint, Lying};
 use super::found::{Found, Status};
 use super::kind::Listing;
@@ -104,11 +105,16 @@ fn developed(
     if known.is_some_and(|known| matches!(known.run, Run::Program { .. })) {
         programs.push(Path::new("bin").join(name.program()));
     }
+    if is_built {
+        programs.clear();
+    }
+    // Nothing makes these, and git seldom has them.
+    programs.extend(file.env_files.iter().map(PathBuf::from));
     Developed {
         directory: directory.to_owned(),
         ignore: file.watch_ignore.clone(),
         is_built,
-        programs: if is_built { Vec::new() } else { programs },
+        programs,
         public: linked_public(directory, listing),
     }
 }
@@ -154,6 +160,11 @@ fn judge(
                 if settings.document_root.is_none() {
                     return Status::Refused(without_script(directory, file).into());
                 }
+            }
+            let public = linked_public(directory, listing);
+            let problems = env_files::problems(directory, public.as_deref(), file, &settings);
+            if !problems.is_empty() {
+                return Status::Refused(Problems(problems));
             }
             Status::Enabled(Box::new(settings))
         }

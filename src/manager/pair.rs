@@ -68,6 +68,8 @@ pub struct Run {
     pub stop_timeout: Duration,
     /// The user it runs as, if it gets one of its own and that is not the one for its name.
     pub user: Option<String>,
+    /// The variables of the files that `env_file` names, as they are.
+    pub from_files: BTreeMap<String, String>,
     /// What the next manager needs to know of it.
     pub record: String,
 }
@@ -106,10 +108,9 @@ impl Ground<'_> {
             Variable::WorkerName => Some(settings.name.to_string()),
             Variable::WorkerRoute => Some(settings.route.to_string()),
         };
-        let env = settings.env.iter();
-        let mut env: BTreeMap<_, _> = env
-            .map(|(name, text)| (name.clone(), expand(text, value)))
-            .collect();
+        let mut env = run.from_files.clone();
+        let own = settings.env.iter();
+        env.extend(own.map(|(name, text)| (name.clone(), expand(text, value))));
         let mut command = run.command.clone();
         // What a type runs has no variables, whatever its files are called, and neither has a program's path.
         if settings.command.is_some() {

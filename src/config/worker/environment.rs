@@ -7,7 +7,7 @@ use super::super::variables::Known;
 use super::bounds::LONGEST_VALUE;
 
 /// Most environment variables.
-const MOST_VARIABLES: usize = 256;
+pub(super) const MOST_VARIABLES: usize = 256;
 /// Variables that systemd or TQServer sets; a worker that set them itself would be lied to about its sockets or limits.
 const RESERVED: [&str; 23] = [
     "CACHE_DIRECTORY",
@@ -35,23 +35,59 @@ const RESERVED: [&str; 23] = [
     "WATCHDOG_USEC",
 ];
 
+/// Why a variable of some name is not a worker's to set.
+pub(super) enum Refused {
+    /// It is not the name of one.
+    NoName {
+        /// What to write.
+        help: &'static str,
+    },
+    /// TQServer or systemd sets it.
+    Ours {
+        /// What that is, with the name.
+        what: String,
+        /// What to do instead.
+        help: &'static str,
+    },
+}
+
+/// Why a worker may not set the variable `name`, if it may not.
+pub(super) fn refused(name: &str) -> Option<Refused> {
+    let start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if !start || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        let help = "use letters, digits and '_', starting with a letter or '_'";
+        return Some(Refused::NoName { help });
+    }
+    let limit = match name {
+        "GOMAXPROCS" => Some("set the limit 'gomaxprocs' instead"),
+        "GOMEMLIMIT" => Some("set the limit 'gomemlimit' instead"),
+        _ => None,
+    };
+    if let Some(help) = limit {
+        let what = format!("'{name}' is set by TQServer");
+        return Some(Refused::Ours { what, help });
+    }
+    (RESERVED.contains(&name) || name.starts_with("WORKER_")).then(|| Refused::Ours {
+        what: format!("'{name}' is set by systemd or TQServer"),
+        help: "choose another name",
+    })
+}
+
 /// The variables, those that TQServer or systemd sets excepted.
 pub(super) fn environment(items: &[Item<'_>], known: &Known) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     for item in items {
         let name = item.key();
-        let start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !start || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            let help = "use letters, digits and '_', starting with a letter or '_'";
-            item.key_problem("this is not the name of an environment variable", help);
-        } else if matches!(name, "GOMAXPROCS" | "GOMEMLIMIT") {
-            let help = format!("set the limit '{}' instead", name.to_lowercase());
-            item.key_problem(format!("'{name}' is set by TQServer"), help);
-        } else if RESERVED.contains(&name) || name.starts_with("WORKER_") {
-            let help = "choose another name";
-            item.key_problem(format!("'{name}' is set by systemd or TQServer"), help);
-        } else if let Some(value) = value(item, known) {
-            environment.insert(name.to_owned(), value);
+        match refused(name) {
+            Some(Refused::NoName { help }) => {
+                item.key_problem("this is not the name of an environment variable", help);
+            }
+            Some(Refused::Ours { what, help }) => item.key_problem(what, help),
+            None => {
+                if let Some(value) = value(item, known) {
+                    environment.insert(name.to_owned(), value);
+                }
+            }
         }
     }
     if let Some(item) = items.get(MOST_VARIABLES) {

@@ -207,6 +207,7 @@ fn what_systemd_has_a_word_for_is_led_to_our_key() {
         ("MemoryDenyWriteExecute", "'jit: true'"),
         ("exec_start", "'command'"),
         ("environment", "'env'"),
+        ("EnvironmentFile", "'env_file'"),
         ("supplementary_groups", "remove it"),
         ("exec_start_pre", "remove it"),
         ("ProtectSystem", "remove it"),
@@ -286,6 +287,38 @@ fn credentials_are_names_and_no_paths() {
     };
     assert_eq!(names(&many(32)).len(), 32);
     refused(&many(33));
+}
+
+#[test]
+fn env_files_are_paths_inside_the_worker_that_no_browser_sees() {
+    let names = |text: &str| worker(text).unwrap().env_files;
+    assert_eq!(names("env_file: .env"), [".env"]);
+    assert_eq!(
+        names("env_file: [./.env, config/b.env]"),
+        [".env", "config/b.env"]
+    );
+    assert!(names("env_file: []").is_empty());
+    for (bad, column, part) in [
+        ("env_file: /etc/passwd", 11, "inside the worker's directory"),
+        ("env_file: [.env, ../other/.env]", 18, "'..'"),
+        ("env_file: a/../.env", 11, "'..'"),
+        ("env_file: data/.env", 11, "data/"),
+        ("env_file: public/.env", 11, "browsers"),
+        ("env_file: ./public/a.env", 11, "browsers"),
+        ("env_file: config/", 11, "a file"),
+        ("env_file: a//b", 11, "a file"),
+        ("env_file: ''", 11, "a file"),
+        ("env_file: [.env, ./.env]", 18, "a second time"),
+        ("env_file: [a, b, c, d, e]", 24, "more than 4"),
+        ("env_file: [[a]]", 12, "a list"),
+        ("env_file: {A: b}", 1, "'env'"),
+    ] {
+        let text = refused(bad);
+        assert!(text.contains(&format!(":1:{column}:")), "{text}");
+        assert!(text.contains(part) && text.contains("help:"), "{text}");
+    }
+    refused("env_file: \"a\\nb\"");
+    refused(&format!("env_file: {}", "a".repeat(LONGEST_PATH + 1)));
 }
 
 #[test]

@@ -191,6 +191,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
             failures: 2,
         },
         env: BTreeMap::new(),
+        env_files: Vec::new(),
         network: crate::config::Network::Full,
         h2c: false,
         jit: false,
