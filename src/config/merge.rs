@@ -82,6 +82,7 @@ impl Settings {
             health: file.health.clone(),
             env: file.env.clone(),
             env_files: file.env_files.clone(),
+            env_from_credentials: file.env_from_credentials.clone(),
             network: file.network,
             kernel: file.kernel.clone(),
             jit: file.jit.unwrap_or(types::of(kind).jit),

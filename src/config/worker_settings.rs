@@ -40,6 +40,9 @@ pub struct WorkerSettings {
     // Left out where there are none, so that what other workers are written down as stays the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_files: Vec<String>,
+    /// Variables whose values are among its secrets: the name of each, and that of the secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_from_credentials: BTreeMap<String, String>,
     /// What of the network it can reach.
     #[serde(default)]
     pub network: Network,

@@ -109,6 +109,8 @@ impl Ground<'_> {
             Variable::WorkerRoute => Some(settings.route.to_string()),
         };
         let mut env = run.from_files.clone();
+        // The value of a developer, perhaps, to which a server has a secret.
+        env.retain(|name, _| !settings.env_from_credentials.contains_key(name));
         let own = settings.env.iter();
         env.extend(own.map(|(name, text)| (name.clone(), expand(text, value))));
         let mut command = run.command.clone();
@@ -141,6 +143,7 @@ impl Ground<'_> {
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run)?,
             credentials: handed.map(|_| credentials).unwrap_or_default(),
+            secret_env: settings.env_from_credentials.clone(),
             written,
             stop_signal: is_php.then_some(StopSignal::Quit),
             accepted: run.accepted,

@@ -1,6 +1,7 @@
 //! What of a worker's environment comes from files and secrets.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
@@ -83,4 +84,71 @@ fn each_generation_has_the_env_files_of_its_own_snapshot() {
         .says("index: `env_file: .env`: line 2 has a quote")
         .says_nothing_of("hunter2");
     assert_eq!(variable(&house, "A"), "1");
+}
+
+/// A secret of the worker `index`.
+fn secret(house: &House, name: &str, text: &str) {
+    let file = house.path().join("config/credentials/index").join(name);
+    write(&file, text);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("chmod a secret");
+}
+
+/// The only service of `index`.
+fn unit(house: &House) -> String {
+    let mut units = house.loaded("tqserver-index@*.service");
+    assert_eq!(units.len(), 1, "{units:?}");
+    units.remove(0)
+}
+
+#[test]
+fn a_secret_is_in_the_environment_of_the_program_and_not_in_its_unit() {
+    let config = "credentials: [db-url]\nenv_file: .env\n\
+                  env_from_credentials: {DATABASE_URL: db-url, AGAIN: db-url}";
+    let worker = says("one")
+        .config(config)
+        .file(".env", "DATABASE_URL=file\n");
+    let house = House::new().worker("index", worker);
+    secret(&house, "db-url", "postgres://u:hunter2@h/d\n");
+    let house = house.open();
+    for name in ["DATABASE_URL", "AGAIN"] {
+        assert_eq!(variable(&house, name), "postgres://u:hunter2@h/d");
+    }
+    let environment = house.get("/env").json();
+    let unit = unit(&house);
+    // It is the process that systemd has started, and so it could take its socket.
+    let pid = house.get("/pid").text();
+    assert_eq!(house.property(&unit, "MainPID"), pid);
+    assert_eq!(environment["LISTEN_PID"], pid.as_str());
+    assert_eq!(environment["SYSTEMD_EXEC_PID"], pid.as_str());
+    for words in [&["show", &unit][..], &["cat", &unit]] {
+        house
+            .systemctl(words.iter().copied())
+            .succeeds()
+            .says("secret-env=DATABASE_URL:db-url")
+            .says_nothing_of("hunter2");
+    }
+    let checked = house.run(["check", "--show-units"]);
+    checked
+        .says("secret-env=AGAIN:db-url")
+        .says_nothing_of("hunter2");
+    house.get("/exit?code=7").has_status(502);
+    until("its exit status is told", || {
+        house.run(["status"]).stdout.contains("exit code 7")
+    });
+    assert_eq!(variable(&house, "AGAIN"), "postgres://u:hunter2@h/d");
+}
+
+#[test]
+fn a_secret_that_no_variable_can_hold_is_told_and_not_shown() {
+    let worker = says("one").config("credentials: [key]\nenv_from_credentials: {KEY: key}");
+    let house = House::new().worker("index", worker);
+    secret(&house, "key", "hunter2\0");
+    let house = house.open();
+    house.server_says("'key'");
+    let said = house.server().all_it_said().join("\n");
+    assert!(
+        said.contains("exit code 243") && said.contains("NUL"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
 }

@@ -322,6 +322,58 @@ fn env_files_are_paths_inside_the_worker_that_no_browser_sees() {
 }
 
 #[test]
+fn a_variable_can_be_one_of_the_workers_secrets() {
+    let text =
+        "credentials: [db-url, key]\nenv_from_credentials: {DATABASE_URL: db-url, A: db-url}";
+    let variables = worker(text).unwrap().env_from_credentials;
+    let expected = [("A", "db-url"), ("DATABASE_URL", "db-url")];
+    let expected = expected.map(|(name, secret)| (name.to_owned(), secret.to_owned()));
+    assert_eq!(variables, expected.into());
+    let with = |variable: &str| {
+        format!("credentials: [db-url, key]\nenv_from_credentials: {{{variable}}}")
+    };
+    for (bad, place, parts) in [
+        (
+            "A: db-urk",
+            ":2:27:",
+            ["\"db-urk\"", "did you mean 'db-url'?"],
+        ),
+        (
+            "A: other",
+            ":2:27:",
+            ["\"other\"", "'credentials' has db-url, key"],
+        ),
+        ("A: [key]", ":2:24:", ["'env_from_credentials.A'", "a list"]),
+        ("A: ~", ":2:24:", ["'env_from_credentials.A'", "nothing"]),
+        (
+            "1A: key",
+            ":2:24:",
+            ["name of an environment variable", "letters"],
+        ),
+        ("PORT: key", ":2:24:", ["'PORT' is set", "another name"]),
+        (
+            "GOMEMLIMIT: key",
+            ":2:24:",
+            ["'GOMEMLIMIT' is set", "'gomemlimit'"],
+        ),
+    ] {
+        let said = refused(&with(bad));
+        for part in [place].iter().chain(&parts) {
+            assert!(said.contains(part), "'{part}' is not in: {said}");
+        }
+    }
+    let none = refused("env_from_credentials: {A: db}");
+    assert!(none.contains("credentials: [db]"), "{none}");
+    let twice = refused("credentials: [a]\nenv: {A: x, B: y}\nenv_from_credentials: {B: a}");
+    assert!(
+        twice.contains(":3:24:") && twice.contains("'env'"),
+        "{twice}"
+    );
+    let listed = refused("credentials: [a]\nenv_from_credentials: [a]");
+    assert!(listed.contains("keys and values"), "{listed}");
+}
+
+#[test]
 fn no_key_that_takes_a_path_leads_out_of_the_worker() {
     for bad in [
         "command: [../../bin/sh]",

@@ -248,6 +248,25 @@ fn what_is_in_files_stays_as_it_is_and_worker_yaml_is_over_it() {
 }
 
 #[test]
+fn the_value_of_a_secret_is_not_in_the_units() {
+    let mut house = House::new("valueless");
+    house.secret("db-url", 0o600);
+    house.settings.credentials = vec!["db-url".to_owned()];
+    let variable = ("DATABASE_URL".to_owned(), "db-url".to_owned());
+    house.settings.env_from_credentials = [variable].into();
+    house.from_files = [("DATABASE_URL".to_owned(), "a developer's".to_owned())].into();
+    for kind in [Kind::System, Kind::User, Kind::Private] {
+        let text = house.pair(kind, Mode::Production).unwrap().to_unit_files();
+        let told = " secret-env=DATABASE_URL:db-url ";
+        assert!(text.contains(told), "{text}");
+        assert!(
+            !text.contains("DATABASE_URL=a dev") && !text.contains("\nsecret"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_a_type_runs_has_no_variables() {
     let house = House::new("literal");
     let address = Address::loopback(9001);

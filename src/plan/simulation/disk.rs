@@ -192,6 +192,7 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
         },
         env: BTreeMap::new(),
         env_files: Vec::new(),
+        env_from_credentials: BTreeMap::new(),
         network: crate::config::Network::Full,
         h2c: false,
         jit: false,

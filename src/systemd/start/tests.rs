@@ -10,19 +10,22 @@ fn what_a_unit_is_told_is_what_is_run() {
     let command: Vec<String> = ["/bin/sh", "", ";", "a $b", "two\nlines"]
         .map(str::to_owned)
         .into();
-    let line = command_line(Path::new("/usr/bin/tqserver"), true, &command);
+    let secrets = [("DB_URL".to_owned(), "db-url".to_owned())].into();
+    let line = command_line(Path::new("/usr/bin/tqserver"), true, &secrets, &command);
     assert_eq!(
-        line[..5],
+        line[..6],
         [
             "/usr/bin/tqserver",
             "start-worker",
             "1",
             "close-netlink",
+            "secret-env=DB_URL:db-url",
             "--"
         ]
     );
     let start = Start::read(line.iter().skip(2).map(OsString::from)).unwrap();
     assert!(start.close_netlink);
+    assert_eq!(start.secrets, secrets);
     let words = start.command.iter().map(|word| word.to_str().unwrap());
     assert_eq!(words.collect::<Vec<_>>(), command);
 }
@@ -41,7 +44,13 @@ fn a_unit_of_another_version_is_told_what_to_type() {
             .unwrap_err()
             .contains("`tqserver reload --force`")
     );
-    for strange in [&["1"][..], &["1", "--"], &["1", "x", "--", "/bin/true"]] {
+    for strange in [
+        &["1"][..],
+        &["1", "--"],
+        &["1", "x", "--", "/bin/true"],
+        &["1", "secret-env=A", "--", "/bin/true"],
+        &["1", "secret-env=A:../b", "--", "/bin/true"],
+    ] {
         assert!(read(strange).is_err(), "{strange:?}");
     }
 }

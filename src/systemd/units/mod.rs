@@ -74,6 +74,8 @@ pub struct UnitPair {
     pub sandbox: Option<Sandbox>,
     /// The secrets it is handed.
     pub credentials: Vec<Credential>,
+    /// Variables whose values are among them: the name of each, and that of the secret. No value is a part of the unit.
+    pub secret_env: BTreeMap<String, String>,
     /// The configuration that we write for it, if its program needs one.
     pub written: Option<Written>,
     /// The signal that asks it to finish and exit; `None`: SIGTERM.
@@ -319,7 +321,7 @@ impl UnitPair {
             None => self.starter.clone(),
         };
         let close_netlink = self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink);
-        start::command_line(&starter, close_netlink, &self.command)
+        start::command_line(&starter, close_netlink, &self.secret_env, &self.command)
     }
 
     fn limits(&self) -> Vec<Directive> {
