@@ -165,6 +165,7 @@ async fn pair(systemd: &Systemd, house: &House, round: usize) -> io::Result<Dura
         },
         sandbox: None,
         credentials: Vec::new(),
+        secret_env: std::collections::BTreeMap::new(),
         written: None,
         stop_signal: None,
         accepted: false,

@@ -35,7 +35,8 @@ pub struct Developed {
     pub ignore: Vec<Pattern>,
     /// Whether it is built from its sources: what lies in `bin/` is then a consequence of them.
     pub is_built: bool,
-    /// What it runs, relative to its directory, where that is no consequence of other files: it counts even if git ignores it.
+    /// What it runs, where that is no consequence of other files, and what else of its files it names: they count even if git ignores
+    /// them. Relative to its directory.
     pub programs: Vec<PathBuf>,
     /// Where `public/` leads if it is a symbolic link, absolute, inside the directory.
     pub public: Option<PathBuf>,

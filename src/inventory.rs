@@ -5,6 +5,7 @@
 
 mod author;
 mod claims;
+mod env_files;
 mod fingerprint;
 mod found;
 mod kind;

@@ -173,6 +173,13 @@ fn effective(settings: &WorkerSettings) -> String {
 /// What is seldom set: nothing where it is not.
 fn routing(settings: &WorkerSettings) -> String {
     let mut text = String::new();
+    if !settings.env_files.is_empty() {
+        let _ = writeln!(text, "  env from {:?}", settings.env_files);
+    }
+    if !settings.env_from_credentials.is_empty() {
+        let secrets = &settings.env_from_credentials;
+        let _ = writeln!(text, "  env from credentials {secrets:?}");
+    }
     for claim in Claim::all(&settings.on_route.hosts, &settings.route) {
         if claim.host.is_some() {
             let _ = writeln!(text, "  on {claim}");

@@ -8,6 +8,7 @@ use super::exit;
 use crate::builder;
 use crate::config::{
     Listen, Mode, Settings, WorkerSettings, WorkerType, printable, project_directory,
+    read_env_files,
 };
 use crate::deploy::SNAPSHOTS;
 use crate::holders::{self, Holder};
@@ -243,6 +244,8 @@ fn units(
             }
         }
     }
+    let from_files = read_env_files(&found.directory, &worker.env_files)
+        .map_err(|error| Reason::Unusable(error.to_string()))?;
     let spec = Spec {
         settings: worker.clone(),
         fingerprint: found.fingerprint.clone(),
@@ -265,6 +268,7 @@ fn units(
         accepted: false,
         stop_timeout: settings.shutdown_grace,
         user: None,
+        from_files: from_files.clone(),
         record: String::new(),
     };
     let ports = *settings.ports.start()..;

@@ -81,6 +81,8 @@ impl Settings {
             h2c: file.h2c,
             health: file.health.clone(),
             env: file.env.clone(),
+            env_files: file.env_files.clone(),
+            env_from_credentials: file.env_from_credentials.clone(),
             network: file.network,
             kernel: file.kernel.clone(),
             jit: file.jit.unwrap_or(types::of(kind).jit),

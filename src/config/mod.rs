@@ -34,5 +34,5 @@ pub use program::{DocumentRoot, Enabled, Health, KernelPart, Listen, Network, St
 pub use server::{Instead, project_directory};
 pub use settings::{BuildLimits, CertificateFiles, Exposure, PemFile, Settings, SnapshotLimits};
 pub use variables::{Variable, expand};
-pub use worker::WorkerFile;
+pub use worker::{EnvFileError, WorkerFile, parse_env_file, read_env_files};
 pub use worker_settings::WorkerSettings;

@@ -110,6 +110,54 @@ pub(super) fn read(file: &Path, owner: Owner) -> Result<Option<String>, Problem>
     text(file, bytes).map(Some)
 }
 
+/// Why a file of a worker was not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// It is not there.
+    Missing,
+    /// It is a symbolic link, or what is said to be a directory around it is none.
+    Link,
+    /// It is a directory, a FIFO or the like.
+    NoFile,
+    /// It has more bytes than it may have.
+    Large,
+    /// Another failure.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Reads the file `name` of at most `most` bytes below `directory`, following no link below that.
+pub(super) fn read_below(directory: &Path, name: &Path, most: u64) -> Result<Vec<u8>, Unread> {
+    let failed = |errno| match errno {
+        Errno::NOENT => Unread::Missing,
+        Errno::LOOP | Errno::NOTDIR => Unread::Link,
+        // As opening a socket says.
+        Errno::NXIO => Unread::NoFile,
+        other => Unread::Failed(other.into()),
+    };
+    let mut at = open(rustix::fs::CWD, directory, OFlags::DIRECTORY).map_err(failed)?;
+    for around in name.parent().into_iter().flat_map(Path::components) {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        at = open(&at, Path::new(&around), flags).map_err(failed)?;
+    }
+    let name = name.file_name().ok_or(Unread::NoFile)?;
+    let file = File::from(open(&at, Path::new(name), OFlags::NOFOLLOW).map_err(failed)?);
+    if !file.metadata()?.is_file() {
+        return Err(Unread::NoFile);
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(Unread::Large);
+    }
+    Ok(bytes)
+}
+
 /// Opens without waiting: a FIFO put in place of the file would hold the manager up for ever.
 fn open(
     at: impl std::os::fd::AsFd,

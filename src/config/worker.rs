@@ -2,6 +2,7 @@
 
 mod bounds;
 mod command;
+mod env_file;
 mod environment;
 mod explain;
 mod routing;
@@ -23,11 +24,13 @@ use crate::ignored::Pattern;
 use crate::route::{RoutePath, RouteSettings};
 use bounds::LONGEST_PATH;
 use command::{build, command};
-use environment::environment;
+use environment::{environment, from_credentials};
 use explain::explain;
 
+pub use env_file::{EnvFileError, parse as parse_env_file, read as read_env_files};
+
 /// Keys that are judged together with server.yaml, of which the place is kept.
-const JUDGED_LATER: [&str; 18] = [
+const JUDGED_LATER: [&str; 19] = [
     "persist",
     "gomaxprocs",
     "gomemlimit",
@@ -42,6 +45,7 @@ const JUDGED_LATER: [&str; 18] = [
     "instances",
     "command",
     "build",
+    "env_file",
     "front_controller",
     "listen",
     "hosts",
@@ -78,6 +82,10 @@ pub struct WorkerFile {
     pub health: Health,
     /// What is added to its environment. Values may name variables.
     pub env: BTreeMap<String, String>,
+    /// See [`super::WorkerSettings::env_files`].
+    pub env_files: Vec<String>,
+    /// See [`super::WorkerSettings::env_from_credentials`].
+    pub env_from_credentials: BTreeMap<String, String>,
     /// In which modes it is there.
     pub enabled: Enabled,
     /// What of the network it can reach.
@@ -150,6 +158,9 @@ impl WorkerFile {
             cache,
             credentials: !credentials.is_empty(),
         };
+        let env = environment(&root.items("env"), &known);
+        let secret = root.items("env_from_credentials");
+        let env_from_credentials = from_credentials(&secret, &credentials, &env);
         let worker = Self {
             path,
             on_route,
@@ -163,7 +174,12 @@ impl WorkerFile {
             listen,
             h2c: root.choice("protocol", &protocol).unwrap_or_default(),
             health: health(root.section("health")),
-            env: environment(&root.items("env"), &known),
+            env,
+            env_files: root
+                .item("env_file")
+                .map(|item| env_file::names(&item))
+                .unwrap_or_default(),
+            env_from_credentials,
             enabled: root.choice("enabled", &enabled).unwrap_or_default(),
             network: root.choice("network", &networks).unwrap_or_default(),
             jit: root.flag("jit"),

@@ -36,6 +36,13 @@ pub struct WorkerSettings {
     pub health: Health,
     /// What is added to its environment. Values may name variables.
     pub env: BTreeMap<String, String>,
+    /// Files in its directory with what is added to its environment, too: a later one over an earlier, `env` over all of them.
+    // Left out where there are none, so that what other workers are written down as stays the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_files: Vec<String>,
+    /// Variables whose values are among its secrets: the name of each, and that of the secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_from_credentials: BTreeMap<String, String>,
     /// What of the network it can reach.
     #[serde(default)]
     pub network: Network,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::author;
+use super::env_files;
 use super::fingerprint::{Fingerprint, Lying};
 use super::found::{Found, Status};
 use super::kind::Listing;
@@ -104,11 +105,16 @@ fn developed(
     if known.is_some_and(|known| matches!(known.run, Run::Program { .. })) {
         programs.push(Path::new("bin").join(name.program()));
     }
+    if is_built {
+        programs.clear();
+    }
+    // Nothing makes these, and git seldom has them.
+    programs.extend(file.env_files.iter().map(PathBuf::from));
     Developed {
         directory: directory.to_owned(),
         ignore: file.watch_ignore.clone(),
         is_built,
-        programs: if is_built { Vec::new() } else { programs },
+        programs,
         public: linked_public(directory, listing),
     }
 }
@@ -155,10 +161,13 @@ fn judge(
                     return Status::Refused(without_script(directory, file).into());
                 }
             }
-            match not_there(directory, file) {
-                Some(problem) => Status::Refused(problem.into()),
-                None => Status::Enabled(Box::new(settings)),
+            let public = linked_public(directory, listing);
+            let mut problems = env_files::problems(directory, public.as_deref(), file, &settings);
+            problems.extend(not_there(directory, file));
+            if !problems.is_empty() {
+                return Status::Refused(Problems(problems));
             }
+            Status::Enabled(Box::new(settings))
         }
         Ok(_) => Status::Refused(Problems(problems)),
         Err(more) => {

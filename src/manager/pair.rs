@@ -68,6 +68,8 @@ pub struct Run {
     pub stop_timeout: Duration,
     /// The user it runs as, if it gets one of its own and that is not the one for its name.
     pub user: Option<String>,
+    /// The variables of the files that `env_file` names, as they are.
+    pub from_files: BTreeMap<String, String>,
     /// What the next manager needs to know of it.
     pub record: String,
 }
@@ -106,10 +108,11 @@ impl Ground<'_> {
             Variable::WorkerName => Some(settings.name.to_string()),
             Variable::WorkerRoute => Some(settings.route.to_string()),
         };
-        let env = settings.env.iter();
-        let mut env: BTreeMap<_, _> = env
-            .map(|(name, text)| (name.clone(), expand(text, value)))
-            .collect();
+        let mut env = run.from_files.clone();
+        // The value of a developer, perhaps, to which a server has a secret.
+        env.retain(|name, _| !settings.env_from_credentials.contains_key(name));
+        let own = settings.env.iter();
+        env.extend(own.map(|(name, text)| (name.clone(), expand(text, value))));
         let mut command = run.command.clone();
         // What a type runs has no variables, whatever its files are called, and neither has a program's path.
         if settings.command.is_some() {
@@ -146,6 +149,7 @@ impl Ground<'_> {
             limits: settings.limits.clone(),
             sandbox: self.sandbox(spec, &run)?,
             credentials: handed.map(|_| credentials).unwrap_or_default(),
+            secret_env: settings.env_from_credentials.clone(),
             written,
             stop_signal: is_php.then_some(StopSignal::Quit),
             accepted: run.accepted,

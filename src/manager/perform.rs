@@ -16,7 +16,7 @@ use super::pair;
 use super::snapshots::Snapshots;
 use super::users::Users;
 use crate::builder;
-use crate::config::{Mode, SnapshotLimits, WorkerType};
+use crate::config::{Mode, SnapshotLimits, WorkerType, read_env_files};
 use crate::names::{Instance, Pair};
 use crate::plan::{Event, Reason, Source, Spec};
 use crate::route::Address;
@@ -125,6 +125,9 @@ impl Performer {
             let command = command(&spec, &files, this.mode)?;
             let ground = this.ground();
             ground.enforce_network(&spec.settings)?;
+            // Of the files that it runs from: what was deployed since, or before a rollback, is another generation's.
+            let from_files = read_env_files(&files, &spec.settings.env_files)
+                .map_err(|error| Reason::Unusable(error.to_string()))?;
             let mut record = Record {
                 spec,
                 address: addresses[0].clone(),
@@ -146,6 +149,7 @@ impl Performer {
                     accepted,
                     stop_timeout,
                     user: user.clone(),
+                    from_files: from_files.clone(),
                     record: record_text,
                 };
                 let pair = ground.pair(&record.spec, run)?;

@@ -1,12 +1,14 @@
-//! The start verb: what a worker's unit executes, `tqserver start-worker 1 [close-netlink] -- WORD...`. It closes what no property of
-//! a unit can tell apart, and becomes the worker's program: the same process, so descriptors, credentials and `LISTEN_PID` stay right.
+//! The start verb: what a worker's unit executes, `tqserver start-worker 1 [close-netlink] [secret-env=VARIABLE:SECRET]... -- WORD...`.
+//! It closes what no property of a unit can tell apart, reads what no unit is to have, and becomes the worker's program: the same process, so descriptors, credentials and `LISTEN_PID` stay right.
 //!
 //! It also carries the program's arguments past systemd, which reads `$` in them as a variable and, in version 252, makes `\;` of a
 //! `;` when it reads its own transient units again. So words are written in letters that systemd passes on as they are.
 
+mod secrets;
 mod state;
 mod words;
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
@@ -28,6 +30,8 @@ const CLOSE_NETLINK: &str = "close-netlink";
 /// The second of the two paths that follow becomes a link to the first; it is filled from the first.
 const LINK: &str = "link";
 const FILL: &str = "fill";
+/// Before `VARIABLE:SECRET`: the value of this variable is this secret. Their names are letters that systemd passes on as they are.
+const SECRET_ENV: &str = "secret-env=";
 /// Ends what is for us.
 const END: &str = "--";
 /// What systemd itself exits with when it cannot execute a program (systemd.exec(5), "Process Exit Codes").
@@ -36,6 +40,8 @@ pub(super) const EXIT_EXEC: u8 = 203;
 const EXIT_USAGE: u8 = 64;
 /// The worker's state could not be prepared (sysexits.h).
 const EXIT_IO: u8 = 74;
+/// A secret could not be had; systemd exits with this when it cannot hand one over.
+pub(super) const EXIT_CREDENTIALS: u8 = 243;
 /// A wall could not be built; systemd exits with this when its own cannot.
 const EXIT_SECCOMP: u8 = 228;
 /// As much of a script is read to say what its first line asks for.
@@ -50,6 +56,8 @@ pub(super) struct Before {
     pub(super) links: Vec<(PathBuf, PathBuf)>,
     /// What was deployed, and the directories in the state that it is copied to once.
     pub(super) fills: Vec<(PathBuf, PathBuf)>,
+    /// Variables whose values are secrets, and the names of these.
+    pub(super) secrets: BTreeMap<String, String>,
 }
 
 /// The command line of a unit that starts `command` by way of `program`, which is this program.
@@ -68,6 +76,8 @@ pub(super) fn command_line(program: &Path, before: Before, command: &[String]) -
             line.extend([word.to_owned(), path(from), path(to)]);
         }
     }
+    let secrets = before.secrets.iter();
+    line.extend(secrets.map(|(variable, secret)| format!("{SECRET_ENV}{variable}:{secret}")));
     line.push(END.to_owned());
     line.extend(command.iter().map(|word| words::write(word.as_bytes())));
     line
@@ -78,13 +88,23 @@ pub(super) fn command_line(program: &Path, before: Before, command: &[String]) -
 struct Start {
     close_netlink: bool,
     steps: Vec<Step>,
+    /// The name of each variable that is a secret, and that of the secret.
+    secrets: BTreeMap<String, String>,
     command: Vec<CString>,
+}
+
+/// The variable and the secret that `word` names, if it names any.
+fn secret_env(word: &OsStr) -> Option<(String, String)> {
+    let (variable, secret) = word.to_str()?.strip_prefix(SECRET_ENV)?.split_once(':')?;
+    let is_name = !secret.is_empty() && !secret.contains('/') && !secret.starts_with('.');
+    (is_name && !variable.is_empty()).then(|| (variable.to_owned(), secret.to_owned()))
 }
 
 /// Why a worker could not be started.
 #[derive(Debug)]
 enum StartError {
     Usage(String),
+    Secret(String),
     Filter(String),
     State(PathBuf, io::Error),
     Execute(PathBuf, Errno),
@@ -114,7 +134,7 @@ impl Start {
                 form.display()
             )));
         }
-        let mut close_netlink = false;
+        let (mut close_netlink, mut secrets) = (false, BTreeMap::new());
         let mut steps = Vec::new();
         loop {
             match arguments.next() {
@@ -136,6 +156,7 @@ impl Start {
                     };
                     steps.push(Step { what, from, to });
                 }
+                Some(word) if secret_env(&word).is_some() => secrets.extend(secret_env(&word)),
                 Some(word) => {
                     return Err(StartError::Usage(format!(
                         "'{VERB}' does not know '{}'",
@@ -162,12 +183,21 @@ impl Start {
         Ok(Self {
             close_netlink,
             steps,
+            secrets,
             command,
         })
     }
 
     /// Becomes the program; returns when that failed.
     fn run(self) -> StartError {
+        // As the worker's user, who alone can read them, and before anything of the program runs.
+        let environment = match self.secrets.is_empty() {
+            true => None,
+            false => match secrets::environment(std::env::vars_os(), &self.secrets) {
+                Ok(environment) => Some(environment),
+                Err(error) => return StartError::Secret(error),
+            },
+        };
         if self.close_netlink
             && let Err(error) = netlink::keep_only(Protocol::Route)
         {
@@ -179,7 +209,10 @@ impl Start {
             }
         }
         // Not by std::process::Command, which gives a program the default disposition of SIGPIPE; systemd ignores it for services.
-        let Err(error) = nix::unistd::execv(&self.command[0], &self.command);
+        let Err(error) = match &environment {
+            Some(environment) => nix::unistd::execve(&self.command[0], &self.command, environment),
+            None => nix::unistd::execv(&self.command[0], &self.command),
+        };
         let program = OsStr::from_bytes(self.command[0].to_bytes());
         StartError::Execute(PathBuf::from(program), error)
     }
@@ -189,6 +222,7 @@ impl StartError {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => EXIT_USAGE,
+            Self::Secret(_) => EXIT_CREDENTIALS,
             Self::Filter(_) => EXIT_SECCOMP,
             Self::State(..) => EXIT_IO,
             Self::Execute(..) => EXIT_EXEC,
@@ -200,6 +234,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(sentence) => f.write_str(sentence),
+            Self::Secret(error) => write!(f, "{error}"),
             Self::Filter(error) => write!(f, "cannot filter the worker's system calls: {error}"),
             Self::State(directory, error) => write!(
                 f,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zbus::OwnedVariant;
 
 use super::properties::{number, text};
-use super::start::EXIT_EXEC;
+use super::start::{EXIT_CREDENTIALS, EXIT_EXEC};
 
 /// How the last process of a service ended, if not well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,10 @@ impl fmt::Display for Ending {
             Self::ExitCode(code) if *code == i32::from(EXIT_EXEC) => write!(
                 f,
                 "exit code {code} (the program could not be executed; the log says why)"
+            ),
+            Self::ExitCode(code) if *code == i32::from(EXIT_CREDENTIALS) => write!(
+                f,
+                "exit code {code} (its credentials could not be handed over; the log says why)"
             ),
             Self::ExitCode(code) => match before_the_program(*code) {
                 Some(what) => write!(f, "exit code {code} (systemd could not {what})"),
@@ -58,7 +62,6 @@ fn before_the_program(code: i32) -> Option<&'static str> {
         228 => "filter its system calls",
         238 => "make its state directory",
         239 => "make its cache directory",
-        243 => "hand it its credentials; the journal of its unit says which",
         _ => return None,
     })
 }

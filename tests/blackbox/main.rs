@@ -12,6 +12,7 @@ mod house;
 mod command_line;
 mod contract;
 mod disk;
+mod environment;
 mod halt;
 mod illness;
 mod instances;

@@ -66,6 +66,7 @@ fn pair(house: &House, network: Network, jit: bool, number: u64) -> UnitPair {
             hidden: vec![house.path().join("config")],
         }),
         credentials: vec![secret("plain", false), secret("sealed", true)],
+        secret_env: BTreeMap::new(),
         written: None,
         stop_signal: None,
         accepted: true,

@@ -11,7 +11,7 @@ const REMOVE: &str = "remove it; a worker.yaml says what runs ('command') and wi
 
 /// Keys without '_' and '-' (those that end in '*': beginnings of keys), why a worker can not set them, and what to do instead. The
 /// first row that fits counts.
-const ROWS: [(&[&str], &str, &str); 22] = [
+const ROWS: [(&[&str], &str, &str); 23] = [
     (
         &[
             "logfile",
@@ -90,12 +90,12 @@ const ROWS: [(&[&str], &str, &str); 22] = [
         "io_uring and the kernel's keyrings are opened by 'kernel', as in [io_uring]; nothing opens other calls",
     ),
     (
-        &[
-            "environment",
-            "environmentfile*",
-            "passenvironment",
-            "unsetenvironment",
-        ],
+        &["environmentfile*", "envfiles", "dotenv*"],
+        OURS,
+        "the key for it is 'env_file', as in [.env]",
+    ),
+    (
+        &["environment", "passenvironment", "unsetenvironment"],
         OURS,
         "the key for it is 'env', with names and values below it",
     ),

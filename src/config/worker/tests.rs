@@ -207,6 +207,7 @@ fn what_systemd_has_a_word_for_is_led_to_our_key() {
         ("MemoryDenyWriteExecute", "'jit: true'"),
         ("exec_start", "'command'"),
         ("environment", "'env'"),
+        ("EnvironmentFile", "'env_file'"),
         ("supplementary_groups", "remove it"),
         ("exec_start_pre", "remove it"),
         ("ProtectSystem", "remove it"),
@@ -286,6 +287,90 @@ fn credentials_are_names_and_no_paths() {
     };
     assert_eq!(names(&many(32)).len(), 32);
     refused(&many(33));
+}
+
+#[test]
+fn env_files_are_paths_inside_the_worker_that_no_browser_sees() {
+    let names = |text: &str| worker(text).unwrap().env_files;
+    assert_eq!(names("env_file: .env"), [".env"]);
+    assert_eq!(
+        names("env_file: [./.env, config/b.env]"),
+        [".env", "config/b.env"]
+    );
+    assert!(names("env_file: []").is_empty());
+    for (bad, column, part) in [
+        ("env_file: /etc/passwd", 11, "inside the worker's directory"),
+        ("env_file: [.env, ../other/.env]", 18, "'..'"),
+        ("env_file: a/../.env", 11, "'..'"),
+        ("env_file: data/.env", 11, "data/"),
+        ("env_file: public/.env", 11, "browsers"),
+        ("env_file: ./public/a.env", 11, "browsers"),
+        ("env_file: config/", 11, "a file"),
+        ("env_file: a//b", 11, "a file"),
+        ("env_file: ''", 11, "a file"),
+        ("env_file: [.env, ./.env]", 18, "a second time"),
+        ("env_file: [a, b, c, d, e]", 24, "more than 4"),
+        ("env_file: [[a]]", 12, "a list"),
+        ("env_file: {A: b}", 1, "'env'"),
+    ] {
+        let text = refused(bad);
+        assert!(text.contains(&format!(":1:{column}:")), "{text}");
+        assert!(text.contains(part) && text.contains("help:"), "{text}");
+    }
+    refused("env_file: \"a\\nb\"");
+    refused(&format!("env_file: {}", "a".repeat(LONGEST_PATH + 1)));
+}
+
+#[test]
+fn a_variable_can_be_one_of_the_workers_secrets() {
+    let text =
+        "credentials: [db-url, key]\nenv_from_credentials: {DATABASE_URL: db-url, A: db-url}";
+    let variables = worker(text).unwrap().env_from_credentials;
+    let expected = [("A", "db-url"), ("DATABASE_URL", "db-url")];
+    let expected = expected.map(|(name, secret)| (name.to_owned(), secret.to_owned()));
+    assert_eq!(variables, expected.into());
+    let with = |variable: &str| {
+        format!("credentials: [db-url, key]\nenv_from_credentials: {{{variable}}}")
+    };
+    for (bad, place, parts) in [
+        (
+            "A: db-urk",
+            ":2:27:",
+            ["\"db-urk\"", "did you mean 'db-url'?"],
+        ),
+        (
+            "A: other",
+            ":2:27:",
+            ["\"other\"", "'credentials' has db-url, key"],
+        ),
+        ("A: [key]", ":2:24:", ["'env_from_credentials.A'", "a list"]),
+        ("A: ~", ":2:24:", ["'env_from_credentials.A'", "nothing"]),
+        (
+            "1A: key",
+            ":2:24:",
+            ["name of an environment variable", "letters"],
+        ),
+        ("PORT: key", ":2:24:", ["'PORT' is set", "another name"]),
+        (
+            "GOMEMLIMIT: key",
+            ":2:24:",
+            ["'GOMEMLIMIT' is set", "'gomemlimit'"],
+        ),
+    ] {
+        let said = refused(&with(bad));
+        for part in [place].iter().chain(&parts) {
+            assert!(said.contains(part), "'{part}' is not in: {said}");
+        }
+    }
+    let none = refused("env_from_credentials: {A: db}");
+    assert!(none.contains("credentials: [db]"), "{none}");
+    let twice = refused("credentials: [a]\nenv: {A: x, B: y}\nenv_from_credentials: {B: a}");
+    assert!(
+        twice.contains(":3:24:") && twice.contains("'env'"),
+        "{twice}"
+    );
+    let listed = refused("credentials: [a]\nenv_from_credentials: [a]");
+    assert!(listed.contains("keys and values"), "{listed}");
 }
 
 #[test]

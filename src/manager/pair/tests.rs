@@ -9,6 +9,8 @@ use crate::names::{Generation, Instance};
 struct House {
     root: PathBuf,
     settings: WorkerSettings,
+    /// What was read of its `env_file`.
+    from_files: BTreeMap<String, String>,
 }
 
 impl House {
@@ -31,6 +33,7 @@ impl House {
         Self {
             root,
             settings: *settings,
+            from_files: BTreeMap::new(),
         }
     }
 
@@ -86,6 +89,7 @@ impl House {
             accepted: false,
             stop_timeout: Duration::from_secs(1),
             user: None,
+            from_files: self.from_files.clone(),
             record: String::new(),
             pair: instance.pair(number),
         };
@@ -156,6 +160,7 @@ fn a_server_yaml_among_other_files_hides_itself_alone() {
         accepted: false,
         stop_timeout: Duration::from_secs(1),
         user: None,
+        from_files: BTreeMap::new(),
         record: String::new(),
     };
     let hidden = ground.hidden(Path::new("/var/lib/tqserver"), &run);
@@ -224,6 +229,41 @@ fn each_instance_has_what_its_arguments_and_variables_name() {
         private.env["NAMES"],
         format!("{cache} {} api.shop /api/shop", secrets.display())
     );
+}
+
+#[test]
+fn what_is_in_files_stays_as_it_is_and_worker_yaml_is_over_it() {
+    let mut house = House::new("files");
+    let variables = |all: [(&str, &str); 2]| {
+        all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    };
+    house.from_files = variables([("A", "$WORKER_NAME"), ("B", "file")]);
+    house.settings.env = variables([("B", "$WORKER_NAME"), ("C", "yaml")]);
+    let pair = house.pair(Kind::System, Mode::Production).unwrap();
+    let expected = [("A", "$WORKER_NAME"), ("B", "api.shop"), ("C", "yaml")];
+    for (name, value) in expected {
+        assert_eq!(pair.env[name], value, "{name}");
+    }
+}
+
+#[test]
+fn the_value_of_a_secret_is_not_in_the_units() {
+    let mut house = House::new("valueless");
+    house.secret("db-url", 0o600);
+    house.settings.credentials = vec!["db-url".to_owned()];
+    let variable = ("DATABASE_URL".to_owned(), "db-url".to_owned());
+    house.settings.env_from_credentials = [variable].into();
+    house.from_files = [("DATABASE_URL".to_owned(), "a developer's".to_owned())].into();
+    for kind in [Kind::System, Kind::User, Kind::Private] {
+        let text = house.pair(kind, Mode::Production).unwrap().to_unit_files();
+        let told = " secret-env=DATABASE_URL:db-url ";
+        assert!(text.contains(told), "{text}");
+        assert!(
+            !text.contains("DATABASE_URL=a dev") && !text.contains("\nsecret"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -191,6 +191,8 @@ pub(in crate::plan) fn settings(name: &WorkerName) -> WorkerSettings {
             failures: 2,
         },
         env: BTreeMap::new(),
+        env_files: Vec::new(),
+        env_from_credentials: BTreeMap::new(),
         network: crate::config::Network::Full,
         h2c: false,
         jit: false,

@@ -10,14 +10,16 @@ fn what_a_unit_is_told_is_what_is_run() {
     let command: Vec<String> = ["/bin/sh", "", ";", "a $b", "two\nlines"]
         .map(str::to_owned)
         .into();
+    let secrets = BTreeMap::from([("DB_URL".to_owned(), "db-url".to_owned())]);
     let before = Before {
         close_netlink: true,
         links: vec![("/apart".into(), "/here".into())],
         fills: vec![("/from".into(), "/to me".into())],
+        secrets: secrets.clone(),
     };
     let line = command_line(Path::new("/usr/bin/tqserver"), before, &command);
     assert_eq!(
-        line[..11],
+        line[..12],
         [
             "/usr/bin/tqserver",
             "start-worker",
@@ -29,6 +31,7 @@ fn what_a_unit_is_told_is_what_is_run() {
             "fill",
             "/from",
             "/to~20me",
+            "secret-env=DB_URL:db-url",
             "--"
         ]
     );
@@ -44,6 +47,7 @@ fn what_a_unit_is_told_is_what_is_run() {
         to: to.into(),
     });
     assert_eq!(start.steps, steps);
+    assert_eq!(start.secrets, secrets);
     let words = start.command.iter().map(|word| word.to_str().unwrap());
     assert_eq!(words.collect::<Vec<_>>(), command);
 }
@@ -67,6 +71,8 @@ fn a_unit_of_another_version_is_told_what_to_type() {
         &["1", "--"],
         &["1", "x", "--", "/bin/true"],
         &["1", "fill", "/a"],
+        &["1", "secret-env=A", "--", "/bin/true"],
+        &["1", "secret-env=A:../b", "--", "/bin/true"],
     ] {
         assert!(read(strange).is_err(), "{strange:?}");
     }

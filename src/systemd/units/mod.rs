@@ -81,6 +81,8 @@ pub struct UnitPair {
     pub sandbox: Option<Sandbox>,
     /// The secrets it is handed.
     pub credentials: Vec<Credential>,
+    /// Variables whose values are among them: the name of each, and that of the secret. No value is a part of the unit.
+    pub secret_env: BTreeMap<String, String>,
     /// The configuration that we write for it, if its program needs one.
     pub written: Option<Written>,
     /// The signal that asks it to finish and exit; `None`: SIGTERM.
@@ -333,6 +335,7 @@ impl UnitPair {
                 None => Vec::new(),
             },
             fills: self.state().fills(&self.directory),
+            secrets: self.secret_env.clone(),
         };
         start::command_line(&starter, before, &self.command)
     }

@@ -43,6 +43,7 @@ fn pair(address: Address) -> UnitPair {
         },
         sandbox: None,
         credentials: Vec::new(),
+        secret_env: BTreeMap::new(),
         written: None,
         stop_signal: None,
         accepted: false,
@@ -157,7 +158,10 @@ fn has(pair: &UnitPair, lines: &[&str]) {
 
 #[test]
 fn a_worker_of_the_machine_has_a_user_and_directories_of_its_own() {
-    let pair = sandboxed(Network::Full, false);
+    let mut pair = sandboxed(Network::Full, false);
+    pair.secret_env = [("KEY", "a.b-c"), ("DB_URL", "db")]
+        .map(|(name, secret)| (name.to_owned(), secret.to_owned()))
+        .into();
     has(
         &pair,
         &[
@@ -174,7 +178,7 @@ fn a_worker_of_the_machine_has_a_user_and_directories_of_its_own() {
             "SystemCallFilter=~@privileged @resources io_uring_setup io_uring_enter io_uring_register @keyring",
             "SystemCallFilter=sched_setaffinity sched_setattr sched_setparam sched_setscheduler setpriority",
             "RestrictRealtime=yes",
-            "ExecStart=/usr/bin/true start-worker 1 close-netlink -- /bin/true",
+            "ExecStart=/usr/bin/true start-worker 1 close-netlink secret-env=DB_URL:db secret-env=KEY:a.b-c -- /bin/true",
             "MemoryHigh=83886080",
             "CPUWeight=50",
             "IOWeight=60",

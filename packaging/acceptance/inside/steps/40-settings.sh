@@ -7,10 +7,11 @@ claim_credentials_reach_their_worker_alone() {
     install -d -m 0700 /etc/tqserver/credentials/alpha
     (umask 077 && printf 'plain-secret' >/etc/tqserver/credentials/alpha/token)
     printf 'sealed-secret' | systemd-creds encrypt --with-key=host --name=sealed - /etc/tqserver/credentials/alpha/sealed.cred
-    YAML='credentials: [token, sealed]' deploy alpha 'alpha 11'
+    YAML=$'credentials: [token, sealed]\nenv_from_credentials: {SEALED: sealed}' deploy alpha 'alpha 11'
     run systemctl reload tqserver
     is "$(get '/alpha/secret?token')" plain-secret
     is "$(get '/alpha/secret?sealed')" sealed-secret
+    is "$(get '/alpha/env?SEALED')" sealed-secret
     has_not "$(systemctl show "tqserver-alpha@$(generation alpha).service")" '(plain|sealed)-secret'
     YAML='credentials: [token]' deploy beta 'beta bad'
     refused tqserver reload
