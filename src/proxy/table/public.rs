@@ -1,6 +1,5 @@
 //! A worker's `public/`, below which files are opened.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,8 +16,7 @@ use super::kept::{Kept, Room};
 #[derive(Debug)]
 pub(crate) struct Public {
     path: PathBuf,
-    /// Of a directory that a worker writes to: its path below `path`, with a slash at the end. No link is followed on the way to what is in
-    /// it.
+    /// Of a directory that a worker writes to: its path below `path`. No link is followed on the way to what is in it.
     inside: Option<String>,
     stays: bool,
     /// Open for as long as the route is: what was deployed stays where it is. `None` where people work in it, and may put another in its
@@ -45,7 +43,7 @@ impl Public {
     pub(crate) fn stored(state: &Path, directory: &str) -> Self {
         Self {
             path: state.to_owned(),
-            inside: Some(format!("{directory}/")),
+            inside: Some(directory.to_owned()),
             stays: false,
             held: None,
             kept: None,
@@ -99,41 +97,45 @@ impl Public {
         }
     }
 
-    /// Opens `name` below it, in one step that cannot leave it (openat2(2) with `RESOLVE_BENEATH`).
+    /// Opens `name` below it, in one step that cannot leave it.
     fn open(&self, name: &str) -> io::Result<OwnedFd> {
-        match &self.held {
-            Some(held) => self.open_in(held, name),
-            None => self.open_in(&directory(&self.path)?, name),
-        }
-    }
-
-    fn open_in(&self, directory: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
         // Without O_NONBLOCK a fifo put in the file's place would hold up the thread.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let mut beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let name = match &self.inside {
-            Some(inside) => {
-                beneath |= ResolveFlags::NO_SYMLINKS;
-                Cow::Owned(format!("{inside}{name}"))
+        let links = self.inside.is_none();
+        match (&self.held, &self.inside) {
+            (Some(held), _) => open_beneath((held, &self.path), name, flags, links),
+            (None, None) => open_beneath((&directory(&self.path)?, &self.path), name, flags, links),
+            (None, Some(inside)) => {
+                let state = directory(&self.path)?;
+                let flags_inside = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let opened = open_beneath((&state, &self.path), inside, flags_inside, links)?;
+                open_beneath((&opened, &self.path.join(inside)), name, flags, links)
             }
-            None => Cow::Borrowed(name),
-        };
-        match rustix::fs::openat2(directory, &*name, flags, Mode::empty(), beneath) {
-            // Some sandboxes do not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => {
-                let (real, top) = (
-                    self.path.join(&*name).canonicalize()?,
-                    self.path.canonicalize()?,
-                );
-                let is_linked = self.inside.is_some() && real != top.join(&*name);
-                if !real.starts_with(top) || is_linked {
-                    return Err(io::ErrorKind::PermissionDenied.into());
-                }
-                let flags = flags | OFlags::NOFOLLOW;
-                Ok(rustix::fs::openat(CWD, real, flags, Mode::empty())?)
-            }
-            outcome => Ok(outcome?),
         }
+    }
+}
+
+/// Opens `name` below a directory, which is open and has this path, in one step that cannot leave it (openat2(2) with `RESOLVE_BENEATH`);
+/// `links`: whether symbolic links are followed.
+fn open_beneath(
+    (directory, path): (&OwnedFd, &Path),
+    name: &str,
+    flags: OFlags,
+    links: bool,
+) -> io::Result<OwnedFd> {
+    let mut beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    beneath.set(ResolveFlags::NO_SYMLINKS, !links);
+    match rustix::fs::openat2(directory, name, flags, Mode::empty(), beneath) {
+        // Some sandboxes do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let (real, top) = (path.join(name).canonicalize()?, path.canonicalize()?);
+            if !real.starts_with(&top) || !links && real != top.join(name) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            let flags = flags | OFlags::NOFOLLOW;
+            Ok(rustix::fs::openat(CWD, real, flags, Mode::empty())?)
+        }
+        outcome => Ok(outcome?),
     }
 }
 

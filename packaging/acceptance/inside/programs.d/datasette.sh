@@ -21,7 +21,7 @@ prove() {
     reloads data '/data/facts/facts.json?_shape=array' 42
     # One crash is an ordinary restart, and requests wait for it.
     load_start '/data/facts/facts.json?_shape=array' 42 --keep-alive 0 --per-request 2
-    kill -KILL "$(systemctl show --property=MainPID --value "tqserver-data@$(generation data).service")"
+    kill -KILL "$(worker_pids data)"
     load_goes_on 20
     load_stop
     (($(load_saw failed) <= 2)) || fail 'more was lost than what was in the process'
