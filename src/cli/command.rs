@@ -45,7 +45,7 @@ enum Verb {
     Maintenance(maintenance::Maintenance),
     /// Show what a worker, or all of them and the server, wrote: journalctl with the right matches.
     Logs(logs::Logs),
-    /// List what became of a worker's generations: when, why, with what result.
+    /// List what became of the generations of a worker, or of all: when, why, with what result, and which can be rolled back to.
     History(history::History),
     /// Check the configuration and every worker's; exit 78 if something is wrong.
     Check(check::Check),

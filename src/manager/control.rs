@@ -13,7 +13,7 @@ use zbus::{Connection, fdo, interface};
 use super::requests::{
     Answer, Caller, PauseRequest, Refused, ReloadRequest, Request, RollbackRequest, Which,
 };
-use super::status::{ListenerStatus, WorkerOutcome, WorkerStatus};
+use super::status::{ListenerStatus, Rollbacks, WorkerOutcome, WorkerStatus};
 use crate::names::{Generation, WorkerName};
 use crate::plan::{Kind, Note, Severity};
 use crate::route::Maintenance;
@@ -189,6 +189,16 @@ impl Manager1 {
             .map_err(|_| ending())?;
         let front = answer.await.map_err(|_| ending())?;
         Ok(ListenerStatus::all(&front))
+    }
+
+    /// The generations of these workers, of all if none is named, that can be rolled back to, the newest first. In development nothing is
+    /// kept to go back to.
+    async fn list_rollbacks(&self, workers: Vec<String>) -> Result<Vec<Rollbacks>, ControlError> {
+        let only: Result<Vec<_>, _> = workers.iter().map(|name| parsed(name)).collect();
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Rollbacks { only: only?, reply };
+        self.requests.send(request).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?.map_err(control_error)
     }
 
     /// What lies among the workers and is none, as of the last look at them: each in a sentence with what to do.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::disk::{Disk, STALLED};
+use super::disk::{Disk, DiskError, STALLED};
 use super::explain::explain;
 use super::turns::Turns;
 use crate::config::{Limits, SnapshotLimits};
@@ -39,6 +39,27 @@ impl Snapshots {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The generations of each of these workers that can be rolled back to, the newest first: accepted, kept, different from each other,
+    /// and not the one that serves, which is named beside the worker.
+    pub(super) async fn to_roll_back_to(
+        &self,
+        workers: Vec<(WorkerName, Option<Generation>)>,
+    ) -> Result<Vec<(WorkerName, Vec<Generation>)>, DiskError> {
+        let store = self.store.clone();
+        let what = || format!("read the snapshots in {}", self.state_directory.display());
+        let found = self.disk.run(STALLED, what, move |effort| {
+            let kept = |(worker, serving)| {
+                effort.step();
+                // What cannot be read cannot be rolled back to.
+                let mut kept = store.worth_keeping(&worker, KEEP).unwrap_or_default();
+                kept.retain(|generation| Some(*generation) != serving);
+                (worker, kept)
+            };
+            workers.into_iter().map(kept).collect()
+        });
+        found.await
     }
 
     /// Where the generation's files and assets are: a snapshot made now, or its own that was kept.

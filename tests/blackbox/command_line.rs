@@ -352,7 +352,14 @@ fn the_bus_object_explains_itself() {
     ]);
     let ran = Ran::of(&mut busctl);
     ran.succeeds();
-    for member in [".Reload", ".ListWorkers", ".Progress", ".Version", ".Mode"] {
+    for member in [
+        ".Reload",
+        ".ListWorkers",
+        ".ListRollbacks",
+        ".Progress",
+        ".Version",
+        ".Mode",
+    ] {
         ran.says(member);
     }
 }

@@ -187,6 +187,36 @@ fn a_rollback_goes_back_and_the_next_reload_does_not_undo_it() {
 }
 
 #[test]
+fn the_bus_tells_which_generations_can_be_rolled_back_to() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("other", says("other"))
+        .production()
+        .open();
+    let told = |workers: &[&str]| {
+        let count = workers.len().to_string();
+        let call = ["ListRollbacks", "as", &count];
+        let ran = house.calls_the_manager(call.into_iter().chain(workers.iter().copied()));
+        ran.succeeds().stdout.trim().to_owned()
+    };
+    assert_eq!(told(&[]), r#"a(sat) 2 "index" 0 "other" 0"#);
+    house.replace("index", says("two"));
+    house.reload().succeeds();
+    house.replace("index", behaves("exit 2"));
+    house.reload().exits(1);
+    house.replace("index", says("three"));
+    house.reload().succeeds();
+    // The one that failed is none, and neither is the one that serves.
+    assert_eq!(told(&["index"]), r#"a(sat) 1 "index" 2 2 1"#);
+    house.run(["rollback", "index", "1"]).succeeds();
+    // Generation 5 is of the same files as 1.
+    assert_eq!(told(&["index", "ghost"]), r#"a(sat) 1 "index" 2 4 2"#);
+    house.remove("index");
+    house.reload().succeeds();
+    assert_eq!(told(&[]), r#"a(sat) 1 "other" 0"#);
+}
+
+#[test]
 fn a_worker_that_was_never_accepted_waits_for_a_reload() {
     let house = House::new()
         .worker("index", says("one"))
