@@ -363,3 +363,40 @@ async fn progress(
     let emitter = SignalEmitter::new(connection, OBJECT)?.set_destination(caller.try_into()?);
     Manager1::progress(&emitter, worker, severity, text).await
 }
+
+#[cfg(test)]
+mod tests {
+    use zbus::object_server::Interface;
+
+    use super::*;
+
+    const POLICY: &str = include_str!("../../packaging/dbus-1/org.tqserver.Manager1.conf");
+
+    /// The part of the policy that begins so.
+    fn policy(begin: &str) -> &'static str {
+        let (_, policy) = POLICY.split_once(begin).unwrap();
+        policy.split_once("</policy>").unwrap().0
+    }
+
+    /// Or `tqserver status` would be refused, or tell less, to those who may see it.
+    #[test]
+    fn the_policy_of_the_bus_knows_every_method() {
+        let (requests, _) = mpsc::channel(1);
+        let mode = String::new();
+        let mut introspected = String::new();
+        Manager1 { requests, mode }.introspect_to_writer(&mut introspected, 0);
+        let methods = introspected.split("<method name=\"").skip(1);
+        let methods = methods.map(|rest| rest.split('"').next().unwrap());
+        let methods: Vec<_> = methods.collect();
+        assert!(methods.contains(&"ListWorkers"), "{methods:?}");
+        for method in methods {
+            let reads = method.starts_with("List") || method.starts_with("Get");
+            let whose = match reads {
+                true => "<policy group=\"tqserver-admin\">",
+                false => "<policy context=\"default\">",
+            };
+            let member = format!("send_member=\"{method}\"");
+            assert!(policy(whose).contains(&member), "{whose} lacks {member}");
+        }
+    }
+}

@@ -20,6 +20,7 @@ mod limits;
 mod logs;
 mod new;
 mod package;
+mod permission;
 mod php;
 mod production;
 mod protocols;
