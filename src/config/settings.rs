@@ -46,6 +46,8 @@ pub struct Settings {
     pub build: BuildLimits,
     /// Production: how large one snapshot may become.
     pub snapshots: SnapshotLimits,
+    /// Production: how many accepted generations of a worker that differ are kept to go back to, beside the one that serves.
+    pub keep_generations: usize,
     /// Production: how long a removed worker's snapshots are kept; `None`: for ever.
     pub keep_removed: Option<Duration>,
     /// Limits of all workers unless overridden.

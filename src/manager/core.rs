@@ -416,9 +416,10 @@ impl Core {
         });
         let workers = workers.collect();
         let snapshots = driver.performer.snapshots.clone();
+        let keep = driver.settings.keep_generations;
         driver.aside.spawn(async move {
             let found = match snapshots {
-                Some(snapshots) => snapshots.to_roll_back_to(workers).await,
+                Some(snapshots) => snapshots.to_roll_back_to(workers, keep).await,
                 None => Ok(Vec::new()),
             };
             let numbers = |(worker, kept): (WorkerName, Vec<Generation>)| {
