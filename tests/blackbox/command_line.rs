@@ -370,6 +370,7 @@ fn the_servers_own_health_is_told() {
         .worker("index", says("one"))
         .worker("bad", behaves("exit 1"))
         .open();
+    house.get("/health").has_status(503);
     let health = house.get("/health").json();
     assert_eq!(health["status"], "degraded", "{health}");
 }
