@@ -134,9 +134,18 @@ impl Settings {
         Self::defaults(&file, &project_directory(&file))
     }
 
+    /// The settings of a server of which nobody has written `file` yet, and nobody has to.
+    pub fn unwritten(file: &Path) -> Self {
+        Self {
+            unwritten: true,
+            ..Self::defaults(file, &project_directory(file))
+        }
+    }
+
     fn defaults(file: &Path, project: &Path) -> Self {
         Self {
             file: file.to_owned(),
+            unwritten: false,
             addressed: false,
             front: Front {
                 listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)).into()],

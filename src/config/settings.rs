@@ -40,6 +40,8 @@ pub struct Settings {
     pub debounce: Duration,
     /// How often files are looked at instead of waiting for events; `None`: events.
     pub poll: Option<Duration>,
+    /// There is no file, and nothing that it would name has to be there yet: the directory of workers may be missing.
+    pub unwritten: bool,
     /// Development: how long a page may wait for what is on its way; zero: it does not.
     pub hold: Duration,
     /// Development: what one build may use.

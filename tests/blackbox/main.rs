@@ -34,3 +34,4 @@ mod state;
 mod survival;
 mod terminal;
 mod tls;
+mod user;
