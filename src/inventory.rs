@@ -20,7 +20,7 @@ pub use fingerprint::{Fingerprint, is_same};
 pub use found::{Found, Inventory, Status, Stray};
 pub use omitted::omitted;
 pub use roots::{ScanError, directory_of};
-pub use scan::{scan, scan_beside};
+pub use scan::{names, scan, scan_beside};
 pub use search::closed;
 pub use unserved::unserved;
 

@@ -31,5 +31,6 @@ pub const SERVER_STARTED: &str = "8b491c81c8ee4e63af4e98f1c005854b";
 /// The manager ends, because it was told to.
 pub const SERVER_STOPPED: &str = "7b8587e6891d440ba74f540cc75eae5c";
 /// The proxy has answered a request on a route with `access_log`. `TQ_ROUTE`, `TQ_REQUEST_ID`, `TQ_METHOD`, `TQ_HOST`, `TQ_PATH`, `TQ_STATUS`
-/// (0: the client left before there was an answer), `TQ_BYTES`, `TQ_DURATION_USEC`, `TQ_CLIENT`, `TQ_USER_AGENT`.
+/// (0: the client left before there was an answer), `TQ_BYTES`, `TQ_DURATION_USEC`, `TQ_CLIENT`, `TQ_USER_AGENT`,
+/// `TQ_REASON` (why the worker did not answer, where the proxy did in its place).
 pub const ACCESS: &str = "026c193ddd3f441aa75158a07d6ce322";

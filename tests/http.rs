@@ -44,6 +44,8 @@ mod routing;
 mod secure;
 #[path = "http/starting.rs"]
 mod starting;
+#[path = "http/strangers.rs"]
+mod strangers;
 #[path = "http/streams.rs"]
 mod streams;
 #[path = "http/table.rs"]

@@ -16,8 +16,8 @@ const MACHINES: &str = "/etc/tqserver/server.yaml";
 /// What every verb understands.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Common {
-    /// The server's configuration. Default: config/server.yaml in this directory or one above it, and where there is none, the
-    /// machine's /etc/tqserver/server.yaml.
+    /// The server's configuration. Default: config/server.yaml in this directory or one above it; else the user's
+    /// ~/.config/tqserver/server.yaml, if that or workers beside it are there; else the machine's /etc/tqserver/server.yaml.
     #[arg(
         long,
         global = true,
@@ -58,13 +58,16 @@ fn mode(text: &str) -> Result<Mode, String> {
 }
 
 impl Common {
-    /// The configuration; a missing file at the default place is no error, everything has a default.
+    /// The configuration; a missing file at the place of a project or of the user is no error, everything has a default.
     pub(super) fn settings(&self) -> Result<Settings, Problems> {
         let default = Path::new(PROJECTS);
         if self.config == default && !default.exists() {
             return Ok(Settings::defaults_at(
                 &std::env::current_dir().unwrap_or_default(),
             ));
+        }
+        if !self.config.exists() && users_file().as_ref() == Some(&self.config) {
+            return Ok(Settings::unwritten(&self.config));
         }
         Settings::load(&self.config)
     }
@@ -87,13 +90,22 @@ impl Common {
             return;
         }
         let here = std::env::current_dir().unwrap_or_default();
-        let machines = || Settings::load(Path::new(MACHINES)).ok();
+        let is_meant = |kind| self.manager.is_none_or(|manager| manager == kind);
+        // Named by --manager it need not be there.
+        let users = users_file()
+            .filter(|file| is_meant(Kind::User) && (self.manager.is_some() || is_users(file)));
+        let machines = Some(PathBuf::from(MACHINES));
+        let machines = machines.filter(|file| is_meant(Kind::System) && file.exists());
         let around = Around {
             has: &|project| project.join(PROJECTS).exists(),
             runs: &|project| Place::of(project).is_up(),
-            machine: Path::new(MACHINES).exists(),
-            machines_workers: &|| {
-                machines().map_or_else(Vec::new, |settings| settings.workers_directories)
+            servers: users.into_iter().chain(machines).collect(),
+            workers: &|file| {
+                let settings = match file.exists() {
+                    true => Settings::load(file).ok(),
+                    false => Some(Settings::unwritten(file)),
+                };
+                settings.map_or_else(Vec::new, |settings| settings.workers_directories)
             },
         };
         if let Some(found) = around.meant(&here, verb) {
@@ -102,14 +114,29 @@ impl Common {
     }
 }
 
+/// The configuration of this user's own server, where the units of a user's systemd look for it (`%E` in systemd.unit(5)); `None`: there
+/// is no home.
+fn users_file() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let configs = variable("XDG_CONFIG_HOME").filter(absolute);
+    let configs = configs.or_else(|| Some(variable("HOME").filter(absolute)?.join(".config")));
+    Some(configs?.join("tqserver/server.yaml"))
+}
+
+/// Whether the user has a server of that configuration: without a file it has the defaults.
+fn is_users(file: &Path) -> bool {
+    file.exists() || file.with_file_name("workers").is_dir()
+}
+
 /// Where a verb looks for a configuration that nobody named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Looks {
     /// In the project it stands in, which need not have a file yet.
     InTheProject,
-    /// There, too; but among the machine's own workers the machine's is meant.
+    /// There, too; but among the workers of the user's or the machine's own server that one's is meant.
     InTheProjectOrAmongWorkers,
-    /// In the project, and where there is none, the machine's.
+    /// In the project, and where there is none, the user's, then the machine's.
     Everywhere,
 }
 
@@ -119,10 +146,10 @@ struct Around<'a> {
     has: &'a dyn Fn(&Path) -> bool,
     /// Whether a private systemd runs for a directory: `tqserver dev` needs no file.
     runs: &'a dyn Fn(&Path) -> bool,
-    /// Whether the machine has one.
-    machine: bool,
-    /// Where the machine's server looks for workers.
-    machines_workers: &'a dyn Fn() -> Vec<PathBuf>,
+    /// Those of the user's and of the machine's own server, as far as they are there.
+    servers: Vec<PathBuf>,
+    /// Where the server of such a one looks for workers.
+    workers: &'a dyn Fn(&Path) -> Vec<PathBuf>,
 }
 
 impl Around<'_> {
@@ -135,14 +162,14 @@ impl Around<'_> {
         if let Some(project) = above {
             return Some(project.join(PROJECTS));
         }
-        let machine = match looks {
+        let is_meant = |file: &&PathBuf| match looks {
             Looks::InTheProject => false,
-            Looks::InTheProjectOrAmongWorkers => (self.machines_workers)()
+            Looks::InTheProjectOrAmongWorkers => (self.workers)(file)
                 .iter()
                 .any(|workers| here.starts_with(workers) || workers.parent() == Some(here)),
             Looks::Everywhere => true,
         };
-        (machine && self.machine).then(|| MACHINES.into())
+        self.servers.iter().find(is_meant).cloned()
     }
 }
 
@@ -150,12 +177,28 @@ impl Around<'_> {
 mod tests {
     use super::*;
 
+    const USERS: &str = "/home/jo/.config/tqserver/server.yaml";
+
     fn meant(here: &str, looks: Looks, projects: &[&str], runs: bool, machine: bool) -> String {
+        let servers = if machine { vec![MACHINES] } else { Vec::new() };
+        meant_of(here, looks, projects, runs, &servers)
+    }
+
+    fn meant_of(
+        here: &str,
+        looks: Looks,
+        projects: &[&str],
+        runs: bool,
+        servers: &[&str],
+    ) -> String {
         let around = Around {
             has: &|project| projects.iter().any(|has| Path::new(has) == project),
             runs: &|_| runs,
-            machine,
-            machines_workers: &|| vec!["/srv/tqserver/workers".into()],
+            servers: servers.iter().map(PathBuf::from).collect(),
+            workers: &|file| match file == Path::new(MACHINES) {
+                true => vec!["/srv/tqserver/workers".into()],
+                false => vec![file.with_file_name("workers")],
+            },
         };
         let meant = around.meant(Path::new(here), looks);
         meant.map_or_else(|| "here".to_owned(), |file| file.display().to_string())
@@ -195,5 +238,17 @@ mod tests {
         ] {
             assert_eq!(new(here), MACHINES, "{here}");
         }
+    }
+
+    #[test]
+    fn the_users_configuration_goes_before_the_machines() {
+        let both = [USERS, MACHINES];
+        let meant = |here, looks| meant_of(here, looks, &[], false, &both);
+        assert_eq!(meant("/a", Looks::Everywhere), USERS);
+        assert_eq!(meant("/srv/tqserver/workers", Looks::Everywhere), USERS);
+        let new = Looks::InTheProjectOrAmongWorkers;
+        assert_eq!(meant("/srv/tqserver/workers", new), MACHINES);
+        assert_eq!(meant("/home/jo/.config/tqserver/workers/api", new), USERS);
+        assert_eq!(meant("/home/jo", new), "here");
     }
 }

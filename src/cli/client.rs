@@ -54,7 +54,7 @@ impl Client {
         if let Some(error) = denied {
             return Err(refused(
                 exit::NOT_PERMITTED,
-                format!("the bus can not be used: {error}"),
+                format!("the bus cannot be used: {error}"),
                 "run it as root".to_owned(),
             ));
         }
@@ -211,9 +211,16 @@ pub(super) fn is_gone(error: &ControlError) -> bool {
     )
 }
 
-/// The error without the wrapping that would say no more than that it came from the bus.
+/// The error without the wrapping that would say no more than that it came from the bus. A refusal by the bus names whom its policy
+/// (`packaging/dbus-1/`) lets see what runs; what changes something everybody may ask for, and the manager refuses it.
 pub(super) fn plain(error: ControlError) -> anyhow::Error {
     match error {
+        ControlError::ZBus(error) if is_denied(&error) => refused(
+            exit::NOT_PERMITTED,
+            "permission denied: only root and members of the group tqserver-admin may see what runs",
+            "run it with sudo; or run `sudo adduser $USER tqserver-admin`, and log in again"
+                .to_owned(),
+        ),
         ControlError::ZBus(error) => error.into(),
         error => error.into(),
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::arguments::{Common, Looks};
 use super::{
@@ -45,7 +45,7 @@ enum Verb {
     Maintenance(maintenance::Maintenance),
     /// Show what a worker, or all of them and the server, wrote: journalctl with the right matches.
     Logs(logs::Logs),
-    /// List what became of a worker's generations: when, why, with what result.
+    /// List what became of the generations of a worker, or of all: when, why, with what result, and which can be rolled back to.
     History(history::History),
     /// Check the configuration and every worker's; exit 78 if something is wrong.
     Check(check::Check),
@@ -59,6 +59,8 @@ enum Verb {
     Proxy(planes::Proxy),
     /// Run a private systemd in the foreground, for machines where none was booted.
     Systemd(systemd::Systemd),
+    #[command(name = completions::LIST, hide = true)]
+    ListWorkers(completions::ListWorkers),
     #[command(name = "end-proxy", hide = true)]
     EndProxy(planes::EndProxy),
     #[command(name = "end-workers", hide = true)]
@@ -76,7 +78,7 @@ pub fn run() -> ExitCode {
     if let Some(code) = start::run(std::env::args_os()) {
         return ExitCode::from(code);
     }
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parsed() {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
@@ -113,7 +115,8 @@ pub fn run() -> ExitCode {
         Verb::History(verb) => wait_for(verb.run(&common)),
         Verb::Check(verb) => verb.run(&common),
         Verb::Package(verb) => verb.run(&common),
-        Verb::Completions(verb) => verb.run(Arguments::command()),
+        Verb::Completions(verb) => verb.run(&Arguments::command()),
+        Verb::ListWorkers(verb) => verb.run(&common),
         Verb::Manager(verb) => wait_for(verb.run(&common)),
         Verb::Proxy(verb) => wait_for(verb.run(&common)),
         Verb::MeasureState(verb) => verb.run(),
@@ -126,6 +129,22 @@ pub fn run() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(failure::explain(&error)),
     }
+}
+
+fn parsed() -> Result<Arguments, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command whose verbs understand the common options, and leave it to `tqserver --help` to explain them.
+fn command() -> clap::Command {
+    let command = Arguments::command();
+    let common = command.get_arguments().filter(|one| one.is_global_set());
+    let common: Vec<clap::Arg> = common.map(|one| one.clone().hide(true)).collect();
+    let pointer =
+        "Common options are --config, --manager, --mode and --quiet: see `tqserver --help`.";
+    command.mut_subcommands(|verb| verb.args(common.clone()).after_help(pointer))
 }
 
 fn wait_for(work: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {

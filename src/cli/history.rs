@@ -1,5 +1,7 @@
-//! `tqserver history`: what became of a worker's generations, from the manager's messages in the journal.
+//! `tqserver history`: what became of the generations of a worker, or of all, from the manager's messages in the journal, and which of
+//! them can be rolled back to, from the manager.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
@@ -8,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::arguments::Common;
+use super::client::{ANSWER, Client, plain};
 use super::columns::columns;
 use super::exit::{self, refused};
 use super::journal::{self, Entries};
@@ -32,13 +35,16 @@ const EVENTS: [(&str, &str); 8] = [
 /// As much as is kept of what journalctl says went wrong.
 const COMPLAINT: u64 = 16 << 10;
 
-const HEAD: [&str; 5] = ["TIME", "GENERATION", "EVENT", "CAUSE", "REASON"];
+const HEAD: [&str; 6] = ["TIME", "WORKER", "GENERATION", "EVENT", "CAUSE", "REASON"];
+
+/// The generations that can be rolled back to, by worker, the newest first.
+type Rollbacks = BTreeMap<String, Vec<u64>>;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct History {
-    /// Of which worker.
+    /// Of this worker. Default: of all.
     #[arg(value_name = "WORKER", value_parser = WorkerName::parse)]
-    worker: WorkerName,
+    worker: Option<WorkerName>,
     /// So many events, the last ones.
     #[arg(long = "lines", short = 'n', value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     number: u32,
@@ -52,6 +58,8 @@ pub(super) struct History {
 struct Event {
     /// When, in UTC.
     time: String,
+    /// Of which worker.
+    worker: Option<String>,
     /// Of which generation.
     generation: Option<u64>,
     /// What happened, in a word.
@@ -64,6 +72,8 @@ struct Event {
     reason: Option<String>,
     /// The manager's message.
     message: Option<String>,
+    /// Whether the generation can be rolled back to; `None`: the manager did not say.
+    can_roll_back: Option<bool>,
 }
 
 impl History {
@@ -76,17 +86,46 @@ impl History {
                 "see `tqserver status` for what is, or choose a systemd with --manager".to_owned(),
             ));
         };
-        let events = self.read(entries)?;
+        let mut events = self.read(entries)?;
+        let rollbacks = match events.is_empty() {
+            true => Ok(Rollbacks::new()),
+            false => self.rollbacks(common).await,
+        };
+        if let Ok(rollbacks) = &rollbacks {
+            mark(&mut events, rollbacks);
+        }
         if self.json {
             let mut text = serde_json::to_string_pretty(&events)?;
             text.push('\n');
             say::print(text.as_bytes())?;
         } else if events.is_empty() {
-            eprintln!("the journal has nothing of a worker '{}'", self.worker);
+            match &self.worker {
+                Some(worker) => eprintln!("the journal has no events of a worker '{worker}'"),
+                None => eprintln!("the journal has no events of workers"),
+            }
         } else {
             say::print(table(&events).as_bytes())?;
+            match rollbacks {
+                Ok(rollbacks) => say::print(legend(&rollbacks).as_bytes())?,
+                Err(error) if !common.quiet => {
+                    let error = crate::manager::explain(error.as_ref());
+                    eprintln!("which of them can be rolled back to is not known: {error}");
+                }
+                Err(_) => {}
+            }
         }
         Ok(0)
+    }
+
+    /// What the manager says can be rolled back to.
+    async fn rollbacks(&self, common: &Common) -> anyhow::Result<Rollbacks> {
+        let client = Client::find(common).await?;
+        let manager = client.manager().await?;
+        let worker = self.worker.iter().map(ToString::to_string);
+        let asked = manager.list_rollbacks(worker.collect());
+        let answer = tokio::time::timeout(ANSWER, asked).await;
+        let answer = answer.context("ask the manager")?.map_err(plain)?;
+        Ok(answer.into_iter().collect())
     }
 
     /// The events, the newest last.
@@ -94,9 +133,9 @@ impl History {
         let mut command = Command::new("journalctl");
         command
             .args(["--output=json", "--no-pager"])
-            .arg("--output-fields=MESSAGE,MESSAGE_ID,TQ_GENERATION,TQ_CAUSE,TQ_FROM,TQ_REASON")
+            .arg("--output-fields=MESSAGE,MESSAGE_ID,TQ_WORKER,TQ_GENERATION,TQ_CAUSE,TQ_FROM,TQ_REASON")
             .arg(format!("--lines={}", self.number))
-            .args(entries.told_of(&self.worker, EVENTS.map(|(id, _)| id)))
+            .args(entries.told_of(self.worker.as_ref(), EVENTS.map(|(id, _)| id)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -122,7 +161,7 @@ impl History {
         eprint!("{complaints}");
         if events.is_empty() && anybody && !complaints.is_empty() {
             let hint = "run it as root, or as a member of the group systemd-journal";
-            let sentence = "the server's entries in the journal can not be read";
+            let sentence = "the server's entries in the journal cannot be read";
             return Err(refused(exit::NOT_PERMITTED, sentence, hint.to_owned()));
         }
         // Without any journal file it fails and says so; without an entry that matches it does not.
@@ -163,6 +202,7 @@ fn event(line: &[u8]) -> Option<Event> {
     let microseconds = number("__REALTIME_TIMESTAMP").unwrap_or(0);
     Some(Event {
         time: utc(microseconds / 1_000_000),
+        worker: field(&entry["TQ_WORKER"]),
         generation: number("TQ_GENERATION"),
         event: word,
         cause: field(&entry["TQ_CAUSE"]),
@@ -170,7 +210,29 @@ fn event(line: &[u8]) -> Option<Event> {
         from: number("TQ_FROM").filter(|from| *from != 0),
         reason: field(&entry["TQ_REASON"]),
         message: field(&entry["MESSAGE"]),
+        can_roll_back: None,
     })
+}
+
+fn mark(events: &mut [Event], rollbacks: &Rollbacks) {
+    for event in events {
+        let kept = event.worker.as_ref().and_then(|name| rollbacks.get(name));
+        let is_kept = |generation| kept.is_some_and(|kept| kept.contains(&generation));
+        event.can_roll_back = Some(event.generation.is_some_and(is_kept));
+    }
+}
+
+/// What the mark means, and all that is kept: it may be older than what the table shows.
+fn legend(rollbacks: &Rollbacks) -> String {
+    let mut text = String::new();
+    for (worker, kept) in rollbacks.iter().filter(|(_, kept)| !kept.is_empty()) {
+        let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+        let (worker, kept) = (printable(worker), kept.join(", "));
+        text += &format!(
+            "* {worker} can be rolled back to {kept}: `tqserver rollback {worker} GENERATION`\n"
+        );
+    }
+    text
 }
 
 /// A field's text: a string, an array of bytes where it is no UTF-8 or has control characters, null where it is too long, an array
@@ -204,9 +266,12 @@ fn row(event: &Event) -> [String; HEAD.len()] {
     };
     [
         event.time.replace('T', " "),
-        event
-            .generation
-            .map_or_else(dash, |number| number.to_string()),
+        event.worker.as_deref().map_or_else(dash, printable),
+        match (event.generation, event.can_roll_back) {
+            (Some(number), Some(true)) => format!("{number} *"),
+            (Some(number), _) => number.to_string(),
+            (None, _) => dash(),
+        },
         event.event.to_owned(),
         event.cause.as_deref().map_or_else(dash, printable),
         reason,
@@ -232,7 +297,7 @@ mod tests {
     fn an_entry_of_the_journal_is_an_event() {
         let id = messages::GENERATION_ACCEPTED;
         let found = entry(&format!(
-            r#""MESSAGE_ID":"{id}","TQ_GENERATION":"4","TQ_FROM":"3","TQ_CAUSE":"reload","MESSAGE":"m""#
+            r#""MESSAGE_ID":"{id}","TQ_WORKER":"api","TQ_GENERATION":"4","TQ_FROM":"3","TQ_CAUSE":"reload","MESSAGE":"m""#
         ));
         let found = found.unwrap();
         assert_eq!(found.time, "2026-11-22T03:58:13Z");
@@ -241,8 +306,33 @@ mod tests {
             (Some(4), "serves", Some(3))
         );
         assert_eq!(
-            row(&found)[3..],
-            ["reload".to_owned(), "in place of generation 3".to_owned()]
+            row(&found)[1..],
+            ["api", "4", "serves", "reload", "in place of generation 3"].map(str::to_owned)
+        );
+    }
+
+    #[test]
+    fn what_can_be_rolled_back_to_is_marked_for_each_worker() {
+        let of = |worker: &str, generation: u64| {
+            let id = messages::GENERATION_ACCEPTED;
+            let fields = format!(
+                r#""MESSAGE_ID":"{id}","TQ_WORKER":"{worker}","TQ_GENERATION":"{generation}""#
+            );
+            entry(&fields).unwrap()
+        };
+        let mut events = [of("api", 1), of("shop", 1), of("api", 3)];
+        let kept = [("api", vec![1]), ("shop", vec![7, 2]), ("new", vec![])];
+        let kept = kept.map(|(worker, kept)| (worker.to_owned(), kept)).into();
+        let numbers = |events: &[Event]| events.iter().map(|one| row(one)[2].clone()).collect();
+        let before: Vec<String> = numbers(&events);
+        assert_eq!(before, ["1", "1", "3"], "nothing is known");
+        mark(&mut events, &kept);
+        let marked: Vec<String> = numbers(&events);
+        assert_eq!(marked, ["1 *", "1", "3"]);
+        assert_eq!(
+            legend(&kept),
+            "* api can be rolled back to 1: `tqserver rollback api GENERATION`\n\
+             * shop can be rolled back to 7, 2: `tqserver rollback shop GENERATION`\n"
         );
     }
 

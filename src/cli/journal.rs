@@ -62,13 +62,14 @@ impl Entries {
         ])
     }
 
-    /// What the manager said of a worker in messages of these kinds.
+    /// What the manager said of a worker, or of any, in messages of these kinds.
     pub(super) fn told_of<'a>(
         self,
-        worker: &WorkerName,
+        worker: Option<&WorkerName>,
         ids: impl IntoIterator<Item = &'a str>,
     ) -> Vec<String> {
-        let mut matches = self.unit(MANAGER, [&*format!("TQ_WORKER={worker}")]);
+        let named = worker.map(|worker| format!("TQ_WORKER={worker}"));
+        let mut matches = self.unit(MANAGER, named.as_deref());
         matches.extend(ids.into_iter().map(|id| format!("MESSAGE_ID={id}")));
         matches
     }
@@ -152,10 +153,12 @@ mod tests {
         let user = Entries::User { uid: 7 };
         for matches in [
             Entries::System.of_worker(&worker),
-            Entries::System.told_of(&worker, ["1", "2"]),
+            Entries::System.told_of(Some(&worker), ["1", "2"]),
+            Entries::System.told_of(None, ["1"]),
             Entries::System.of_all(["a.slice"]),
             user.of_worker(&worker),
-            user.told_of(&worker, ["1"]),
+            user.told_of(Some(&worker), ["1"]),
+            user.told_of(None, ["1"]),
             user.of_all(["a.slice"]),
         ] {
             for description in matches.split(|word| word == "+") {

@@ -43,7 +43,9 @@ pub(super) fn not_carried_out(error: ControlError, nothing: &str) -> anyhow::Err
         }
         ControlError::InvalidArgument(sentence) => refused(exit::USAGE, sentence, None),
         ControlError::NotPermitted(sentence) => {
-            let hint = "run it as root (sudo)".to_owned();
+            let sentence =
+                format!("permission denied: only root and administrators may do that: {sentence}");
+            let hint = "run it with sudo".to_owned();
             refused(exit::NOT_PERMITTED, sentence, hint)
         }
         error => plain(error),
@@ -83,5 +85,24 @@ fn print(outcome: &WorkerOutcome) {
         "assets" => println!("{worker}: new assets are live"),
         word if !reason.is_empty() => println!("{worker}: {word}: {reason}"),
         word => println!("{worker}: {word}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Refused;
+
+    #[test]
+    fn who_may_not_is_told_who_may() {
+        let polkit = "polkit does not allow it (org.tqserver.reload)".to_owned();
+        let error = not_carried_out(ControlError::NotPermitted(polkit), "nothing was done");
+        let error = error.downcast_ref::<Refused>().unwrap();
+        assert_eq!(error.code, exit::NOT_PERMITTED);
+        assert_eq!(
+            error.sentence,
+            "permission denied: only root and administrators may do that: polkit does not allow it (org.tqserver.reload)"
+        );
+        assert_eq!(error.hint.as_deref(), Some("run it with sudo"));
     }
 }

@@ -7,8 +7,8 @@ use super::outcome::{not_carried_out, report, with_progress};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Reload {
-    /// Only these workers.
-    #[arg(value_name = "WORKER")]
+    /// Only these workers, or those in these directories.
+    #[arg(value_name = "WORKER|DIRECTORY")]
     workers: Vec<String>,
     /// Replace also what has not changed.
     #[arg(long)]

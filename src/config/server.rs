@@ -49,6 +49,9 @@ const BUILD_MEMORY: RangeInclusive<ByteSize> = ByteSize(16 << 20)..=ByteSize(1 <
 /// What a snapshot can be limited to.
 const SNAPSHOT_SIZE: RangeInclusive<ByteSize> = ByteSize(1 << 20)..=ByteSize(1 << 50);
 const SNAPSHOT_FILES: RangeInclusive<u64> = 10..=1_000_000_000;
+/// How many generations are kept to go back to unless set, and the most that can be set.
+const KEEP_GENERATIONS: usize = 2;
+const MOST_KEPT: u64 = 100;
 /// How long a removed worker's snapshots are kept unless set, and the longest that can be set, in days.
 const KEEP_REMOVED: u64 = 30;
 const LONGEST_KEPT: u64 = 3650;
@@ -115,6 +118,7 @@ impl Settings {
                 ("security", "max_exposure"),
                 ("snapshots", "max_size"),
                 ("snapshots", "max_files"),
+                ("snapshots", "keep_generations"),
                 ("snapshots", "keep_removed_days"),
             ];
             let (section, _) = parts.into_iter().find(|(_, part)| *part == key)?;
@@ -130,9 +134,18 @@ impl Settings {
         Self::defaults(&file, &project_directory(&file))
     }
 
+    /// The settings of a server of which nobody has written `file` yet, and nobody has to.
+    pub fn unwritten(file: &Path) -> Self {
+        Self {
+            unwritten: true,
+            ..Self::defaults(file, &project_directory(file))
+        }
+    }
+
     fn defaults(file: &Path, project: &Path) -> Self {
         Self {
             file: file.to_owned(),
+            unwritten: false,
             addressed: false,
             front: Front {
                 listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)).into()],
@@ -153,6 +166,7 @@ impl Settings {
                 memory_max: None,
             },
             snapshots: SnapshotLimits::default(),
+            keep_generations: KEEP_GENERATIONS,
             keep_removed: Some(Duration::from_secs(KEEP_REMOVED * DAY)),
             default: Limits::default(),
             paths: BTreeMap::new(),
@@ -376,6 +390,13 @@ impl Settings {
         limits.max_size = size.unwrap_or(limits.max_size);
         let files = snapshots.number("max_files", SNAPSHOT_FILES, "");
         limits.max_files = files.unwrap_or(limits.max_files);
+        let kept = snapshots.number(
+            "keep_generations",
+            0..=MOST_KEPT,
+            "; 0 keeps none to go back to",
+        );
+        let kept = kept.and_then(|kept| usize::try_from(kept).ok());
+        self.keep_generations = kept.unwrap_or(self.keep_generations);
         let kept = snapshots.number(
             "keep_removed_days",
             0..=LONGEST_KEPT,

@@ -40,12 +40,16 @@ pub struct Settings {
     pub debounce: Duration,
     /// How often files are looked at instead of waiting for events; `None`: events.
     pub poll: Option<Duration>,
+    /// There is no file, and nothing that it would name has to be there yet: the directory of workers may be missing.
+    pub unwritten: bool,
     /// Development: how long a page may wait for what is on its way; zero: it does not.
     pub hold: Duration,
     /// Development: what one build may use.
     pub build: BuildLimits,
     /// Production: how large one snapshot may become.
     pub snapshots: SnapshotLimits,
+    /// Production: how many accepted generations of a worker that differ are kept to go back to, beside the one that serves.
+    pub keep_generations: usize,
     /// Production: how long a removed worker's snapshots are kept; `None`: for ever.
     pub keep_removed: Option<Duration>,
     /// Limits of all workers unless overridden.

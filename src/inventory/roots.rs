@@ -20,7 +20,7 @@ pub struct ScanError {
 }
 
 /// The directories of workers that are there, in their order, and what is in them. One that is not there is no error as long as
-/// another is: packages bring the second of them only with the first worker.
+/// another is: packages bring the second of them only with the first worker. Where there is no configuration none need be there.
 pub(super) fn roots(settings: &Settings) -> Result<Vec<(&Path, Listing)>, ScanError> {
     let directories = &settings.workers_directories;
     let mut roots = Vec::new();
@@ -38,7 +38,7 @@ pub(super) fn roots(settings: &Settings) -> Result<Vec<(&Path, Listing)>, ScanEr
         }
     }
     match missing {
-        Some(source) if roots.is_empty() => Err(ScanError {
+        Some(source) if roots.is_empty() && !settings.unwritten => Err(ScanError {
             directories: directories.clone(),
             source,
         }),

@@ -62,6 +62,20 @@ pub fn scan_beside(
     Ok(inventory)
 }
 
+/// The names of all workers that lie there. Nothing else of them is read, however large they are.
+///
+/// # Errors
+/// As [`scan`].
+pub fn names(settings: &Settings) -> Result<BTreeSet<WorkerName>, ScanError> {
+    let roots = roots(settings)?;
+    let searches = roots
+        .iter()
+        .map(|(root, listing)| Search::below(root, listing));
+    let candidates = searches.flat_map(|search| search.candidates.into_keys());
+    let names = candidates.filter_map(|relative| WorkerName::from_directory(&relative).ok());
+    Ok(names.collect())
+}
+
 impl Inventory {
     /// Adds what was found in one directory of workers, but for what is `taken` by an earlier one. What can not be a worker hides as
     /// well: it was put there instead of the other.

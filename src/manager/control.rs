@@ -13,7 +13,7 @@ use zbus::{Connection, fdo, interface};
 use super::requests::{
     Answer, Caller, PauseRequest, Refused, ReloadRequest, Request, RollbackRequest, Which,
 };
-use super::status::{ListenerStatus, WorkerOutcome, WorkerStatus};
+use super::status::{ListenerStatus, Rollbacks, WorkerOutcome, WorkerStatus};
 use crate::names::{Generation, WorkerName};
 use crate::plan::{Kind, Note, Severity};
 use crate::route::Maintenance;
@@ -191,6 +191,16 @@ impl Manager1 {
         Ok(ListenerStatus::all(&front))
     }
 
+    /// The generations of these workers, of all if none is named, that can be rolled back to, the newest first. In development nothing is
+    /// kept to go back to.
+    async fn list_rollbacks(&self, workers: Vec<String>) -> Result<Vec<Rollbacks>, ControlError> {
+        let only: Result<Vec<_>, _> = workers.iter().map(|name| parsed(name)).collect();
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Rollbacks { only: only?, reply };
+        self.requests.send(request).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?.map_err(control_error)
+    }
+
     /// What lies among the workers and is none, as of the last look at them: each in a sentence with what to do.
     async fn list_left_out(&self) -> Result<Vec<String>, ControlError> {
         let (reply, answer) = oneshot::channel();
@@ -352,4 +362,41 @@ async fn progress(
 ) -> zbus::Result<()> {
     let emitter = SignalEmitter::new(connection, OBJECT)?.set_destination(caller.try_into()?);
     Manager1::progress(&emitter, worker, severity, text).await
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::object_server::Interface;
+
+    use super::*;
+
+    const POLICY: &str = include_str!("../../packaging/dbus-1/org.tqserver.Manager1.conf");
+
+    /// The part of the policy that begins so.
+    fn policy(begin: &str) -> &'static str {
+        let (_, policy) = POLICY.split_once(begin).unwrap();
+        policy.split_once("</policy>").unwrap().0
+    }
+
+    /// Or `tqserver status` would be refused, or tell less, to those who may see it.
+    #[test]
+    fn the_policy_of_the_bus_knows_every_method() {
+        let (requests, _) = mpsc::channel(1);
+        let mode = String::new();
+        let mut introspected = String::new();
+        Manager1 { requests, mode }.introspect_to_writer(&mut introspected, 0);
+        let methods = introspected.split("<method name=\"").skip(1);
+        let methods = methods.map(|rest| rest.split('"').next().unwrap());
+        let methods: Vec<_> = methods.collect();
+        assert!(methods.contains(&"ListWorkers"), "{methods:?}");
+        for method in methods {
+            let reads = method.starts_with("List") || method.starts_with("Get");
+            let whose = match reads {
+                true => "<policy group=\"tqserver-admin\">",
+                false => "<policy context=\"default\">",
+            };
+            let member = format!("send_member=\"{method}\"");
+            assert!(policy(whose).contains(&member), "{whose} lacks {member}");
+        }
+    }
 }

@@ -15,13 +15,13 @@ use super::link::LinkEvent;
 use super::pauses::{Pauses, Written};
 use super::progress::Reporter;
 use super::report::{answering, statuses, summary};
-use super::requests::{Caller, Nudge, ReloadRequest, Request};
+use super::requests::{Caller, Nudge, Refused, ReloadRequest, Request};
 use super::scan::{Scan, ScanError};
 use super::scans::{Scans, Trigger};
 use super::state::{Measured, States};
-use super::status::WorkerStatus;
+use super::status::{Rollbacks, WorkerStatus};
 use super::strays::{Sweeps, Swept};
-use crate::names::{Instance, Pair, WorkerName};
+use crate::names::{Generation, Instance, Pair, WorkerName};
 use crate::plan::{Event, Found, Outcome, WorkerView};
 use crate::wire::{Count, FrontState, ToManager};
 
@@ -190,6 +190,7 @@ impl Core {
             Request::LeftOut { reply } => {
                 let _ = reply.send(self.deployments.left_out().to_vec());
             }
+            Request::Rollbacks { only, reply } => self.report_rollbacks(only, reply),
             // Without an answer the caller is told that the manager is about to end.
             _ if self.ending => {}
             Request::Pause {
@@ -395,6 +396,40 @@ impl Core {
             if let Ok(report) = made.await {
                 let _ = reply.send(report);
             }
+        });
+    }
+
+    /// Answers with the generations that can be rolled back to. `only`: of these workers; none: of all.
+    fn report_rollbacks(
+        &mut self,
+        only: Vec<WorkerName>,
+        reply: oneshot::Sender<Result<Vec<Rollbacks>, Refused>>,
+    ) {
+        let driver = &mut self.driver;
+        let is_meant = |worker: &WorkerView| {
+            worker.state != "removed" && (only.is_empty() || only.contains(&worker.name))
+        };
+        let known = driver.fleet.view().into_iter().filter(is_meant);
+        let workers = known.map(|worker| {
+            let serving = driver.fleet.serving(&worker.name);
+            (worker.name, serving)
+        });
+        let workers = workers.collect();
+        let snapshots = driver.performer.snapshots.clone();
+        let keep = driver.settings.keep_generations;
+        driver.aside.spawn(async move {
+            let found = match snapshots {
+                Some(snapshots) => snapshots.to_roll_back_to(workers, keep).await,
+                None => Ok(Vec::new()),
+            };
+            let numbers = |(worker, kept): (WorkerName, Vec<Generation>)| {
+                let numbers = kept.into_iter().map(|generation| generation.0);
+                (worker.to_string(), numbers.collect())
+            };
+            let found = found
+                .map(|found| found.into_iter().map(numbers).collect())
+                .map_err(|error| Refused::Failed(error.to_string()));
+            let _ = reply.send(found);
         });
     }
 

@@ -252,7 +252,8 @@ impl Driver {
     /// Forgets snapshots that are of no use any more. Nobody waits for it.
     pub(super) fn prune(&mut self, worker: WorkerName, live: Vec<Generation>, last: Generation) {
         if let Some(snapshots) = self.performer.snapshots.clone() {
-            self.aside.spawn(snapshots.prune(worker, live, last));
+            let keep = self.settings.keep_generations;
+            self.aside.spawn(snapshots.prune(worker, live, last, keep));
         }
     }
 

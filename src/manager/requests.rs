@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::scan::ScanError;
-use super::status::{WorkerOutcome, WorkerStatus};
+use super::status::{Rollbacks, WorkerOutcome, WorkerStatus};
 use crate::names::{Generation, WorkerName};
 use crate::route::Maintenance;
 use crate::wire::FrontState;
@@ -51,6 +51,12 @@ pub(super) enum Request {
     },
     Front {
         reply: oneshot::Sender<FrontState>,
+    },
+    /// Which generations can be rolled back to.
+    Rollbacks {
+        /// Of these workers, as far as they are there; none: all.
+        only: Vec<WorkerName>,
+        reply: oneshot::Sender<Result<Vec<Rollbacks>, Refused>>,
     },
     /// What lies among workers and is none.
     LeftOut {

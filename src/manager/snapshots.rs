@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::disk::{Disk, STALLED};
+use super::disk::{Disk, DiskError, STALLED};
 use super::explain::explain;
 use super::turns::Turns;
 use crate::config::{Limits, SnapshotLimits};
@@ -13,9 +13,6 @@ use crate::deploy::{Manifest, SnapshotError, Store};
 use crate::effort::Effort;
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Reason, Source, Spec};
-
-/// Accepted snapshots that are kept, what runs included: there are two to go back to.
-const KEEP: usize = 3;
 
 /// The snapshots of all workers.
 #[derive(Clone, Debug)]
@@ -39,6 +36,28 @@ impl Snapshots {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The generations of each of these workers that can be rolled back to, the newest first: accepted, kept, different from each other,
+    /// and not the one that serves, which is named beside the worker; `keep` of them at most.
+    pub(super) async fn to_roll_back_to(
+        &self,
+        workers: Vec<(WorkerName, Option<Generation>)>,
+        keep: usize,
+    ) -> Result<Vec<(WorkerName, Vec<Generation>)>, DiskError> {
+        let store = self.store.clone();
+        let what = || format!("read the snapshots in {}", self.state_directory.display());
+        let found = self.disk.run(STALLED, what, move |effort| {
+            let kept = |(worker, serving)| {
+                effort.step();
+                // What cannot be read cannot be rolled back to.
+                let mut kept = store.worth_keeping(&worker, keep + 1).unwrap_or_default();
+                kept.retain(|generation| Some(*generation) != serving);
+                (worker, kept)
+            };
+            workers.into_iter().map(kept).collect()
+        });
+        found.await
     }
 
     /// Where the generation's files and assets are: a snapshot made now, or its own that was kept.
@@ -137,12 +156,18 @@ impl Snapshots {
         .await
     }
 
-    /// Forgets snapshots up to `last` other than those that run and the newest that were accepted.
-    pub(super) async fn prune(self, worker: WorkerName, live: Vec<Generation>, last: Generation) {
+    /// Forgets snapshots up to `last` other than those that run, the newest that was accepted, and `keep` to go back to.
+    pub(super) async fn prune(
+        self,
+        worker: WorkerName,
+        live: Vec<Generation>,
+        last: Generation,
+        keep: usize,
+    ) {
         let (store, name) = (self.store.clone(), worker.clone());
         let pruned = self.in_turn(&worker, "remove old snapshots", move |effort| {
             let store = store.with(SnapshotLimits::NONE, effort);
-            let newest = store.worth_keeping(&name, KEEP)?;
+            let newest = store.worth_keeping(&name, keep + 1)?;
             let keep: Vec<Generation> = newest.into_iter().chain(live).collect();
             store.prune(&name, &keep, last)
         });

@@ -23,6 +23,9 @@ pub struct WorkerOutcome {
     pub log: Vec<String>,
 }
 
+/// A worker's name, and the generations that it can be rolled back to, the newest first.
+pub type Rollbacks = (String, Vec<u64>);
+
 /// A worker as it is now.
 #[derive(Clone, Debug, Serialize, Deserialize, zbus::Type)]
 pub struct WorkerStatus {

@@ -51,9 +51,7 @@ pub async fn authorise(connection: &Connection, sender: &str, action: &str) -> R
     match ask(sender, action).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!("polkit does not allow it ({action})")),
-        Err(error) => Err(format!(
-            "root may do it, and polkit, which others need ({action}), can not be asked: {error}"
-        )),
+        Err(error) => Err(format!("polkit ({action}) cannot be asked: {error}")),
     }
 }
 

@@ -352,7 +352,14 @@ fn the_bus_object_explains_itself() {
     ]);
     let ran = Ran::of(&mut busctl);
     ran.succeeds();
-    for member in [".Reload", ".ListWorkers", ".Progress", ".Version", ".Mode"] {
+    for member in [
+        ".Reload",
+        ".ListWorkers",
+        ".ListRollbacks",
+        ".Progress",
+        ".Version",
+        ".Mode",
+    ] {
         ran.says(member);
     }
 }
@@ -363,6 +370,7 @@ fn the_servers_own_health_is_told() {
         .worker("index", says("one"))
         .worker("bad", behaves("exit 1"))
         .open();
+    house.get("/health").has_status(503);
     let health = house.get("/health").json();
     assert_eq!(health["status"], "degraded", "{health}");
 }

@@ -86,9 +86,11 @@ fn what_takes_a_journal_is_refused_where_there_is_none() {
     house
         .run(["logs", "nope"])
         .fails_with("there is no output of nope");
-    house
-        .run(["history", "index"])
-        .fails_with("a history is read from the journal");
+    for history in [&["history", "index"][..], &["history"]] {
+        house
+            .run(history.iter().copied())
+            .fails_with("a history is read from the journal");
+    }
     for wrong in ["a/b", "..", "_x"] {
         house.run(["logs", wrong]).exits(64);
         house.run(["history", wrong]).exits(64);
@@ -117,12 +119,104 @@ fn each_shell_gets_its_completions() {
             .succeeds()
             .says(word)
             .says("rollback")
-            .says_nothing_of("keeper");
+            .says("list-workers")
+            .says_nothing_of("end-proxy")
+            .says_nothing_of("measure-state")
+            .says_nothing_of("keep");
     }
     Ran::of(&mut tqserver(["completions", "ksh"])).exits(64);
     let script = Ran::of(&mut tqserver(["completions", "bash"])).stdout;
     let ran = Ran::of(Command::new("bash").args(["-n", "-c", &script]));
     ran.succeeds();
+}
+
+/// What bash offers after these words.
+fn completed(house: &House, words: &[&str]) -> Vec<String> {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_tqserver"));
+    let path = program.parent().expect("a directory").display();
+    let line: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let (line, last) = (line.join(" "), words.len() - 1);
+    let (cur, prev) = (words[last], words[last - 1]);
+    let script = format!(
+        "PATH={path}:$PATH; source <(tqserver completions bash); COMP_WORDS=({line}); COMP_CWORD={last}
+         $(complete -p tqserver | sed 's/.*-F \\([^ ]*\\).*/\\1/') tqserver '{cur}' '{prev}'; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(house.path());
+    command.env_remove("TQ_CONFIG").env_remove("TQ_MANAGER");
+    let ran = Ran::of(&mut command);
+    ran.succeeds();
+    ran.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn names_of_workers_are_offered_where_one_is_taken() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("api/users", says("users"));
+    let offered = |words: &[&str]| completed(&house, words);
+    for verb in [
+        "reload",
+        "status",
+        "rollback",
+        "pause",
+        "resume",
+        "maintenance",
+        "logs",
+        "history",
+        "package",
+        "build",
+    ] {
+        let names = offered(&["tqserver", verb, ""]);
+        for name in ["api.users", "index"] {
+            assert!(
+                names.iter().any(|offered| offered == name),
+                "{verb}: {names:?}"
+            );
+        }
+    }
+    assert_eq!(
+        offered(&["tqserver", "--quiet", "reload", "--force", "in"]),
+        ["index"]
+    );
+    // Where something else is taken they are not.
+    for words in [
+        &["tqserver", "in"][..],
+        &["tqserver", "check", "in"],
+        &["tqserver", "logs", "--since", "in"],
+        &["tqserver", "reload", "--"],
+    ] {
+        let names = offered(words);
+        assert!(
+            !names.iter().any(|name| name == "index"),
+            "{words:?}: {names:?}"
+        );
+    }
+    let verbs = offered(&["tqserver", ""]);
+    assert!(verbs.contains(&"reload".to_owned()), "{verbs:?}");
+    assert!(!verbs.contains(&"list-workers".to_owned()), "{verbs:?}");
+}
+
+#[test]
+fn options_of_all_commands_are_explained_once() {
+    let whole = Ran::of(&mut tqserver(["--help"]));
+    whole
+        .succeeds()
+        .says("--mode <MODE>")
+        .says("--config <FILE>");
+    let reload = Ran::of(&mut tqserver(["reload", "--help"]));
+    reload
+        .succeeds()
+        .says("--dry-run")
+        .says("`tqserver --help`")
+        .says_nothing_of("--mode <MODE>")
+        .says_nothing_of("--config <FILE>");
+    // They are understood on either side of the command.
+    for line in [&["--mode=wrong", "check"][..], &["check", "--mode=wrong"]] {
+        Ran::of(&mut tqserver(line.iter().copied()))
+            .exits(64)
+            .says("'wrong' is neither");
+    }
 }
 
 #[test]

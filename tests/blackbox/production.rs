@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::house::process::{gone, kill};
 use crate::house::worker::{behaves, says};
-use crate::house::{House, until};
+use crate::house::{HEAD, House, until};
 
 #[test]
 fn a_crash_never_runs_files_that_were_deployed_but_not_accepted() {
@@ -184,6 +184,77 @@ fn a_rollback_goes_back_and_the_next_reload_does_not_undo_it() {
     house.run(["rollback", "index", "2"]).succeeds();
     house.get("/").is("two");
     house.run(["rollback", "ghost"]).exits(64).says("ghost");
+}
+
+#[test]
+fn the_bus_tells_which_generations_can_be_rolled_back_to() {
+    let house = House::new()
+        .worker("index", says("one"))
+        .worker("other", says("other"))
+        .production()
+        .open();
+    let told = |workers: &[&str]| {
+        let count = workers.len().to_string();
+        let call = ["ListRollbacks", "as", &count];
+        let ran = house.calls_the_manager(call.into_iter().chain(workers.iter().copied()));
+        ran.succeeds().stdout.trim().to_owned()
+    };
+    assert_eq!(told(&[]), r#"a(sat) 2 "index" 0 "other" 0"#);
+    house.replace("index", says("two"));
+    house.reload().succeeds();
+    house.replace("index", behaves("exit 2"));
+    house.reload().exits(1);
+    house.replace("index", says("three"));
+    house.reload().succeeds();
+    // The one that failed is none, and neither is the one that serves.
+    assert_eq!(told(&["index"]), r#"a(sat) 1 "index" 2 2 1"#);
+    house.run(["rollback", "index", "1"]).succeeds();
+    // Generation 5 is of the same files as 1.
+    assert_eq!(told(&["index", "ghost"]), r#"a(sat) 1 "index" 2 4 2"#);
+    house.remove("index");
+    house.reload().succeeds();
+    assert_eq!(told(&[]), r#"a(sat) 1 "other" 0"#);
+}
+
+#[test]
+fn as_many_generations_are_kept_to_go_back_to_as_server_yaml_says() {
+    let yaml = |keep| format!("{HEAD}snapshots: {{keep_generations: {keep}}}\n");
+    let house = House::new()
+        .worker("index", says("1"))
+        .server_yaml(&yaml(4))
+        .production()
+        .open();
+    let kept = || {
+        let directory = house.place().join("tqserver/state/.snapshots/index");
+        let names = std::fs::read_dir(directory).expect("the snapshots");
+        let names = names.filter_map(|name| name.ok()?.file_name().into_string().ok());
+        let mut numbers: Vec<u64> = names.filter_map(|name| name.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let deploy = |text: &str| {
+        house.replace("index", says(text));
+        house.reload().succeeds();
+    };
+    for version in 2..=6 {
+        deploy(&version.to_string());
+    }
+    until("four are kept beside the one that serves", || {
+        kept() == [2, 3, 4, 5, 6]
+    });
+    // Fewer from the next generation on.
+    house.write_server_yaml(&yaml(1));
+    deploy("7");
+    until("one is kept beside the one that serves", || {
+        kept() == [6, 7]
+    });
+    house.write_server_yaml(&yaml(0));
+    deploy("8");
+    until("none is kept beside the one that serves", || kept() == [8]);
+    house
+        .run(["rollback", "index"])
+        .exits(64)
+        .says("nothing different to go back to");
 }
 
 #[test]

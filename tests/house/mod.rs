@@ -262,6 +262,21 @@ impl House {
         Ran::of(&mut self.command(arguments))
     }
 
+    /// `busctl call` of the manager's object, with this method and its arguments.
+    #[track_caller]
+    pub fn calls_the_manager<'a>(&self, call: impl IntoIterator<Item = &'a str>) -> Ran {
+        let name = "org.tqserver.Manager1";
+        let mut command = std::process::Command::new("busctl");
+        command
+            .arg(format!(
+                "--address=unix:path={}/bus",
+                self.place().display()
+            ))
+            .args(["call", name, "/org/tqserver/Manager1", name])
+            .args(call);
+        Ran::of(&mut command)
+    }
+
     #[track_caller]
     pub fn reload(&self) -> Ran {
         self.run(["reload"])

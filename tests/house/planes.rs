@@ -60,6 +60,67 @@ impl House {
         });
     }
 
+    /// Starts the manager as a user's session does, from the unit that is shipped, for a user whose home is `home/`. Without the proxy,
+    /// which would listen at the port that everybody has.
+    #[track_caller]
+    pub fn open_for_user(mut self) -> Self {
+        let units = self.path().join("units");
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/units/user");
+        let directory = units.join(format!("{MANAGER}.d"));
+        fs::create_dir_all(&directory).expect("make a directory of units");
+        let unit = fs::read_to_string(format!("{shipped}/{MANAGER}")).expect("read the unit");
+        let program = env!("CARGO_BIN_EXE_tqserver");
+        let home = self.path().join("home");
+        fs::create_dir(&home).expect("make a home");
+        let configs = home.join(".config").display().to_string();
+        let unit = unit.replace("/usr/bin/tqserver", program);
+        fs::write(units.join(MANAGER), unit.replace("%E", &configs)).expect("write the unit");
+        let environment: Vec<String> = self
+            .users_environment()
+            .into_iter()
+            .map(|(name, value)| format!("Environment={name}={value}\n"))
+            .collect();
+        let house = self.path().display();
+        let changes = format!(
+            "[Service]\nStateDirectory=\nEnvironment=STATE_DIRECTORY={house}/state\n{}\
+             StandardOutput=append:{house}/manager.log\nStandardError=append:{house}/manager.log\n",
+            environment.concat()
+        );
+        fs::write(directory.join("house.conf"), changes).expect("write a drop-in");
+        let mut command = tqserver(["systemd", "--manager=private"]);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--units")
+            .arg(&units);
+        let server = self.server.insert(Server::start(&mut command));
+        server
+            .said("unix:path=")
+            .unwrap_or_else(|error| panic!("no private systemd: {error}"));
+        self
+    }
+
+    fn users_environment(&self) -> [(&'static str, String); 4] {
+        let (home, place) = (self.path().join("home"), self.place());
+        [
+            ("HOME", home.display().to_string()),
+            ("XDG_CONFIG_HOME", String::new()),
+            ("XDG_RUNTIME_DIR", place.display().to_string()),
+            (
+                "DBUS_SESSION_BUS_ADDRESS",
+                format!("unix:path={}/bus", place.display()),
+            ),
+        ]
+    }
+
+    /// `tqserver` as that user types it, where no project is above: the house may stand in one.
+    #[track_caller]
+    pub fn user_runs<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
+        let mut command = tqserver(arguments);
+        command.envs(self.users_environment()).current_dir("/");
+        Ran::of(&mut command)
+    }
+
     /// Clients connect elsewhere from now on.
     pub fn moved_to(&mut self, address: std::net::SocketAddr) {
         self.address = Some(address);

@@ -63,7 +63,7 @@ impl Worker {
     }
 
     /// Puts it into `directory`, in place of what another one has there. Each file is whole at any moment.
-    pub(super) fn put(&self, directory: &Path) {
+    pub fn put(&self, directory: &Path) {
         fs::create_dir_all(directory).expect("make a worker's directory");
         if self.program {
             let name = directory.file_name().expect("a worker has a name");

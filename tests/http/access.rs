@@ -10,13 +10,13 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::house::{DEADLINE, House, field, status};
 use tqserver::messages;
-use tqserver::route::{HostPattern, Target};
+use tqserver::route::{HostPattern, RouteTable, Target};
 
-type Fields = BTreeMap<String, String>;
+pub(crate) type Fields = BTreeMap<String, String>;
 
 /// All that was written by the proxies of all tests of this process.
 #[derive(Default)]
-struct Written {
+pub(crate) struct Written {
     lines: Mutex<Vec<Fields>>,
     more: Condvar,
 }
@@ -45,7 +45,7 @@ impl<S: Subscriber> Layer<S> for Ear {
     }
 }
 
-fn written() -> &'static Written {
+pub(crate) fn written() -> &'static Written {
     static WRITTEN: OnceLock<Written> = OnceLock::new();
     static EAR: OnceLock<()> = OnceLock::new();
     let written = WRITTEN.get_or_init(Written::default);
@@ -58,7 +58,7 @@ fn written() -> &'static Written {
 
 impl Written {
     /// The line about this path; tests choose each their own.
-    fn about(&self, path: &str) -> Fields {
+    pub(crate) fn about(&self, path: &str) -> Fields {
         let found = |lines: &[Fields]| lines.iter().find(|f| f["tq.path"] == path).cloned();
         let lines = self.lines.lock().unwrap();
         let absent = |lines: &mut Vec<Fields>| found(lines).is_none();
@@ -74,8 +74,16 @@ impl Written {
 }
 
 fn logged() -> House {
+    logged_with(|_| {})
+}
+
+/// The same with a first table that is changed by `change`.
+pub(crate) fn logged_with(change: impl FnOnce(&mut RouteTable)) -> House {
     written();
-    House::with(|table| table.routes[0].access_log = true)
+    House::with(|table| {
+        table.routes[0].access_log = true;
+        change(table);
+    })
 }
 
 #[test]

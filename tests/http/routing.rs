@@ -267,7 +267,7 @@ fn a_page_that_can_not_be_sent_is_replaced_by_ours() {
     let ours = |house: &House| {
         let (head, body) = house.get("/x", "");
         assert_eq!(status(&head), 503);
-        assert!(String::from_utf8_lossy(&body).contains("can not be reached"));
+        assert!(String::from_utf8_lossy(&body).contains("not available at the moment"));
     };
     let file = house.public().join("503.html");
     let secret = house.directory.path().join("secret");

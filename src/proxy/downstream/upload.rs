@@ -32,10 +32,10 @@ pub(crate) enum UploadError {
     #[error("the request's body is longer than {0} bytes")]
     Long(u64),
     /// The worker took no more of it, which it may: it may have answered.
-    #[error("the worker took no more of the request's body")]
+    #[error("the request's body was not taken to its end")]
     Unwanted,
     /// The worker took no more of it in the time it has.
-    #[error("the worker did not take the request's body in time")]
+    #[error("the request's body was not taken in time")]
     Stalled,
 }
 

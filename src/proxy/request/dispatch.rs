@@ -3,11 +3,13 @@
 //! Each phase is a function; [`dispatch`] is their order. A phase that answers, or refuses, is the last one. docs/ARCHITECTURE.md draws them.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HeaderValue, LOCATION, USER_AGENT, VIA,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -29,7 +31,7 @@ use crate::proxy::upstream::fastcgi::lacks_slash;
 use crate::proxy::upstream::ticket::Ticket;
 use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::host;
-use crate::proxy::wire::origin::Origin;
+use crate::proxy::wire::origin::{FORWARDED_FOR, Origin};
 use crate::proxy::wire::pace::Pace;
 use crate::proxy::wire::path;
 use crate::proxy::wire::refusal::Refusal;
@@ -192,7 +194,7 @@ fn own_response<B>(
 ) -> Result<Option<Response<Body>>, Refusal> {
     if lookup.path == table.front().health_path.as_str() {
         return match is_reading(request.method()) {
-            true => Ok(Some(health(table))),
+            true => Ok(Some(health(table, may_see(client, table, request, origin)))),
             false => Err(Refusal::read_only()),
         };
     }
@@ -305,7 +307,7 @@ fn without_worker(
         return Ok(page);
     }
     let detail = format!("worker '{worker}' is not available: {reason}");
-    let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+    let refusal = Refusal::by_worker(StatusCode::SERVICE_UNAVAILABLE, detail);
     Err(refusal.retry_after(*retry_after))
 }
 
@@ -440,14 +442,32 @@ fn to_slash(route: &Route, path: &str, uri: &Uri) -> Option<Response<Body>> {
     Some(response)
 }
 
-/// The server's own health: it serves, so the status is 200 whatever the workers are.
+/// The server's own health; `details`: with the workers it depends on.
 #[cold]
-fn health(table: &Table) -> Response<Body> {
-    let mut response = Response::new(Body::full(report::health(&table.published.table).into()));
+fn health(table: &Table, details: bool) -> Response<Body> {
+    let (status, text) = report::health(&table.published.table, details);
+    let mut response = Response::new(Body::full(text.into()));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Whether a request comes from the machine itself, or from a trusted proxy on its own behalf: names of workers are not for strangers.
+#[cold]
+fn may_see<B>(client: &Client, table: &Table, request: &Request<B>, origin: &Origin) -> bool {
+    let headers = request.headers();
+    // One that is not trusted, or speaks of its clients in words that are not read, may speak for anybody.
+    let is_own = match headers.contains_key(FORWARDED_FOR) {
+        true => client.is_trusted(),
+        false => !headers.contains_key(FORWARDED) && !headers.contains_key(VIA),
+    };
+    let address = origin.client.to_str().ok();
+    let address = address.and_then(|address| address.parse::<IpAddr>().ok());
+    let is_known =
+        |address: IpAddr| address.to_canonical().is_loopback() || table.front().trusts(address);
+    table.development().is_some() || (is_own && address.is_some_and(is_known))
 }
 
 /// The same with TLS.

@@ -433,7 +433,7 @@ fn refuse(context: &ForwardContext<'_>, error: &ForwardError) -> Refusal {
         }
         other => format!("worker '{worker}' failed: {other}"),
     };
-    let refusal = Refusal::new(status, detail);
+    let refusal = Refusal::by_worker(status, detail);
     match error {
         ForwardError::Connect(_) => refusal.retry_after(Some(1)),
         _ => refusal,

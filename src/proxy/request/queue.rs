@@ -27,12 +27,12 @@ const BUSY_RETRY: u64 = 1;
 /// The request took longer than its route allows.
 pub(crate) fn too_late(worker: &WorkerName) -> Refusal {
     let detail = format!("worker '{worker}' did not answer in the time a request has");
-    Refusal::new(StatusCode::GATEWAY_TIMEOUT, detail)
+    Refusal::by_worker(StatusCode::GATEWAY_TIMEOUT, detail)
 }
 
 fn busy(worker: &WorkerName, why: &str) -> Refusal {
     let detail = format!("worker '{worker}' is busy: {why}");
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(Some(BUSY_RETRY))
+    Refusal::by_worker(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(Some(BUSY_RETRY))
 }
 
 /// Waits until a request may go to its worker, and picks the route and the generation of then.

@@ -39,9 +39,27 @@ pub(crate) async fn respond(
     };
     let response = match dispatched {
         Ok(response) => response,
-        Err(refusal) => route_pages::refusal(refusal, notes.own.as_deref(), form, &id),
+        Err(refusal) => {
+            let refusal = keep_inside(client, refusal, &notes);
+            route_pages::refusal(refusal, notes.own.as_deref(), form, &id)
+        }
     };
     finish(response, notes, id)
+}
+
+/// Tells what is wrong with a worker where those who run the server look: in the access log, and in development on the page.
+#[cold]
+fn keep_inside(client: &Client, mut refusal: Refusal, notes: &Notes) -> Refusal {
+    let Some(inside) = refusal.inside.take() else {
+        return refusal;
+    };
+    if client.shard().table().development().is_some() {
+        refusal.detail = inside.to_string();
+    }
+    if let Some(entry) = &notes.entry {
+        entry.failed(inside);
+    }
+    refusal
 }
 
 /// What is done to every response on its way up, as noted on the way down.

@@ -3,7 +3,7 @@
 //! A thread of its own writes. A journal that does not read stops whoever writes to it, and that must be nobody who serves; what it
 //! does not take in time is counted and left out.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub(crate) struct Entry {
     status: Cell<u16>,
     bytes: Cell<u64>,
     whole: Cell<bool>,
+    /// Why the worker did not answer, if the proxy did in its place.
+    reason: OnceCell<Box<str>>,
 }
 
 /// What is known of a request when it comes.
@@ -73,6 +75,7 @@ struct Line {
     status: u16,
     bytes: u64,
     whole: bool,
+    reason: Option<Box<str>>,
     took: Duration,
 }
 
@@ -117,6 +120,7 @@ impl Journal {
             status: Cell::new(0),
             bytes: Cell::new(0),
             whole: Cell::new(false),
+            reason: OnceCell::new(),
         })
     }
 }
@@ -130,6 +134,11 @@ impl Entry {
     /// It is answered with this status.
     pub(crate) fn answered(&self, status: http::StatusCode) {
         self.status.set(status.as_u16());
+    }
+
+    /// The worker did not answer it, for this reason.
+    pub(crate) fn failed(&self, reason: Box<str>) {
+        let _ = self.reason.set(reason);
     }
 
     /// So many further bytes of the body are on their way to the client.
@@ -155,6 +164,7 @@ impl Drop for Entry {
             generation: self.generation.get(),
             status: self.status.get(),
             bytes: self.bytes.get(),
+            reason: self.reason.take(),
             took: self.began.elapsed(),
         };
         if self.journal.queue.try_send(line).is_err() {
@@ -188,6 +198,7 @@ impl Line {
             tq.duration_usec = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
             tq.client = client,
             tq.user_agent = agent,
+            tq.reason = self.reason.as_deref(),
             "{}",
             self.message(&host, &path, &client),
         );
@@ -201,8 +212,12 @@ impl Line {
             status => status.to_string(),
         };
         let how = if self.whole { "" } else { ", broken off" };
+        let reason = self.reason.as_deref();
+        let why = reason
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
         let text = format!(
-            "{method} {host}{path} {status} {} B {:.1} ms {client}{how}",
+            "{method} {host}{path} {status} {} B {:.1} ms {client}{how}{why}",
             self.bytes,
             self.took.as_secs_f64() * 1e3,
         );
@@ -242,6 +257,7 @@ mod tests {
             status,
             bytes: 1234,
             whole,
+            reason: None,
             took: Duration::from_micros(5210),
         }
     }

@@ -31,9 +31,9 @@ pub(crate) fn response(refusal: Refusal, form: Form, id: &HeaderValue) -> Respon
         Form::Html => {
             let (status, detail, id) =
                 (refusal.status.as_u16(), escape(&refusal.detail), escape(id));
-            let heading = match refusal.heading {
-                Some(heading) => heading.to_owned(),
-                None => format!("{status} {reason}"),
+            let heading = match refusal.is_maintenance {
+                true => "Down for maintenance".to_owned(),
+                false => format!("{status} {reason}"),
             };
             let page = format!(
                 "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{heading}</title></head>\n\

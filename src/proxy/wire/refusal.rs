@@ -9,8 +9,10 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     /// A sentence for people.
     pub(crate) detail: String,
-    /// What stands above it, instead of the status.
-    pub(crate) heading: Option<&'static str>,
+    /// What is wrong with the worker, for those who run the server: strangers are not told.
+    pub(crate) inside: Option<Box<str>>,
+    /// It is meant to be so: the worker is in maintenance.
+    pub(crate) is_maintenance: bool,
     pub(crate) extra: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -21,9 +23,24 @@ impl Refusal {
         Self {
             status,
             detail: detail.into(),
-            heading: None,
+            inside: None,
+            is_maintenance: false,
             extra: None,
         }
+    }
+
+    /// The worker cannot be asked, or has failed: `inside` says how.
+    pub(crate) fn by_worker(status: StatusCode, inside: String) -> Self {
+        let detail = match status {
+            StatusCode::BAD_GATEWAY => {
+                "The request could not be completed. Please try again later."
+            }
+            StatusCode::GATEWAY_TIMEOUT => "The request took too long. Please try again later.",
+            _ => "This service is not available at the moment. Please try again later.",
+        };
+        let mut refusal = Self::new(status, detail);
+        refusal.inside = Some(inside.into());
+        refusal
     }
 
     /// The request is malformed; nothing after it can be trusted to begin where it seems to.
@@ -34,7 +51,7 @@ impl Refusal {
     /// The worker is not to be asked for a while, and that is no failure.
     pub(crate) fn maintenance(message: &str) -> Self {
         let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, message);
-        refusal.heading = Some("Down for maintenance");
+        refusal.is_maintenance = true;
         refusal
     }
 

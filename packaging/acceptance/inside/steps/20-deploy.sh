@@ -159,6 +159,11 @@ claim_rollback_goes_back_and_history_tells() {
     has "$history" "$good"
     has "$history" 'rollback|rolled back'
     has "$history" 'exit code 7|failed'
+    # What it was rolled back from can be rolled back to, and is marked; what failed is not.
+    has "$history" "alpha +$((good + 1)) \\* +serves"
+    has "$history" "\\* alpha can be rolled back to $((good + 1))"
+    has_not "$history" '\* +failed'
+    has "$(tqserver history -n 500)" ' beta +[0-9]'
     refused tqserver rollback alpha 999999
     refused tqserver rollback nobody
     page_is /alpha 'alpha 6'

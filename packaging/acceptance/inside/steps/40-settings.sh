@@ -74,9 +74,11 @@ s = socket.create_server(("0.0.0.0", 8099)); time.sleep(60)' &
 claim_only_root_and_polkit_may_reload() {
     getent passwd olga >/dev/null || useradd --create-home --groups tqserver-admin olga
     getent passwd victor >/dev/null || useradd --create-home victor
-    run runuser -u olga -- tqserver status
+    has "$(runuser -u olga -- tqserver status)" 'LISTENER'
+    run runuser -u olga -- tqserver status alpha
     refused runuser -u olga -- tqserver reload
     is "$STATUS" 77 "exit status of the olga's reload"
+    has "$OUTPUT" 'permission denied: only root and administrators may do that: polkit'
     refused runuser -u olga -- tqserver rollback alpha
     is "$STATUS" 77 "exit status of the olga's rollback"
     refused runuser -u olga -- tqserver pause alpha
@@ -85,6 +87,8 @@ claim_only_root_and_polkit_may_reload() {
     is "$STATUS" 77 "exit status of the olga's maintenance"
     refused runuser -u victor -- tqserver status
     is "$STATUS" 77 "exit status of the victor's status"
+    has "$OUTPUT" 'sudo adduser .USER tqserver-admin'
+    has_not "$OUTPUT" AccessDenied
     refused runuser -u victor -- tqserver reload
     is "$STATUS" 77 "exit status of the victor's reload"
     page_is /alpha 'alpha 11'
