@@ -35,6 +35,8 @@ pub struct Developed {
     pub ignore: Vec<Pattern>,
     /// Whether it is built from its sources: what lies in `bin/` is then a consequence of them.
     pub is_built: bool,
+    /// Directories at its top that its build fills with what others have written.
+    pub made: &'static [&'static str],
     /// What it runs, relative to its directory, where that is no consequence of other files: it counts even if git ignores it.
     pub programs: Vec<PathBuf>,
     /// Where `public/` leads if it is a symbolic link, absolute, inside the directory.
@@ -46,6 +48,7 @@ pub struct Developed {
 pub struct Rules {
     directory: PathBuf,
     is_built: bool,
+    made: &'static [&'static str],
     public: Option<PathBuf>,
     /// `watch: {ignore: ...}`: over all that can be argued about.
     own: Gitignore,
@@ -83,6 +86,7 @@ impl Rules {
         let mut rules = Self {
             directory: worker.directory.clone(),
             is_built: worker.is_built,
+            made: worker.made,
             public: worker.public.clone(),
             own: pattern::compiled(&worker.directory, &worker.ignore),
             above: git.above(&worker.directory),
@@ -192,6 +196,7 @@ impl Rules {
             Match::Whitelist(_) => false,
             Match::None => {
                 is_litter(name)
+                    || on_top && is_directory && self.made.contains(&&*text)
                     || is_output(path, is_directory)
                     || self.is_ignored_by_git(path, is_directory)
             }
