@@ -16,7 +16,7 @@ mod stamp;
 mod work;
 
 pub use output::Listener;
-pub use program::{Unavailable, is_installed};
+pub use program::{Unavailable, is_installed, own_environment, own_programs};
 pub use purpose::Purpose;
 pub use run::run_command;
 pub use runner::{Runner, UnitRunner};

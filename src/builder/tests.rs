@@ -152,6 +152,34 @@ fn python_prefers_its_own_environment() {
     assert_eq!(command, expected);
 }
 
+#[test]
+fn a_plain_word_is_a_program_of_the_workers_own_packages_first() {
+    let own = [
+        ".venv/bin/gunicorn*",
+        "node_modules/.bin/sh*",
+        "vendor/bin/x",
+    ];
+    let there = directory(&own);
+    let runs = |word| {
+        runs(
+            &settings("exec", json!({ "command": [word, "app:app"] })),
+            there.path(),
+        )
+    };
+    let path = |name: &str| text(&there.path().join(name));
+    assert_eq!(
+        runs("gunicorn").unwrap(),
+        [path(".venv/bin/gunicorn"), "app:app".to_owned()]
+    );
+    assert_eq!(runs("sh").unwrap()[0], path("node_modules/.bin/sh"));
+    assert!(runs("env").unwrap()[0].ends_with("/bin/env"));
+    let error = runs("x").unwrap_err();
+    assert!(
+        error.contains(".venv/bin") && error.contains("tqserver build"),
+        "{error}"
+    );
+}
+
 /// The commands that build a worker of this type, each in a line.
 fn builds(kind: &str, directory: &Path, purpose: Purpose) -> String {
     let recipe = recipe(&settings(kind, json!({})), directory, purpose);

@@ -123,6 +123,7 @@ impl Performer {
         let what = || format!("look at the files of worker '{name}'");
         let made = self.disk.run(SMALL, what, move |_| {
             let command = command(&spec, &files, this.mode)?;
+            let programs = builder::own_programs(&files);
             let ground = this.ground();
             ground.enforce_network(&spec.settings)?;
             let mut record = Record {
@@ -141,6 +142,7 @@ impl Performer {
                     address,
                     files: files.clone(),
                     command: command.clone(),
+                    programs: programs.clone(),
                     workers: workers.clone(),
                     ports: ports.clone(),
                     accepted,

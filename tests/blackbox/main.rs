@@ -22,6 +22,7 @@ mod new;
 mod package;
 mod php;
 mod production;
+mod programs;
 mod protocols;
 mod reload;
 mod routes;

@@ -9,6 +9,8 @@ use crate::names::{Generation, Instance};
 struct House {
     root: PathBuf,
     settings: WorkerSettings,
+    /// The directories of its own programs.
+    programs: Vec<PathBuf>,
 }
 
 impl House {
@@ -31,6 +33,7 @@ impl House {
         Self {
             root,
             settings: *settings,
+            programs: Vec::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl House {
                 Some(command) => command.clone(),
                 None => vec!["/srv/$PORT/true".to_owned(), "$PORT".to_owned()],
             },
+            programs: self.programs.clone(),
             workers: vec![self.root.join("workers")],
             ports: 9000..=9999,
             accepted: false,
@@ -151,6 +155,7 @@ fn a_server_yaml_among_other_files_hides_itself_alone() {
         address: Address::Unix("/run/tqserver/api.shop@7.sock".into()),
         files: "/var/lib/tqserver/.snapshots/api.shop/7".into(),
         command: Vec::new(),
+        programs: Vec::new(),
         workers: vec!["/srv".into(), "/usr/lib/workers".into()],
         ports: 9000..=9999,
         accepted: false,
@@ -224,6 +229,31 @@ fn each_instance_has_what_its_arguments_and_variables_name() {
         private.env["NAMES"],
         format!("{cache} {} api.shop /api/shop", secrets.display())
     );
+}
+
+#[test]
+fn its_own_programs_come_first_unless_it_says_so_itself() {
+    let mut house = House::new("programs");
+    let env = |house: &House, name: &str| {
+        let pair = house.pair(Kind::System, Mode::Production).unwrap();
+        pair.env.get(name).cloned()
+    };
+    assert_eq!(env(&house, "PATH"), None);
+    let files = "/var/lib/tqserver/.snapshots/api.shop/7";
+    house.programs = [".venv/bin", "node_modules/.bin"]
+        .map(|programs| Path::new(files).join(programs))
+        .to_vec();
+    assert_eq!(
+        env(&house, "PATH").unwrap(),
+        format!(
+            "{files}/.venv/bin:{files}/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
+    );
+    let environment = env(&house, "VIRTUAL_ENV");
+    assert_eq!(environment, Some(format!("{files}/.venv")));
+    let own = ("PATH".to_owned(), "/opt/bin".to_owned());
+    house.settings.env = [own].into();
+    assert_eq!(env(&house, "PATH").unwrap(), "/opt/bin");
 }
 
 #[test]
