@@ -3,18 +3,21 @@
 //!
 //! It names programs and runs builds. It starts no worker (systemd does) and decides nothing about when to build.
 
+mod dependencies;
 mod json;
 mod output;
 pub mod php;
 mod program;
+mod purpose;
 mod recipe;
 mod run;
 mod runner;
+mod stamp;
 mod work;
 
 pub use output::Listener;
-pub use program::{Unavailable, is_installed};
-pub use recipe::Purpose;
+pub use program::{Unavailable, is_installed, own_environment, own_programs};
+pub use purpose::Purpose;
 pub use run::run_command;
 pub use runner::{Runner, UnitRunner};
 pub use work::{BuildError, BuildFailure, Built, Order, build, build_commands, shared_target};

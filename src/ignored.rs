@@ -35,6 +35,8 @@ pub struct Developed {
     pub ignore: Vec<Pattern>,
     /// Whether it is built from its sources: what lies in `bin/` is then a consequence of them.
     pub is_built: bool,
+    /// Directories at its top that its build fills with what others have written.
+    pub made: &'static [&'static str],
     /// What it runs, where that is no consequence of other files, and what else of its files it names: they count even if git ignores
     /// them. Relative to its directory.
     pub programs: Vec<PathBuf>,
@@ -47,6 +49,7 @@ pub struct Developed {
 pub struct Rules {
     directory: PathBuf,
     is_built: bool,
+    made: &'static [&'static str],
     public: Option<PathBuf>,
     /// `watch: {ignore: ...}`: over all that can be argued about.
     own: Gitignore,
@@ -84,6 +87,7 @@ impl Rules {
         let mut rules = Self {
             directory: worker.directory.clone(),
             is_built: worker.is_built,
+            made: worker.made,
             public: worker.public.clone(),
             own: pattern::compiled(&worker.directory, &worker.ignore),
             above: git.above(&worker.directory),
@@ -193,6 +197,7 @@ impl Rules {
             Match::Whitelist(_) => false,
             Match::None => {
                 is_litter(name)
+                    || on_top && is_directory && self.made.contains(&&*text)
                     || is_output(path, is_directory)
                     || self.is_ignored_by_git(path, is_directory)
             }

@@ -15,11 +15,12 @@
 //! answers. The modules stand on floors; one imports from lower floors only, and neighbours do not meet. Why things are as they are is
 //! in `docs/ARCHITECTURE.md`, with the invariants and their tests.
 
-// 0: names with rules, sizes and quotas, read and printed as systemd does; kinds of messages; dates; moments that last until the next boot; how far work on files is; how much room a directory takes; files that do not count; text written for a terminal, and the terminal; who listens at an address; what is known of each type of worker
+// 0: names with rules, sizes and quotas, read and printed as systemd does; kinds of messages; dates; moments that last until the next boot; how far work on files is; how much room a directory takes; files that do not count; text written for a terminal, and the terminal; who listens at an address; what is known of each type of worker; a short hash
 pub mod ansi;
 pub mod boottime;
 pub mod calendar;
 pub mod effort;
+pub mod fnv;
 pub mod footprint;
 pub mod holders;
 pub mod ignored;

@@ -11,6 +11,11 @@ use crate::types;
 /// Where interpreters are looked for: root's directories, whatever environment the server was started with.
 pub(super) const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// Where systemd's services find programs, unless they are told otherwise (systemd.exec(5)).
+const SERVICES_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where package managers put the programs of what they fetch for a worker, from its directory on.
+const OWN_PROGRAMS: [&str; 3] = [".venv/bin", "node_modules/.bin", "vendor/bin"];
+
 /// Why a worker can not be built or run as it lies on disk. The text says what to do about it, in one line, whatever the worker's file
 /// names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,8 +57,9 @@ pub enum Unavailable {
     },
     /// A plain word no directory of the search path has.
     #[error(
-        "'{}' is in none of {path}; install it, or write its absolute path",
-        printable(program)
+        "'{}' is neither among the worker's packages ({}) nor in {path}; build the worker (`tqserver build`), install it, or write its absolute path",
+        printable(program),
+        OWN_PROGRAMS.join(", ")
     )]
     NotInPath {
         /// What was looked for.
@@ -91,6 +97,35 @@ pub(super) fn search_path(mode: Mode) -> OsString {
     }
     path.push(SYSTEM_PATH);
     path
+}
+
+/// The directories of a worker's own programs that are there, which go before the system's.
+pub fn own_programs(directory: &Path) -> Vec<PathBuf> {
+    let own = OWN_PROGRAMS.iter().map(|programs| directory.join(programs));
+    own.filter(|programs| programs.is_dir()).collect()
+}
+
+/// What a worker with programs of its own finds them by, as variables of its environment.
+pub fn own_environment(programs: &[PathBuf], mode: Mode) -> Vec<(&'static str, String)> {
+    let mut variables = Vec::new();
+    let mut path: Vec<PathBuf> = programs.to_vec();
+    let others = match mode {
+        Mode::Development => search_path(mode),
+        Mode::Production => SERVICES_PATH.into(),
+    };
+    path.extend(std::env::split_paths(&others));
+    // None that holds the sign between two can be in it.
+    path.retain(|directory| !directory.as_os_str().as_encoded_bytes().contains(&b':'));
+    if let (false, Ok(path)) = (programs.is_empty(), std::env::join_paths(path)) {
+        variables.push(("PATH", path.to_string_lossy().into_owned()));
+    }
+    let environment = programs
+        .iter()
+        .find(|programs| programs.ends_with(OWN_PROGRAMS[0]));
+    if let Some(environment) = environment.and_then(|programs| programs.parent()) {
+        variables.push(("VIRTUAL_ENV", text(environment)));
+    }
+    variables
 }
 
 /// A command with its first word made absolute.

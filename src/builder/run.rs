@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::json::package_json;
 use super::php;
 use super::program::{
-    Unavailable, executable, inside, program_paths, resolved, search_path, text, tool,
+    Unavailable, executable, inside, own_programs, program_paths, resolved, search_path, text, tool,
 };
 use crate::config::{Mode, WorkerSettings};
 use crate::types::{self, Run, Script};
@@ -23,7 +23,12 @@ pub fn run_command(
 ) -> Result<Vec<String>, Unavailable> {
     let path = search_path(mode);
     if let Some(command) = &settings.command {
-        return resolved(command, directory, &path);
+        return match own_program(command, directory) {
+            Some(own) => Ok(std::iter::once(own)
+                .chain(command[1..].iter().cloned())
+                .collect()),
+            None => resolved(command, directory, &path),
+        };
     }
     let program = settings.name.program();
     match &types::of(settings.kind).run {
@@ -32,6 +37,13 @@ pub fn run_command(
         Run::PhpFpm => Ok(vec![php::fpm(&path)?]),
         Run::Nothing => Err(Unavailable::Static),
     }
+}
+
+/// A plain word that is the name of a program of the worker's own packages.
+fn own_program(command: &[String], directory: &Path) -> Option<String> {
+    let program = command.first().filter(|program| !program.contains('/'))?;
+    let mut places = own_programs(directory).into_iter();
+    places.find_map(|programs| executable(&programs.join(program), program).ok())
 }
 
 /// An interpreter, and the file it runs.

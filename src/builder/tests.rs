@@ -18,6 +18,8 @@ use super::*;
 use crate::config::{Mode, WorkerSettings};
 use crate::types::{bun, deno, node};
 
+mod dependencies;
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn settings(kind: &str, rest: serde_json::Value) -> WorkerSettings {
@@ -150,6 +152,34 @@ fn python_prefers_its_own_environment() {
     assert_eq!(command, expected);
 }
 
+#[test]
+fn a_plain_word_is_a_program_of_the_workers_own_packages_first() {
+    let own = [
+        ".venv/bin/gunicorn*",
+        "node_modules/.bin/sh*",
+        "vendor/bin/x",
+    ];
+    let there = directory(&own);
+    let runs = |word| {
+        runs(
+            &settings("exec", json!({ "command": [word, "app:app"] })),
+            there.path(),
+        )
+    };
+    let path = |name: &str| text(&there.path().join(name));
+    assert_eq!(
+        runs("gunicorn").unwrap(),
+        [path(".venv/bin/gunicorn"), "app:app".to_owned()]
+    );
+    assert_eq!(runs("sh").unwrap()[0], path("node_modules/.bin/sh"));
+    assert!(runs("env").unwrap()[0].ends_with("/bin/env"));
+    let error = runs("x").unwrap_err();
+    assert!(
+        error.contains(".venv/bin") && error.contains("tqserver build"),
+        "{error}"
+    );
+}
+
 /// The commands that build a worker of this type, each in a line.
 fn builds(kind: &str, directory: &Path, purpose: Purpose) -> String {
     let recipe = recipe(&settings(kind, json!({})), directory, purpose);
@@ -203,7 +233,7 @@ fn a_release_is_optimised_and_without_what_developers_need() {
 }
 
 #[test]
-fn modules_are_installed_by_the_package_manager_of_the_lock_file_when_it_is_newer() {
+fn modules_are_installed_by_the_package_manager_of_the_lock_file() {
     let with = r#"{"dependencies": {"x": "1"}}"#;
     let named = r#"{"packageManager": "pnpm@9.1.0", "devDependencies": {"x": "1"}}"#;
     for (kind, package, lock, command) in [
@@ -234,14 +264,6 @@ fn modules_are_installed_by_the_package_manager_of_the_lock_file_when_it_is_newe
             "{kind} {lock}: {}",
             builds()
         );
-        let modules = there.path().join("node_modules");
-        fs::create_dir(&modules).unwrap();
-        let now = std::time::SystemTime::now();
-        let set = |at| fs::File::open(&modules).unwrap().set_modified(at).unwrap();
-        set(now + MINUTE);
-        assert_eq!(builds(), "", "{kind} {lock}");
-        set(now - MINUTE);
-        assert_eq!(builds().is_empty(), command.is_empty(), "{kind} {lock}");
     }
 }
 
@@ -261,16 +283,14 @@ fn python_gets_an_environment_for_its_requirements_alone() {
     );
     fs::create_dir_all(there.path().join(".venv/bin")).unwrap();
     fs::write(there.path().join(".venv/bin/python"), "").unwrap();
-    let made = fs::File::open(there.path().join(".venv")).unwrap();
-    let now = std::time::SystemTime::now();
-    made.set_modified(now - MINUTE).unwrap();
+    // An environment whose making was broken off.
+    assert!(builds().starts_with("python3 -m venv .venv\n"));
+    fs::write(there.path().join(".venv/bin/pip"), "").unwrap();
     assert!(builds().starts_with(".venv/bin/python -m pip install "));
-    made.set_modified(now + MINUTE).unwrap();
-    assert_eq!(builds(), "");
 }
 
 #[test]
-fn composer_installs_packages_when_the_lock_file_is_newer() {
+fn composer_installs_packages_when_the_lock_file_is_another() {
     let there = directory(&["index.php"]);
     let composer = there.path().join("composer.json");
     let builds = |purpose| builds("php", there.path(), purpose);
@@ -290,13 +310,18 @@ fn composer_installs_packages_when_the_lock_file_is_newer() {
     fs::write(&composer, r#"{"require": {"a/b": "1"}}"#).unwrap();
     assert!(builds(Purpose::Release).ends_with("--no-dev --classmap-authoritative"));
     fs::write(there.path().join("composer.lock"), "{}").unwrap();
-    fs::create_dir(there.path().join("vendor")).unwrap();
-    let made = fs::File::open(there.path().join("vendor")).unwrap();
-    let now = std::time::SystemTime::now();
-    made.set_modified(now - MINUTE).unwrap();
+    let fetched = recipe(
+        &settings("php", json!({})),
+        there.path(),
+        Purpose::Development,
+    );
+    let fetched = fetched.unwrap().fetched.unwrap();
+    fetched.begin(there.path()).unwrap();
     assert!(builds(Purpose::Development).starts_with("composer install"));
-    made.set_modified(now + MINUTE).unwrap();
+    fetched.finish(there.path()).unwrap();
     assert_eq!(builds(Purpose::Development), "");
+    fs::write(there.path().join("composer.lock"), "{ }").unwrap();
+    assert!(builds(Purpose::Development).starts_with("composer install"));
 }
 
 #[test]

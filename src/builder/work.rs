@@ -4,14 +4,15 @@ use std::fmt;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Listener, Output, Tail};
 use super::program::{Unavailable, program_paths, resolved, search_path};
-use super::recipe::{DIAGNOSTICS, Makes, Purpose, Recipe, recipe};
+use super::purpose::Purpose;
+use super::recipe::{DIAGNOSTICS, Makes, Recipe, recipe};
 use super::runner::{Command, Failure, Runner};
 use crate::config::{Mode, WorkerSettings};
 use crate::names::WorkerName;
@@ -76,6 +77,14 @@ pub enum BuildFailure {
     /// It ended well and left no program.
     #[error("it made no program named '{0}'; give the package a [[bin]] of the worker's name")]
     NoProgram(String),
+    /// How far it is could not be noted.
+    #[error("{} can not be written ({source})", path.display())]
+    Note {
+        /// Where it is noted.
+        path: PathBuf,
+        /// Why it could not. Part of the text already.
+        source: io::Error,
+    },
     /// The program could not be put into `bin/`.
     #[error("the program can not be put at {} ({source})", path.display())]
     Install {
@@ -125,7 +134,12 @@ pub async fn build(
     directory: &Path,
     order: Order<'_>,
 ) -> Result<Built, BuildError> {
-    let Some(Recipe { steps, makes }) = recipe(settings, directory, order.purpose) else {
+    let Some(Recipe {
+        steps,
+        makes,
+        fetched,
+    }) = recipe(settings, directory, order.purpose)
+    else {
         return Ok(Built::Nothing);
     };
     let end = Instant::now() + order.deadline;
@@ -148,6 +162,9 @@ pub async fn build(
             }
             _ => None,
         };
+        let before = fetched
+            .as_ref()
+            .and_then(|fetched| fetched.noted(directory));
         for step in &steps {
             command = shown(step);
             let words = resolved(step, directory, &search_path(Mode::Development))
@@ -158,7 +175,14 @@ pub async fn build(
                 cargo_target: (makes == Makes::CargoProgram).then_some(order.shared_target),
                 deadline: end.saturating_duration_since(Instant::now()),
             };
+            if let Some(fetched) = &fetched {
+                let noted = fetched.begin(directory);
+                noted.map_err(|source| note_failure(fetched.stamp(directory), source))?;
+            }
             let ended = order.runner.run(&run, &mut output, order.abandoned).await;
+            if let (Some(fetched), Err(Failure::Ended(Ending::ExitCode(_)))) = (&fetched, &ended) {
+                fetched.take_back(directory, before.as_deref());
+            }
             ended.map_err(|failure| BuildFailure::of(failure, order.deadline))?;
         }
         let made = match makes {
@@ -168,8 +192,13 @@ pub async fn build(
                 Made::Elsewhere(made.ok_or_else(|| BuildFailure::NoProgram(program.to_owned()))?)
             }
             Makes::Program => Made::Beside,
-            Makes::Dependencies(name) => Made::Dependencies(directory.join(name)),
-            Makes::Anything => return Ok(Built::Fresh),
+            Makes::Dependencies | Makes::Anything => {
+                if let Some(fetched) = &fetched {
+                    let noted = fetched.finish(directory);
+                    noted.map_err(|source| note_failure(fetched.stamp(directory), source))?;
+                }
+                return Ok(Built::Fresh);
+            }
         };
         let at = place.clone();
         // Programs are large, and the rest of this process has requests to answer.
@@ -216,8 +245,6 @@ enum Made {
     Elsewhere(PathBuf),
     /// The program, under its new name beside the old one.
     Beside,
-    /// The directory of what others have written.
-    Dependencies(PathBuf),
 }
 
 impl Made {
@@ -231,7 +258,6 @@ impl Made {
             }
             Self::Beside if same_content(fresh, place)? => remove(fresh).map(|()| Built::UpToDate),
             Self::Beside => fs::rename(fresh, place).map(|()| Built::Fresh),
-            Self::Dependencies(directory) => touch(&directory).map(|()| Built::Fresh),
         }
     }
 }
@@ -291,13 +317,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A package manager may write its lock file last; what it installed is newer than it, whatever the clock said.
-fn touch(directory: &Path) -> io::Result<()> {
-    match fs::File::open(directory) {
-        Ok(opened) => opened.set_modified(SystemTime::now()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
+fn note_failure(path: PathBuf, source: io::Error) -> BuildFailure {
+    BuildFailure::Note { path, source }
 }
 
 fn install_failure(place: &Path, source: io::Error) -> BuildFailure {

@@ -235,12 +235,18 @@ fn units(
         ground.enforce_network(worker)?;
     }
     let mut command = command(found, worker, mode)?;
+    let mut programs = builder::own_programs(&found.directory);
     let mut files = found.directory.clone();
     if let (Some(state), true) = (&state, ground.has_sandbox()) {
         files = state.join(SNAPSHOTS).join(worker.name.as_str()).join("1");
         for word in &mut command {
             if let Ok(inside) = Path::new(&*word).strip_prefix(&found.directory) {
                 *word = files.join(inside).display().to_string();
+            }
+        }
+        for programs in &mut programs {
+            if let Ok(inside) = programs.strip_prefix(&found.directory) {
+                *programs = files.join(inside);
             }
         }
     }
@@ -263,6 +269,7 @@ fn units(
         pair,
         files: files.clone(),
         command: command.clone(),
+        programs: programs.clone(),
         workers: settings.workers_directories.clone(),
         ports: settings.ports.clone(),
         accepted: false,

@@ -6,6 +6,7 @@
 
 mod contents;
 mod links;
+mod scripts;
 
 use std::ffi::{CStr, OsStr};
 use std::io;
@@ -24,7 +25,7 @@ use super::modes::{DIRECTORY_MODE, FILE_MODE, PROGRAM_MODE};
 use super::room::Full;
 use crate::ansi::shown;
 use crate::types;
-use contents::contents;
+use contents::{contents, text};
 use links::{is_interpreter, stays_inside};
 
 /// How deep directories may nest; each level holds two file descriptors.
@@ -231,6 +232,8 @@ impl Copy<'_> {
             Errno::ACCESS => unreadable(path, FileType::Directory),
             _ => io_error("list", path, errno),
         })?;
+        let is_environment = path.ends_with(scripts::PROGRAMS)
+            && rustix::fs::statat(source, scripts::MARK, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         for entry in entries {
             let entry = entry.map_err(|errno| io_error("list", path, errno))?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -267,6 +270,7 @@ impl Copy<'_> {
                 target: target.as_fd(),
                 name: entry.file_name(),
                 path: &inner,
+                is_environment,
             };
             match kind {
                 FileType::Directory => self.subdirectory(&at, depth)?,
@@ -321,8 +325,18 @@ impl Copy<'_> {
         let target = target.map_err(|errno| at.failed("create", errno))?;
         // What a hole hides counts too: a program that reads it would find all of it.
         let size = u64::try_from(found.st_size).unwrap_or(0);
+        let script = match at.is_environment {
+            true => scripts::relocated(&source, size, |name| at.has_beside(name)),
+            false => Ok(None),
+        };
+        let script = script.map_err(|errno| at.failed("read", errno))?;
+        let size = script.as_ref().map_or(size, |script| script.len() as u64);
         self.spent.more(size, at.path)?;
-        match contents(&source, &target, size, self.spent) {
+        let copied = match script {
+            Some(script) => text(&target, &script, self.spent),
+            None => contents(&source, &target, size, self.spent),
+        };
+        match copied {
             Ok(()) => {}
             Err(_) if self.spent.is_given_up() => return Err(CopyError::GivenUp),
             Err(errno) => return Err(at.failed("copy", errno)),
@@ -358,6 +372,8 @@ struct At<'a> {
     name: &'a CStr,
     /// For messages.
     path: &'a Path,
+    /// It is among the programs of a Python environment.
+    is_environment: bool,
 }
 
 impl At<'_> {
@@ -380,6 +396,10 @@ impl At<'_> {
 
     fn examine(&self, opened: &OwnedFd) -> Result<Stat, CopyError> {
         fstat(opened).map_err(|errno| self.failed("examine", errno))
+    }
+
+    fn has_beside(&self, name: &str) -> bool {
+        rustix::fs::statat(self.source, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     fn failed(&self, what: &'static str, errno: Errno) -> CopyError {

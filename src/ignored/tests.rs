@@ -436,3 +436,15 @@ fn a_git_ignore_that_is_no_file_is_none_and_one_that_is_forgotten_is_read_anew()
     git.forget(&worker.directory);
     assert!(rules.ignores(&x, false));
 }
+
+#[test]
+fn what_a_build_fetches_counts_only_if_it_is_named() {
+    let yard = Yard::with(&[]);
+    let paths = ["vendor/a.php", "lib/vendor/b.php", "index.php"];
+    let worker = |ignore: &[&str]| Developed {
+        made: &["vendor"],
+        ..yard.worker(ignore)
+    };
+    assert_eq!(counting(&worker(&[]), &paths), paths[1..]);
+    assert_eq!(counting(&worker(&["!/vendor/"]), &paths), paths);
+}

@@ -170,7 +170,7 @@ impl Listing {
         there.then(|| Self::of(&self.directory.join(name)).ok())?
     }
 
-    fn has_file(&self, name: &str) -> bool {
+    pub(super) fn has_file(&self, name: &str) -> bool {
         self.files.contains(OsStr::new(name))
     }
 

@@ -1,7 +1,7 @@
 //! Looks at one worker.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::kind::Listing;
 use crate::config::{Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerType};
 use crate::ignored::{Developed, GitFiles};
 use crate::names::WorkerName;
-use crate::types::{self, Run, Type};
+use crate::types::{self, Build, Installer, Run, Type};
 
 /// What is the same for all workers that are looked at.
 pub(super) struct Eyes<'a> {
@@ -99,8 +99,25 @@ fn developed(
     let known = kind.map(types::of);
     let is_built = known.is_some_and(Type::is_compiled) || file.build.is_some();
     let command = file.command.iter().flatten().take(1).map(PathBuf::from);
+    let installer = match known.map(|known| known.build) {
+        Some(Build::Dependencies(installer)) if file.build.is_none() => Some(installer),
+        _ => None,
+    };
+    let is_read = |installer: &Installer| {
+        let mut files = installer.reads().iter();
+        files.any(|file| listing.has_file(file))
+    };
+    let made = installer
+        .filter(is_read)
+        .map_or(&[][..], |installer| installer.makes());
+    let is_made = |program: &Path| {
+        let mut parts = program.components();
+        let first = parts.find(|part| *part != Component::CurDir);
+        first.is_some_and(|first| made.iter().any(|made| first.as_os_str() == *made))
+    };
     let mut programs: Vec<PathBuf> = command
         .filter(|program| program.is_relative() && program.components().count() > 1)
+        .filter(|program| !is_made(program))
         .collect();
     if known.is_some_and(|known| matches!(known.run, Run::Program { .. })) {
         programs.push(Path::new("bin").join(name.program()));
@@ -114,6 +131,7 @@ fn developed(
         directory: directory.to_owned(),
         ignore: file.watch_ignore.clone(),
         is_built,
+        made,
         programs,
         public: linked_public(directory, listing),
     }

@@ -576,6 +576,32 @@ fn a_program_that_nothing_builds_counts_even_if_git_ignores_it() {
 }
 
 #[test]
+fn what_the_build_of_its_type_fetches_is_no_source_even_where_it_is_run() {
+    let yard = Yard::with(&["a/app.py", "a/requirements.txt"]);
+    yard.write(
+        "a/config/worker.yaml",
+        "command: [./.venv/bin/gunicorn, \"app:app\"]",
+    );
+    let changes = |yard: &Yard, file: &str| yard.changes(Mode::Development, file);
+    assert_eq!(changes(&yard, "a/.venv/bin/gunicorn"), "");
+    assert_eq!(
+        yard.changes(Mode::Production, "a/.venv/bin/gunicorn"),
+        "program"
+    );
+    // Nothing of ours fetches for this one.
+    yard.write(
+        "a/config/worker.yaml",
+        "command: [.venv/bin/gunicorn]\ntype: exec",
+    );
+    assert_eq!(changes(&yard, "a/.venv/bin/gunicorn"), "program");
+
+    let yard = Yard::with(&["a/index.php", "a/vendor/x.php"]);
+    assert_eq!(changes(&yard, "a/vendor/x.php"), "program");
+    yard.write("a/composer.json", "{}");
+    assert_eq!(changes(&yard, "a/vendor/x.php"), "");
+}
+
+#[test]
 fn stylesheets_are_told_from_other_assets_in_development_alone() {
     let yard = Yard::with(&["a/app.py", "a/public/x.css", "a/public/x.js"]);
     let parts = |mode| {

@@ -9,7 +9,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use super::journal::Journal;
-use crate::builder::php;
+use crate::builder::{own_environment, php};
 use crate::config::{Listen, Mode, Network, Variable, WorkerSettings, expand};
 use crate::deploy::{PUBLIC, SNAPSHOTS};
 use crate::names::{Pair, WorkerName, worker_user};
@@ -58,6 +58,8 @@ pub struct Run {
     pub files: PathBuf,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// The directories of its own programs, which it finds before the system's.
+    pub programs: Vec<PathBuf>,
     /// The directories of workers.
     pub workers: Vec<PathBuf>,
     /// The ports of workers.
@@ -113,6 +115,9 @@ impl Ground<'_> {
         env.retain(|name, _| !settings.env_from_credentials.contains_key(name));
         let own = settings.env.iter();
         env.extend(own.map(|(name, text)| (name.clone(), expand(text, value))));
+        for (name, value) in own_environment(&run.programs, self.mode) {
+            env.entry(name.to_owned()).or_insert(value);
+        }
         let mut command = run.command.clone();
         // What a type runs has no variables, whatever its files are called, and neither has a program's path.
         if settings.command.is_some() {

@@ -123,6 +123,7 @@ impl Performer {
         let what = || format!("look at the files of worker '{name}'");
         let made = self.disk.run(SMALL, what, move |_| {
             let command = command(&spec, &files, this.mode)?;
+            let programs = builder::own_programs(&files);
             let ground = this.ground();
             ground.enforce_network(&spec.settings)?;
             // Of the files that it runs from: what was deployed since, or before a rollback, is another generation's.
@@ -144,6 +145,7 @@ impl Performer {
                     address,
                     files: files.clone(),
                     command: command.clone(),
+                    programs: programs.clone(),
                     workers: workers.clone(),
                     ports: ports.clone(),
                     accepted,

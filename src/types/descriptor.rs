@@ -179,3 +179,25 @@ pub enum Installer {
     /// `composer install`.
     Composer,
 }
+
+impl Installer {
+    /// The directories of what it fetches, from the worker's on; it notes in the first of them how far it is. None of them is a source.
+    pub const fn makes(self) -> &'static [&'static str] {
+        match self {
+            Self::JavaScript { .. } => &["node_modules"],
+            Self::Deno => &["node_modules", "vendor"],
+            Self::Pip => &[".venv"],
+            Self::Composer => &["vendor"],
+        }
+    }
+
+    /// The files that say what is to be fetched: where none of them is, nothing is.
+    pub const fn reads(self) -> &'static [&'static str] {
+        match self {
+            Self::JavaScript { .. } => &["package.json"],
+            Self::Deno => &["deno.json", "deno.jsonc", "package.json"],
+            Self::Pip => &["requirements.txt"],
+            Self::Composer => &["composer.json", "composer.lock"],
+        }
+    }
+}

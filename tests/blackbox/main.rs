@@ -24,6 +24,7 @@ mod package;
 mod permission;
 mod php;
 mod production;
+mod programs;
 mod protocols;
 mod reload;
 mod routes;

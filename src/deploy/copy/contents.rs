@@ -41,6 +41,24 @@ pub(super) fn contents(
     Ok(())
 }
 
+/// Puts `bytes` into a file instead.
+pub(super) fn text(target: &OwnedFd, bytes: &[u8], spent: &mut Spent) -> Result<(), Errno> {
+    write(target, bytes, 0)?;
+    spent.written(bytes.len() as u64);
+    Ok(())
+}
+
+fn write(target: &OwnedFd, bytes: &[u8], at: u64) -> Result<(), Errno> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match pwrite(target, &bytes[written..], at + written as u64) {
+            Err(Errno::INTR) => {}
+            more => written += more?,
+        }
+    }
+    Ok(())
+}
+
 /// The next bytes from `at` on that are not in a hole, up to `size`. A file system that knows of no holes has none.
 fn next_data(source: &OwnedFd, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
     let start = match seek(source, SeekFrom::Data(at)) {
@@ -98,13 +116,7 @@ fn by_hand(
             Ok(0) => break,
             read => read?,
         };
-        let mut written = 0;
-        while written < read {
-            match pwrite(target, &buffer[written..read], at + written as u64) {
-                Err(Errno::INTR) => {}
-                more => written += more?,
-            }
-        }
+        write(target, &buffer[..read], at)?;
         at += read as u64;
         spent.written(read as u64);
     }

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 /// Where the links of a Python environment to its interpreter may point.
-const SYSTEM_PROGRAMS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
+pub(super) const SYSTEM_PROGRAMS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
 
 /// Whether a link `depth` directories below the top ends in the tree: it goes up at most to the top, and only at its start. A `..`
 /// behind a name could be the parent of wherever another link leads.

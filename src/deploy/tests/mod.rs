@@ -5,3 +5,4 @@ mod full;
 mod house;
 mod making;
 mod rights;
+mod scripts;

@@ -11,6 +11,8 @@ struct House {
     settings: WorkerSettings,
     /// What was read of its `env_file`.
     from_files: BTreeMap<String, String>,
+    /// The directories of its own programs.
+    programs: Vec<PathBuf>,
 }
 
 impl House {
@@ -34,6 +36,7 @@ impl House {
             root,
             settings: *settings,
             from_files: BTreeMap::new(),
+            programs: Vec::new(),
         }
     }
 
@@ -84,6 +87,7 @@ impl House {
                 Some(command) => command.clone(),
                 None => vec!["/srv/$PORT/true".to_owned(), "$PORT".to_owned()],
             },
+            programs: self.programs.clone(),
             workers: vec![self.root.join("workers")],
             ports: 9000..=9999,
             accepted: false,
@@ -155,6 +159,7 @@ fn a_server_yaml_among_other_files_hides_itself_alone() {
         address: Address::Unix("/run/tqserver/api.shop@7.sock".into()),
         files: "/var/lib/tqserver/.snapshots/api.shop/7".into(),
         command: Vec::new(),
+        programs: Vec::new(),
         workers: vec!["/srv".into(), "/usr/lib/workers".into()],
         ports: 9000..=9999,
         accepted: false,
@@ -264,6 +269,31 @@ fn the_value_of_a_secret_is_not_in_the_units() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn its_own_programs_come_first_unless_it_says_so_itself() {
+    let mut house = House::new("programs");
+    let env = |house: &House, name: &str| {
+        let pair = house.pair(Kind::System, Mode::Production).unwrap();
+        pair.env.get(name).cloned()
+    };
+    assert_eq!(env(&house, "PATH"), None);
+    let files = "/var/lib/tqserver/.snapshots/api.shop/7";
+    house.programs = [".venv/bin", "node_modules/.bin"]
+        .map(|programs| Path::new(files).join(programs))
+        .to_vec();
+    assert_eq!(
+        env(&house, "PATH").unwrap(),
+        format!(
+            "{files}/.venv/bin:{files}/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
+    );
+    let environment = env(&house, "VIRTUAL_ENV");
+    assert_eq!(environment, Some(format!("{files}/.venv")));
+    let own = ("PATH".to_owned(), "/opt/bin".to_owned());
+    house.settings.env = [own].into();
+    assert_eq!(env(&house, "PATH").unwrap(), "/opt/bin");
 }
 
 #[test]
