@@ -1,4 +1,4 @@
-//! The start verb: what a worker's unit executes, `tqserver start-worker 1 [close-netlink] [secret-env=VARIABLE:SECRET]... -- WORD...`.
+//! The start verb: what a worker's unit executes, `tqserver start-worker 1 [close-netlink] [look-up] [terminal] [secret-env=VARIABLE:SECRET]... -- WORD...`.
 //! It closes what no property of a unit can tell apart, reads what no unit is to have, and becomes the worker's program: the same process, so descriptors, credentials and `LISTEN_PID` stay right.
 //!
 //! It also carries the program's arguments past systemd, which reads `$` in them as a variable and, in version 252, makes `\;` of a
@@ -25,6 +25,10 @@ pub const VERB: &str = "start-worker";
 const FORM: &str = "1";
 /// Closes all of netlink but what tells about addresses and routes.
 const CLOSE_NETLINK: &str = "close-netlink";
+/// The program may be a name that is looked up in PATH.
+const LOOK_UP: &str = "look-up";
+/// Standard input is a terminal that becomes the program's own.
+const TERMINAL: &str = "terminal";
 /// Before `VARIABLE:SECRET`: the value of this variable is this secret. Their names are letters that systemd passes on as they are.
 const SECRET_ENV: &str = "secret-env=";
 /// Ends what is for us.
@@ -40,22 +44,34 @@ const EXIT_SECCOMP: u8 = 228;
 /// As much of a script is read to say what its first line asks for.
 const FIRST_LINE: u64 = 256;
 
+/// What is done before the program runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Before {
+    /// See [`CLOSE_NETLINK`].
+    pub(super) close_netlink: bool,
+    /// The name of each variable that is a secret, and that of the secret.
+    pub(super) secrets: BTreeMap<String, String>,
+    /// See [`LOOK_UP`].
+    pub(super) one_off: bool,
+    /// See [`TERMINAL`].
+    pub(super) terminal: bool,
+}
+
 /// The command line of a unit that starts `command` by way of `program`, which is this program.
-pub(super) fn command_line(
-    program: &Path,
-    close_netlink: bool,
-    secrets: &BTreeMap<String, String>,
-    command: &[String],
-) -> Vec<String> {
+pub(super) fn command_line(program: &Path, before: &Before, command: &[String]) -> Vec<String> {
     let mut line = vec![
         program.display().to_string(),
         VERB.to_owned(),
         FORM.to_owned(),
     ];
-    if close_netlink {
-        line.push(CLOSE_NETLINK.to_owned());
-    }
-    let secrets = secrets.iter();
+    let words = [
+        (before.close_netlink, CLOSE_NETLINK),
+        (before.one_off, LOOK_UP),
+        (before.terminal, TERMINAL),
+    ];
+    let words = words.into_iter().filter(|(wanted, _)| *wanted);
+    line.extend(words.map(|(_, word)| word.to_owned()));
+    let secrets = before.secrets.iter();
     line.extend(secrets.map(|(variable, secret)| format!("{SECRET_ENV}{variable}:{secret}")));
     line.push(END.to_owned());
     line.extend(command.iter().map(|word| words::write(word.as_bytes())));
@@ -65,9 +81,7 @@ pub(super) fn command_line(
 /// What is to be done before the program runs, and the program.
 #[derive(Debug, PartialEq, Eq)]
 struct Start {
-    close_netlink: bool,
-    /// The name of each variable that is a secret, and that of the secret.
-    secrets: BTreeMap<String, String>,
+    before: Before,
     command: Vec<CString>,
 }
 
@@ -84,6 +98,7 @@ enum StartError {
     Usage(String),
     Secret(String),
     Filter(String),
+    NotInPath(OsString),
     Execute(PathBuf, Errno),
 }
 
@@ -111,12 +126,16 @@ impl Start {
                 form.display()
             )));
         }
-        let (mut close_netlink, mut secrets) = (false, BTreeMap::new());
+        let mut before = Before::default();
         loop {
             match arguments.next() {
                 Some(word) if word == END => break,
-                Some(word) if word == CLOSE_NETLINK => close_netlink = true,
-                Some(word) if secret_env(&word).is_some() => secrets.extend(secret_env(&word)),
+                Some(word) if word == CLOSE_NETLINK => before.close_netlink = true,
+                Some(word) if word == LOOK_UP => before.one_off = true,
+                Some(word) if word == TERMINAL => before.terminal = true,
+                Some(word) if secret_env(&word).is_some() => {
+                    before.secrets.extend(secret_env(&word))
+                }
                 Some(word) => {
                     return Err(StartError::Usage(format!(
                         "'{VERB}' does not know '{}'",
@@ -140,34 +159,37 @@ impl Start {
         if command.is_empty() {
             return Err(StartError::Usage(format!("'{VERB}' names no program")));
         }
-        Ok(Self {
-            close_netlink,
-            secrets,
-            command,
-        })
+        Ok(Self { before, command })
     }
 
     /// Becomes the program; returns when that failed.
     fn run(self) -> StartError {
+        let (before, command) = (self.before, self.command);
         // As the worker's user, who alone can read them, and before anything of the program runs.
-        let environment = match self.secrets.is_empty() {
-            true => None,
-            false => match secrets::environment(std::env::vars_os(), &self.secrets) {
-                Ok(environment) => Some(environment),
-                Err(error) => return StartError::Secret(error),
-            },
+        let environment = secrets::environment(std::env::vars_os(), &before.secrets);
+        let environment = match environment {
+            Ok(environment) => environment,
+            Err(error) => return StartError::Secret(error),
         };
-        if self.close_netlink
+        if before.terminal {
+            // systemd made this process the first of a session, which has no terminal yet. Without one it goes on, with less comfort.
+            let _ = rustix::process::ioctl_tiocsctty(io::stdin());
+        }
+        if before.close_netlink
             && let Err(error) = netlink::keep_only(Protocol::Route)
         {
             return StartError::Filter(error);
         }
         // Not by std::process::Command, which gives a program the default disposition of SIGPIPE; systemd ignores it for services.
-        let Err(error) = match &environment {
-            Some(environment) => nix::unistd::execve(&self.command[0], &self.command, environment),
-            None => nix::unistd::execv(&self.command[0], &self.command),
+        let program = &command[0];
+        let Err(error) = match before.one_off {
+            true => nix::unistd::execvpe(program, &command, &environment),
+            false => nix::unistd::execve(program, &command, &environment),
         };
-        let program = OsStr::from_bytes(self.command[0].to_bytes());
+        let program = OsStr::from_bytes(program.to_bytes());
+        if before.one_off && error == Errno::ENOENT && !program.as_bytes().contains(&b'/') {
+            return StartError::NotInPath(program.to_owned());
+        }
         StartError::Execute(PathBuf::from(program), error)
     }
 }
@@ -178,7 +200,7 @@ impl StartError {
             Self::Usage(_) => EXIT_USAGE,
             Self::Secret(_) => EXIT_CREDENTIALS,
             Self::Filter(_) => EXIT_SECCOMP,
-            Self::Execute(..) => EXIT_EXEC,
+            Self::NotInPath(_) | Self::Execute(..) => EXIT_EXEC,
         }
     }
 }
@@ -189,6 +211,14 @@ impl fmt::Display for StartError {
             Self::Usage(sentence) => f.write_str(sentence),
             Self::Secret(error) => write!(f, "{error}"),
             Self::Filter(error) => write!(f, "cannot filter the worker's system calls: {error}"),
+            Self::NotInPath(program) => {
+                let path = std::env::var("PATH").unwrap_or_default();
+                let shown = program.display();
+                write!(
+                    f,
+                    "program '{shown}' not found in the worker's PATH ({path}); for one in its directory type its path, as in bin/{shown}"
+                )
+            }
             Self::Execute(program, error) => {
                 let shown = program.display();
                 write!(f, "cannot execute '{shown}': {}", error.desc())?;

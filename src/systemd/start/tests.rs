@@ -10,22 +10,28 @@ fn what_a_unit_is_told_is_what_is_run() {
     let command: Vec<String> = ["/bin/sh", "", ";", "a $b", "two\nlines"]
         .map(str::to_owned)
         .into();
-    let secrets = [("DB_URL".to_owned(), "db-url".to_owned())].into();
-    let line = command_line(Path::new("/usr/bin/tqserver"), true, &secrets, &command);
+    let before = Before {
+        close_netlink: true,
+        secrets: [("DB_URL".to_owned(), "db-url".to_owned())].into(),
+        one_off: true,
+        terminal: true,
+    };
+    let line = command_line(Path::new("/usr/bin/tqserver"), &before, &command);
     assert_eq!(
-        line[..6],
+        line[..8],
         [
             "/usr/bin/tqserver",
             "start-worker",
             "1",
             "close-netlink",
+            "look-up",
+            "terminal",
             "secret-env=DB_URL:db-url",
             "--"
         ]
     );
     let start = Start::read(line.iter().skip(2).map(OsString::from)).unwrap();
-    assert!(start.close_netlink);
-    assert_eq!(start.secrets, secrets);
+    assert_eq!(start.before, before);
     let words = start.command.iter().map(|word| word.to_str().unwrap());
     assert_eq!(words.collect::<Vec<_>>(), command);
 }

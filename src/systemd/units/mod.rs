@@ -2,6 +2,7 @@
 //! files for people (`tqserver check --show-units`).
 
 mod directive;
+mod one_off;
 mod sandbox;
 mod written;
 
@@ -15,9 +16,10 @@ use self::directive::{Directive, directive, properties, quote, render, span};
 use crate::config::{Limits, Mode};
 use crate::names::{Instance, Pair, worker_slice};
 use crate::route::{Address, RoutePath};
-use crate::systemd::start;
+use crate::systemd::start::{self, Before};
 
 pub(super) use self::directive::Properties;
+pub use self::one_off::OneOff;
 pub use self::sandbox::{Credential, Sandbox};
 pub use self::written::{StopSignal, Written};
 
@@ -316,12 +318,24 @@ impl UnitPair {
 
     /// What systemd executes. It cannot be trusted with the words of `command` as they are.
     fn command_line(&self) -> Vec<String> {
-        let starter = match &self.sandbox {
+        start::command_line(&self.starter(), &self.before(), &self.command)
+    }
+
+    /// Where it finds this program.
+    fn starter(&self) -> PathBuf {
+        match &self.sandbox {
             Some(sandbox) => sandbox.starter(&self.starter),
             None => self.starter.clone(),
-        };
-        let close_netlink = self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink);
-        start::command_line(&starter, close_netlink, &self.secret_env, &self.command)
+        }
+    }
+
+    /// What is done before its program runs.
+    fn before(&self) -> Before {
+        Before {
+            close_netlink: self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink),
+            secrets: self.secret_env.clone(),
+            ..Before::default()
+        }
     }
 
     fn limits(&self) -> Vec<Directive> {
