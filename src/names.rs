@@ -15,6 +15,8 @@ pub const WORKER_NAME_MAX: usize = 48;
 /// The slice of all of TQServer. What is in it is ours: what no record knows is stopped.
 pub const SLICE: &str = "tqserver.slice";
 
+/// How the names of units begin in which commands run.
+const EXEC: &str = "tqserver-exec@";
 /// How the names of builds' units begin and end.
 const BUILD: &str = "tqserver-build@";
 const SERVICE: &str = ".service";
@@ -214,6 +216,20 @@ impl Instance {
     }
 }
 
+/// `tqserver-exec@NAME:ID.service`: a command in the surroundings of the worker. No generation's unit is called so.
+pub fn exec_unit(worker: &WorkerName, id: &str) -> String {
+    format!("{EXEC}{worker}:{id}{SERVICE}")
+}
+
+/// Whether a unit has the name of such a command's.
+pub fn is_exec_unit(unit: &str) -> bool {
+    let name = unit
+        .strip_prefix(EXEC)
+        .and_then(|unit| unit.strip_suffix(SERVICE));
+    let parts = name.and_then(|name| name.rsplit_once(':'));
+    parts.is_some_and(|(worker, _)| WorkerName::parse(worker).is_ok())
+}
+
 impl Pair {
     /// `tqserver-NAME@GENERATION.socket`, or `tqserver-NAME@GENERATION.NUMBER.socket`.
     pub fn socket_unit(&self) -> String {
@@ -388,6 +404,9 @@ mod tests {
         assert_eq!(Instance::from_build_unit(&build), Some(instance.clone()));
         assert_eq!(Pair::from_unit(&build), None);
         assert_eq!(Instance::from_build_unit(&instance.service_unit()), None);
+        let exec = exec_unit(&instance.worker, "1f");
+        assert!(is_exec_unit(&exec) && Pair::from_unit(&exec).is_none());
+        assert!(!is_exec_unit("tqserver-exec@7.service") && !is_exec_unit(&build));
         assert_eq!(worker_slice(&instance.worker), "tqserver-api.a\\x2db.slice");
     }
 

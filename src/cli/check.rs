@@ -276,6 +276,7 @@ fn units(
         stop_timeout: settings.shutdown_grace,
         user: None,
         from_files: from_files.clone(),
+        one_off: None,
         record: String::new(),
     };
     let ports = *settings.ports.start()..;

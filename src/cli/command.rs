@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::arguments::{Common, Looks};
 use super::{
-    build, check, completions, dev, history, logs, maintenance, measure, new, package, pause,
+    build, check, completions, dev, exec, history, logs, maintenance, measure, new, package, pause,
     planes, reload, rollback, status, systemd,
 };
 use super::{exit, failure};
@@ -43,6 +43,8 @@ enum Verb {
     Resume(pause::Resume),
     /// Answer 503 for a worker without asking it, until `--off`.
     Maintenance(maintenance::Maintenance),
+    /// Run a command, or a shell, in the surroundings of a worker: its user, files, environment, secrets, sandbox and limits.
+    Exec(exec::Exec),
     /// Show what a worker, or all of them and the server, wrote: journalctl with the right matches.
     Logs(logs::Logs),
     /// List what became of the generations of a worker, or of all: when, why, with what result, and which can be rolled back to.
@@ -111,6 +113,7 @@ pub fn run() -> ExitCode {
         Verb::Pause(verb) => wait_for(verb.run(&common)),
         Verb::Resume(verb) => wait_for(verb.run(&common)),
         Verb::Maintenance(verb) => wait_for(verb.run(&common)),
+        Verb::Exec(verb) => wait_for(verb.run(&common)),
         Verb::Logs(verb) => wait_for(verb.run(&common)),
         Verb::History(verb) => wait_for(verb.run(&common)),
         Verb::Check(verb) => verb.run(&common),

@@ -14,6 +14,7 @@ mod columns;
 mod command;
 mod completions;
 mod dev;
+mod exec;
 mod exit;
 mod failure;
 mod history;

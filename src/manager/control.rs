@@ -11,13 +11,14 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
 
 use super::requests::{
-    Answer, Caller, PauseRequest, Refused, ReloadRequest, Request, RollbackRequest, Which,
+    Answer, Caller, ExecRequest, PauseRequest, Refused, ReloadRequest, Request, RollbackRequest,
+    Which, Who,
 };
 use super::status::{ListenerStatus, Rollbacks, WorkerOutcome, WorkerStatus};
 use crate::names::{Generation, WorkerName};
 use crate::plan::{Kind, Note, Severity};
 use crate::route::Maintenance;
-use crate::systemd::authorise;
+use crate::systemd::{authorise, user_of};
 
 /// Its name on the bus, which is also the lock: one manager for one systemd.
 pub const NAME: &str = "org.tqserver.Manager1";
@@ -50,10 +51,16 @@ pub enum ControlError {
 const MAY_RELOAD: &str = "org.tqserver.reload";
 const MAY_ROLL_BACK: &str = "org.tqserver.rollback";
 const MAY_PAUSE: &str = "org.tqserver.pause";
+const MAY_EXEC: &str = "org.tqserver.exec";
 const MAY_MAINTAIN: &str = "org.tqserver.maintenance";
 
 /// Shortest and longest pause in milliseconds. Clients do not wait longer, and nobody is to forget one.
 pub(crate) const PAUSE: std::ops::RangeInclusive<u64> = 1000..=3_600_000;
+/// The most words and bytes of a command that somebody runs in the surroundings of a worker.
+const MOST_WORDS: usize = 1024;
+const LONGEST_COMMAND: usize = 64 << 10;
+/// Signals that are passed on to it: HUP, INT, QUIT, TERM (signal(7)).
+const SIGNALS: [i32; 4] = [1, 2, 3, 15];
 /// Longest text that clients can be told of maintenance, in bytes: it is in the route table.
 const LONGEST_MESSAGE: usize = 2000;
 
@@ -167,6 +174,72 @@ impl Manager1 {
         let message = Some(message.to_owned()).filter(|message| !message.is_empty());
         let what = PauseRequest::Maintenance(on.then_some(Maintenance { message }));
         Ok(self.ask(worker, what).await? > 0)
+    }
+
+    /// Runs a command in the surroundings of a worker and returns when it has ended: its exit code as a shell has it (beyond 128 is a
+    /// signal), and a sentence if that does not say it all. `words`: program and arguments; none: a shell. `terminal`: its standard
+    /// input is a terminal of this type that is to be its own; empty: it is not.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the interface has three descriptors, and each is one"
+    )]
+    async fn exec(
+        &self,
+        worker: &str,
+        words: Vec<String>,
+        terminal: &str,
+        input: zbus::OwnedFd,
+        output: zbus::OwnedFd,
+        errors: zbus::OwnedFd,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(i32, String), ControlError> {
+        let worker = parsed(worker)?;
+        let size: usize = words.iter().map(String::len).sum();
+        let is_odd = words.iter().any(|word| word.contains('\0'));
+        if is_odd || size > LONGEST_COMMAND || words.len() > MOST_WORDS {
+            let sentence = format!(
+                "a command has at most {MOST_WORDS} words and {LONGEST_COMMAND} bytes, and no NUL"
+            );
+            return Err(ControlError::InvalidArgument(sentence));
+        }
+        let is_type = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
+        if terminal.len() > 64 || !terminal.chars().all(is_type) {
+            let sentence = "this is not the type of a terminal".to_owned();
+            return Err(ControlError::InvalidArgument(sentence));
+        }
+        let sender = permitted(connection, &header, MAY_EXEC).await?;
+        let sender = sender.unwrap_or_default();
+        let uid = user_of(connection, &sender).await;
+        let uid = uid.map_err(ControlError::NotPermitted)?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Exec(ExecRequest {
+            worker,
+            words,
+            terminal: Some(terminal.to_owned()).filter(|terminal| !terminal.is_empty()),
+            ends: [input, output, errors].map(Into::into),
+            who: Who { sender, uid },
+            reply,
+        });
+        self.requests.send(request).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?.map_err(control_error)
+    }
+
+    /// Sends a signal (1, 2, 3, 15: HUP, INT, QUIT, TERM) to the command that the caller runs.
+    async fn signal_exec(
+        &self,
+        signal: i32,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), ControlError> {
+        if !SIGNALS.contains(&signal) {
+            let sentence = "this signal is not passed on".to_owned();
+            return Err(ControlError::InvalidArgument(sentence));
+        }
+        // Whoever runs something was allowed to, and nobody else has their name.
+        let sender = header.sender().map(ToString::to_string);
+        let sender = sender.unwrap_or_default();
+        let request = Request::ExecSignal { sender, signal };
+        self.requests.send(request).await.map_err(|_| ending())
     }
 
     /// All workers as they are now.

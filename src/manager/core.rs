@@ -11,6 +11,7 @@ use super::confirmations::{APPLY_TIMEOUT, Confirmation};
 use super::deployments::Deployments;
 use super::disk::SMALL;
 use super::driver::{Driver, Pending};
+use super::exec;
 use super::link::LinkEvent;
 use super::pauses::{Pauses, Written};
 use super::progress::Reporter;
@@ -41,6 +42,8 @@ pub(super) struct Core {
     pub(super) states: States,
     deployments: Deployments,
     reporter: Reporter,
+    /// Commands in the surroundings of workers.
+    running: Arc<exec::Running>,
     trim_at: Instant,
     /// When the changes since the last time are reported in a line.
     report_at: Option<Instant>,
@@ -68,6 +71,7 @@ impl Core {
             states,
             deployments,
             reporter,
+            running: Arc::default(),
             trim_at: Instant::now() + TRIM_EVERY,
             report_at: None,
             ending: false,
@@ -200,6 +204,10 @@ impl Core {
             } => {
                 let known: Vec<&WorkerName> = self.driver.fleet.names().collect();
                 self.pauses.begin(worker, what, reply, &known);
+            }
+            Request::Exec(request) => exec::begin(&mut self.driver, &self.running, request),
+            Request::ExecSignal { sender, signal } => {
+                exec::signal(&mut self.driver, &self.running, &sender, signal);
             }
             Request::Reload(request) => self.scans.push(Trigger::Reload(request)),
             Request::Rollback(request) => self.scans.push(Trigger::Rollback(request)),

@@ -14,6 +14,7 @@ mod core;
 mod deployments;
 mod disk;
 mod driver;
+mod exec;
 mod explain;
 mod journal;
 mod kept;

@@ -72,8 +72,18 @@ pub struct Run {
     pub user: Option<String>,
     /// The variables of the files that `env_file` names, as they are.
     pub from_files: BTreeMap<String, String>,
+    /// The unit of a command that runs in its surroundings, if it is not itself that runs.
+    pub one_off: Option<String>,
     /// What the next manager needs to know of it.
     pub record: String,
+}
+
+impl Run {
+    /// The name of the service.
+    fn unit(&self) -> String {
+        let service = || self.pair.service_unit();
+        self.one_off.clone().unwrap_or_else(service)
+    }
 }
 
 impl Ground<'_> {
@@ -93,7 +103,7 @@ impl Ground<'_> {
             .cache
             .then(|| self.cache_directory(&settings.name, &data));
         let credentials = self.credentials(settings)?;
-        let handed = self.kind.credentials_directory(&run.pair.service_unit());
+        let handed = self.kind.credentials_directory(&run.unit());
         let secrets = match &handed {
             _ if credentials.is_empty() => None,
             Some(directory) => Some(directory.clone()),
@@ -179,7 +189,7 @@ impl Ground<'_> {
             patience: run.stop_timeout,
             root: self.runs_as_root(),
         };
-        let unit = run.pair.service_unit();
+        let unit = run.unit();
         let handed = self.kind.credentials_directory(&unit);
         Written {
             text: pool.to_string(),

@@ -152,6 +152,7 @@ impl Performer {
                     stop_timeout,
                     user: user.clone(),
                     from_files: from_files.clone(),
+                    one_off: None,
                     record: record_text,
                 };
                 let pair = ground.pair(&record.spec, run)?;
@@ -182,6 +183,14 @@ impl Performer {
                 "it would run as the same user as worker '{other}'; give its directory another name"
             ))
         })
+    }
+
+    /// The user of a worker of which a generation runs.
+    pub(super) fn user_of(&self, instance: &Instance) -> Option<String> {
+        let users = self.users();
+        users
+            .of(&instance.worker)
+            .filter(|_| self.ground().has_sandbox())
     }
 
     fn users(&self) -> std::sync::MutexGuard<'_, Users> {

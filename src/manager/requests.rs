@@ -1,5 +1,6 @@
 //! What the manager is asked for: over the bus, by a signal, by files that were saved.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,14 @@ pub(super) enum Request {
         what: PauseRequest,
         reply: PauseReply,
     },
+    /// Runs a command in the surroundings of a worker.
+    Exec(ExecRequest),
+    /// A signal for what somebody runs.
+    ExecSignal {
+        /// Their name on the bus.
+        sender: String,
+        signal: i32,
+    },
     Status {
         /// These workers, as far as they are there; `None`: all.
         only: Option<Vec<WorkerName>>,
@@ -80,6 +89,31 @@ pub(super) struct RollbackRequest {
     pub(super) generation: Option<Generation>,
     pub(super) caller: Caller,
 }
+
+/// A command that somebody wants to run.
+pub(super) struct ExecRequest {
+    pub(super) worker: WorkerName,
+    /// Program and arguments; none: a shell.
+    pub(super) words: Vec<String>,
+    /// The type of the terminal, if its standard input is one and is to be its own.
+    pub(super) terminal: Option<String>,
+    /// Standard input, output and error.
+    pub(super) ends: [OwnedFd; 3],
+    pub(super) who: Who,
+    pub(super) reply: oneshot::Sender<Result<Ended, Refused>>,
+}
+
+/// Who runs something.
+#[derive(Clone, Debug)]
+pub(super) struct Who {
+    /// Their name on the bus.
+    pub(super) sender: String,
+    /// Their number on the machine.
+    pub(super) uid: u32,
+}
+
+/// How a command ended: an exit code, as a shell has it, and a sentence if that does not say it all.
+pub(super) type Ended = (i32, String);
 
 /// What is to hold of a worker's requests.
 pub(super) enum PauseRequest {

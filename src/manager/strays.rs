@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::backoff::Backoff;
 use super::explain::explain;
 use crate::config::Mode;
-use crate::names::{Instance, Pair, SLICE, worker_slice};
+use crate::names::{Instance, Pair, SLICE, is_exec_unit, worker_slice};
 use crate::plan::Fleet;
 use crate::systemd::{BusError, Known, Systemd};
 
@@ -151,7 +151,12 @@ impl Sweeps {
         for unit in found {
             // Builds come and go by themselves, each with a deadline.
             let is_build = development && Instance::from_build_unit(&unit).is_some();
-            if is_build || known.units.contains(&unit) || !self.stopping.insert(unit.clone()) {
+            // Commands that people run end by themselves, or with the server.
+            if is_build
+                || is_exec_unit(&unit)
+                || known.units.contains(&unit)
+                || !self.stopping.insert(unit.clone())
+            {
                 continue;
             }
             tracing::warn!("unit '{unit}' runs in {SLICE} and no record knows it; it is stopped");

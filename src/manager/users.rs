@@ -47,6 +47,11 @@ impl Users {
         Ok(user)
     }
 
+    /// The user of a worker that runs.
+    pub(super) fn of(&self, worker: &WorkerName) -> Option<String> {
+        self.0.get(worker).map(|running| running.user.clone())
+    }
+
     /// A generation that runs no more.
     pub(super) fn gone(&mut self, instance: &Instance) {
         if let Some(running) = self.0.get_mut(&instance.worker) {

@@ -35,13 +35,7 @@ trait Authority {
 /// # Errors
 /// Why not, as a sentence.
 pub async fn authorise(connection: &Connection, sender: &str, action: &str) -> Result<(), String> {
-    let uid = async {
-        let bus = DBusProxy::new(connection).await?;
-        Ok::<_, zbus::Error>(bus.get_connection_unix_user(sender.try_into()?).await?)
-    };
-    let uid = uid
-        .await
-        .map_err(|error| format!("who asks is not known: {error}"))?;
+    let uid = user_of(connection, sender).await?;
     if uid == 0 || uid == rustix::process::geteuid().as_raw() {
         return Ok(());
     }
@@ -53,6 +47,19 @@ pub async fn authorise(connection: &Connection, sender: &str, action: &str) -> R
         Ok(false) => Err(format!("polkit does not allow it ({action})")),
         Err(error) => Err(format!("polkit ({action}) cannot be asked: {error}")),
     }
+}
+
+/// The user that the peer `sender` on the bus of `connection` runs as.
+///
+/// # Errors
+/// That the bus does not say, as a sentence.
+pub async fn user_of(connection: &Connection, sender: &str) -> Result<u32, String> {
+    let uid = async {
+        let bus = DBusProxy::new(connection).await?;
+        Ok::<_, zbus::Error>(bus.get_connection_unix_user(sender.try_into()?).await?)
+    };
+    uid.await
+        .map_err(|error| format!("who asks is not known: {error}"))
 }
 
 /// Who may ask polkit at the same time. Anybody may call, and an answer can take as long as [`PATIENCE`].

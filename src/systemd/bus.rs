@@ -133,6 +133,10 @@ impl Systemd {
         &self.connection
     }
 
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
     /// Whether this systemd has `StateDirectoryQuota=`.
     pub fn has_state_quota(&self) -> bool {
         self.version >= QUOTA_SINCE

@@ -41,6 +41,7 @@ pub(super) trait Manager {
         properties: &[(&str, Variant<'_>)],
         aux: &[AuxiliaryUnit<'_>],
     ) -> zbus::Result<OwnedObjectPath>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     fn set_unit_properties(

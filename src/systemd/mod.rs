@@ -6,6 +6,7 @@ mod bus;
 mod cgroup;
 mod choice;
 pub mod cleaner;
+mod exec;
 pub mod fd_store;
 mod gate;
 mod interface;
@@ -27,7 +28,7 @@ mod state;
 mod units;
 mod usage;
 
-pub use authority::authorise;
+pub use authority::{authorise, user_of};
 pub use build::BuildUnit;
 pub use bus::{BusError, STATE_UNIT, Systemd};
 pub use cgroup::filters_addresses;
@@ -40,7 +41,7 @@ pub use private::{Private, PrivateError};
 pub use signals::UnitChange;
 pub use slice::Known;
 pub use state::{Activity, Ending, ServiceState};
-pub use units::{Credential, SHIPPED, STORED, Sandbox, StopSignal, UnitPair, Written};
+pub use units::{Credential, OneOff, SHIPPED, STORED, Sandbox, StopSignal, UnitPair, Written};
 pub use usage::{Group, Usage, available_memory};
 
 /// Whether this machine was booted with systemd (sd_booted(3)).

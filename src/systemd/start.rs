@@ -1,5 +1,5 @@
-//! The start verb: what a worker's unit executes, `tqserver start-worker 1 [close-netlink] [secret-env=VARIABLE:SECRET]... -- WORD...`.
-//! It closes what no property of a unit can tell apart, reads what no unit is to have, and becomes the worker's program: the same process, so descriptors, credentials and `LISTEN_PID` stay right.
+//! The start verb: what a worker's unit executes, `tqserver start-worker 1 [close-netlink] [look-up] [terminal] [link TO FROM]... [fill FROM TO]... [secret-env=VARIABLE:SECRET]... -- WORD...`.
+//! It closes what no property of a unit can tell apart, prepares the worker's state, reads what no unit is to have, and becomes the worker's program: the same process, so descriptors, credentials and `LISTEN_PID` stay right.
 //!
 //! It also carries the program's arguments past systemd, which reads `$` in them as a variable and, in version 252, makes `\;` of a
 //! `;` when it reads its own transient units again. So words are written in letters that systemd passes on as they are.
@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use self::state::{Step, What};
 use super::netlink::{self, Protocol};
 
 /// The hidden verb of the command line.
@@ -27,8 +26,13 @@ pub const VERB: &str = "start-worker";
 const FORM: &str = "1";
 /// Closes all of netlink but what tells about addresses and routes.
 const CLOSE_NETLINK: &str = "close-netlink";
-/// The second of the two paths that follow becomes a link to the first; it is filled from the first.
+/// The program may be a name that is looked up in PATH.
+const LOOK_UP: &str = "look-up";
+/// Standard input is a terminal that becomes the program's own.
+const TERMINAL: &str = "terminal";
+/// Before two directories: the second becomes a link to the first.
 const LINK: &str = "link";
+/// Before two directories: the second is filled from the first, once.
 const FILL: &str = "fill";
 /// Before `VARIABLE:SECRET`: the value of this variable is this secret. Their names are letters that systemd passes on as they are.
 const SECRET_ENV: &str = "secret-env=";
@@ -47,32 +51,40 @@ const EXIT_SECCOMP: u8 = 228;
 /// As much of a script is read to say what its first line asks for.
 const FIRST_LINE: u64 = 256;
 
-/// What the verb does before the program runs.
-#[derive(Debug, Default)]
+/// What is done before the program runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Before {
-    /// Whether it closes all of netlink but what tells about addresses and routes.
+    /// See [`CLOSE_NETLINK`].
     pub(super) close_netlink: bool,
-    /// Directories, and the places in the state that become links to them.
-    pub(super) links: Vec<(PathBuf, PathBuf)>,
-    /// What was deployed, and the directories in the state that it is copied to once.
-    pub(super) fills: Vec<(PathBuf, PathBuf)>,
-    /// Variables whose values are secrets, and the names of these.
+    /// The name of each variable that is a secret, and that of the secret.
     pub(super) secrets: BTreeMap<String, String>,
+    /// See [`LOOK_UP`].
+    pub(super) one_off: bool,
+    /// See [`TERMINAL`].
+    pub(super) terminal: bool,
+    /// See [`LINK`].
+    pub(super) links: Vec<(PathBuf, PathBuf)>,
+    /// See [`FILL`].
+    pub(super) fills: Vec<(PathBuf, PathBuf)>,
 }
 
 /// The command line of a unit that starts `command` by way of `program`, which is this program.
-pub(super) fn command_line(program: &Path, before: Before, command: &[String]) -> Vec<String> {
+pub(super) fn command_line(program: &Path, before: &Before, command: &[String]) -> Vec<String> {
     let mut line = vec![
         program.display().to_string(),
         VERB.to_owned(),
         FORM.to_owned(),
     ];
-    if before.close_netlink {
-        line.push(CLOSE_NETLINK.to_owned());
-    }
-    for (word, pairs) in [(LINK, before.links), (FILL, before.fills)] {
+    let words = [
+        (before.close_netlink, CLOSE_NETLINK),
+        (before.one_off, LOOK_UP),
+        (before.terminal, TERMINAL),
+    ];
+    let words = words.into_iter().filter(|(wanted, _)| *wanted);
+    line.extend(words.map(|(_, word)| word.to_owned()));
+    for (word, pairs) in [(LINK, &before.links), (FILL, &before.fills)] {
         for (from, to) in pairs {
-            let path = |path: PathBuf| words::write(path.as_os_str().as_bytes());
+            let path = |path: &PathBuf| words::write(path.as_os_str().as_bytes());
             line.extend([word.to_owned(), path(from), path(to)]);
         }
     }
@@ -86,10 +98,7 @@ pub(super) fn command_line(program: &Path, before: Before, command: &[String]) -
 /// What is to be done before the program runs, and the program.
 #[derive(Debug, PartialEq, Eq)]
 struct Start {
-    close_netlink: bool,
-    steps: Vec<Step>,
-    /// The name of each variable that is a secret, and that of the secret.
-    secrets: BTreeMap<String, String>,
+    before: Before,
     command: Vec<CString>,
 }
 
@@ -100,6 +109,20 @@ fn secret_env(word: &OsStr) -> Option<(String, String)> {
     (is_name && !variable.is_empty()).then(|| (variable.to_owned(), secret.to_owned()))
 }
 
+/// The two paths that follow `word`.
+fn two_paths(
+    word: &OsStr,
+    arguments: &mut impl Iterator<Item = OsString>,
+) -> Result<(PathBuf, PathBuf), StartError> {
+    let mut path = || {
+        let read = words::read(arguments.next()?.as_bytes())?;
+        Some(PathBuf::from(OsString::from_vec(read)))
+    };
+    path()
+        .zip(path())
+        .ok_or_else(|| StartError::Usage(format!("'{}' has no two paths", word.display())))
+}
+
 /// Why a worker could not be started.
 #[derive(Debug)]
 enum StartError {
@@ -107,6 +130,7 @@ enum StartError {
     Secret(String),
     Filter(String),
     State(PathBuf, io::Error),
+    NotInPath(OsString),
     Execute(PathBuf, Errno),
 }
 
@@ -134,29 +158,18 @@ impl Start {
                 form.display()
             )));
         }
-        let (mut close_netlink, mut secrets) = (false, BTreeMap::new());
-        let mut steps = Vec::new();
+        let mut before = Before::default();
         loop {
             match arguments.next() {
                 Some(word) if word == END => break,
-                Some(word) if word == CLOSE_NETLINK => close_netlink = true,
-                Some(word) if word == LINK || word == FILL => {
-                    let what = match word == LINK {
-                        true => What::Link,
-                        false => What::Fill,
-                    };
-                    let mut path = || {
-                        let word = arguments.next()?;
-                        let path = words::read(word.as_bytes())?;
-                        Some(PathBuf::from(OsString::from_vec(path)))
-                    };
-                    let (Some(from), Some(to)) = (path(), path()) else {
-                        let word = word.display();
-                        return Err(StartError::Usage(format!("'{word}' has no two paths")));
-                    };
-                    steps.push(Step { what, from, to });
+                Some(word) if word == CLOSE_NETLINK => before.close_netlink = true,
+                Some(word) if word == LOOK_UP => before.one_off = true,
+                Some(word) if word == TERMINAL => before.terminal = true,
+                Some(word) if word == LINK => before.links.push(two_paths(&word, &mut arguments)?),
+                Some(word) if word == FILL => before.fills.push(two_paths(&word, &mut arguments)?),
+                Some(word) if secret_env(&word).is_some() => {
+                    before.secrets.extend(secret_env(&word))
                 }
-                Some(word) if secret_env(&word).is_some() => secrets.extend(secret_env(&word)),
                 Some(word) => {
                     return Err(StartError::Usage(format!(
                         "'{VERB}' does not know '{}'",
@@ -180,40 +193,50 @@ impl Start {
         if command.is_empty() {
             return Err(StartError::Usage(format!("'{VERB}' names no program")));
         }
-        Ok(Self {
-            close_netlink,
-            steps,
-            secrets,
-            command,
-        })
+        Ok(Self { before, command })
     }
 
     /// Becomes the program; returns when that failed.
     fn run(self) -> StartError {
+        let (before, command) = (self.before, self.command);
         // As the worker's user, who alone can read them, and before anything of the program runs.
-        let environment = match self.secrets.is_empty() {
-            true => None,
-            false => match secrets::environment(std::env::vars_os(), &self.secrets) {
-                Ok(environment) => Some(environment),
-                Err(error) => return StartError::Secret(error),
-            },
+        let environment = secrets::environment(std::env::vars_os(), &before.secrets);
+        let environment = match environment {
+            Ok(environment) => environment,
+            Err(error) => return StartError::Secret(error),
         };
-        if self.close_netlink
+        let links = before
+            .links
+            .iter()
+            .map(|(from, to)| (to, state::link(from, to)));
+        let fills = before
+            .fills
+            .iter()
+            .map(|(from, to)| (to, state::fill(from, to)));
+        for (directory, done) in links.chain(fills) {
+            if let Err(error) = done {
+                return StartError::State(directory.clone(), error);
+            }
+        }
+        if before.terminal {
+            // systemd made this process the first of a session, which has no terminal yet. Without one it goes on, with less comfort.
+            let _ = rustix::process::ioctl_tiocsctty(io::stdin());
+        }
+        if before.close_netlink
             && let Err(error) = netlink::keep_only(Protocol::Route)
         {
             return StartError::Filter(error);
         }
-        for step in self.steps {
-            if let Err(error) = step.run() {
-                return StartError::State(step.to, error);
-            }
-        }
         // Not by std::process::Command, which gives a program the default disposition of SIGPIPE; systemd ignores it for services.
-        let Err(error) = match &environment {
-            Some(environment) => nix::unistd::execve(&self.command[0], &self.command, environment),
-            None => nix::unistd::execv(&self.command[0], &self.command),
+        let program = &command[0];
+        let Err(error) = match before.one_off {
+            true => nix::unistd::execvpe(program, &command, &environment),
+            false => nix::unistd::execve(program, &command, &environment),
         };
-        let program = OsStr::from_bytes(self.command[0].to_bytes());
+        let program = OsStr::from_bytes(program.to_bytes());
+        if before.one_off && error == Errno::ENOENT && !program.as_bytes().contains(&b'/') {
+            return StartError::NotInPath(program.to_owned());
+        }
         StartError::Execute(PathBuf::from(program), error)
     }
 }
@@ -225,7 +248,7 @@ impl StartError {
             Self::Secret(_) => EXIT_CREDENTIALS,
             Self::Filter(_) => EXIT_SECCOMP,
             Self::State(..) => EXIT_IO,
-            Self::Execute(..) => EXIT_EXEC,
+            Self::NotInPath(_) | Self::Execute(..) => EXIT_EXEC,
         }
     }
 }
@@ -241,6 +264,14 @@ impl fmt::Display for StartError {
                 "cannot prepare '{}', which 'files' or 'persist' names: {error}",
                 directory.display()
             ),
+            Self::NotInPath(program) => {
+                let path = std::env::var("PATH").unwrap_or_default();
+                let shown = program.display();
+                write!(
+                    f,
+                    "program '{shown}' not found in the worker's PATH ({path}); for one in its directory type its path, as in bin/{shown}"
+                )
+            }
             Self::Execute(program, error) => {
                 let shown = program.display();
                 write!(f, "cannot execute '{shown}': {}", error.desc())?;

@@ -13,6 +13,7 @@ mod command_line;
 mod contract;
 mod disk;
 mod environment;
+mod exec;
 mod halt;
 mod illness;
 mod instances;

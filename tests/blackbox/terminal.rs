@@ -29,14 +29,15 @@ fn talkative(text: &str) -> Worker {
 }
 
 /// A command that is run in a terminal of its own.
-struct Screen {
+pub(crate) struct Screen {
     child: std::process::Child,
+    keys: File,
     shown: Arc<(Mutex<String>, Condvar)>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Screen {
-    fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         let ours = openpt(FLAGS).expect("a terminal");
         grantpt(&ours).expect("a terminal of ours");
         unlockpt(&ours).expect("an open terminal");
@@ -52,6 +53,7 @@ impl Screen {
         let shown = Arc::new((Mutex::new(String::new()), Condvar::new()));
         let told = Arc::clone(&shown);
         let mut from = File::from(ours);
+        let keys = from.try_clone().expect("a copy");
         let reader = std::thread::spawn(move || {
             let mut chunk = [0; 4096];
             // At its end a terminal's other side fails to read.
@@ -62,13 +64,27 @@ impl Screen {
         });
         Self {
             child,
+            keys,
             shown,
             reader: Some(reader),
         }
     }
 
+    pub(crate) fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("it takes them");
+    }
+
+    /// The exit code of what ends by itself.
     #[track_caller]
-    fn shows(&self, text: &str) {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let status = wait(&mut self.child, LONG);
+        let shown = lock(&self.shown.0);
+        assert!(status.is_some(), "it does not end: {shown:?}");
+        status.and_then(|status| status.code())
+    }
+
+    #[track_caller]
+    pub(crate) fn shows(&self, text: &str) {
         let shown = lock(&self.shown.0);
         let missing = |shown: &mut String| !shown.contains(text);
         let (shown, _) = self

@@ -94,6 +94,7 @@ impl House {
             stop_timeout: Duration::from_secs(1),
             user: None,
             from_files: self.from_files.clone(),
+            one_off: None,
             record: String::new(),
             pair: instance.pair(number),
         };
@@ -166,6 +167,7 @@ fn a_server_yaml_among_other_files_hides_itself_alone() {
         stop_timeout: Duration::from_secs(1),
         user: None,
         from_files: BTreeMap::new(),
+        one_off: None,
         record: String::new(),
     };
     let hidden = ground.hidden(Path::new("/var/lib/tqserver"), &run);

@@ -10,7 +10,7 @@ use crate::plan::worker::Worker;
 use crate::plan::{
     Action, Kind, Note, Outcome, PairView, Reason, RunView, Severity, Spec, WorkerView,
 };
-use crate::route::{Claim, Halt};
+use crate::route::{Address, Claim, Halt};
 
 impl Fleet {
     /// All workers, as `tqserver status` shows them.
@@ -60,6 +60,14 @@ impl Fleet {
     pub fn serving(&self, worker: &WorkerName) -> Option<Generation> {
         let (generation, _) = self.workers.get(worker)?.serving()?;
         Some(generation)
+    }
+
+    /// What the generation of a worker is made of that serves, and where the first of its instances listens.
+    pub fn serving_spec(&self, worker: &WorkerName) -> Option<(Instance, &Spec, &Address)> {
+        let (generation, run) = self.workers.get(worker)?.serving()?;
+        let member = run.members.values().next()?;
+        let instance = Instance::new(worker.clone(), generation);
+        Some((instance, &run.spec, &member.address))
     }
 
     /// The workers that run, or are tried again, from something like this.

@@ -22,9 +22,7 @@ pub(super) fn environment(
 ) -> Result<Vec<CString>, String> {
     let all: Vec<_> = all.collect();
     let directory = all.iter().find(|(name, _)| name == DIRECTORY);
-    let Some((_, directory)) = directory else {
-        return Err(format!("{DIRECTORY} is not set: no secret was handed over"));
-    };
+    let directory = directory.map(|(_, directory)| Path::new(directory));
     let is_secret = |name: &OsStr| name.to_str().is_some_and(|name| secrets.contains_key(name));
     let others = all.iter().filter(|(name, _)| !is_secret(name));
     // What came by an environment has no NUL.
@@ -33,7 +31,10 @@ pub(super) fn environment(
     });
     let mut environment: Vec<CString> = others.collect();
     for (variable, secret) in secrets {
-        environment.push(entry(Path::new(directory), variable, secret)?);
+        let Some(directory) = directory else {
+            return Err(format!("{DIRECTORY} is not set: no secret was handed over"));
+        };
+        environment.push(entry(directory, variable, secret)?);
     }
     Ok(environment)
 }

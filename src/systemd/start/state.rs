@@ -4,7 +4,7 @@
 use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// In a directory that has all that it was to get. What the program removes from it later stays away.
 const MARK: &str = ".tqserver-filled";
@@ -15,37 +15,12 @@ const OWNER_WRITES: u32 = 0o600;
 /// Most levels of directories.
 const LEVELS: usize = 64;
 
-/// Something that is done about two paths.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) what: What,
-    pub(super) from: PathBuf,
-    pub(super) to: PathBuf,
-}
-
-/// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    /// `to` becomes a link to the directory `from`; a directory that is in its place is moved into that.
-    Link,
-    /// The directory `to` gets what `from` has and it has not, once.
-    Fill,
-}
-
-impl Step {
-    /// Does it. A start that was killed on the way is gone on with.
-    ///
-    /// # Errors
-    /// When something cannot be read or written.
-    pub(super) fn run(&self) -> io::Result<()> {
-        match self.what {
-            What::Link => link(&self.from, &self.to),
-            What::Fill => fill(&self.from, &self.to),
-        }
-    }
-}
-
-fn link(from: &Path, to: &Path) -> io::Result<()> {
+/// Makes `to` a link to the directory `from`; a directory that is in its place is moved into that. A start that was killed on the way is gone
+/// on with.
+///
+/// # Errors
+/// When something cannot be read or written, or a file is in its place.
+pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
     match fs::symlink_metadata(to) {
         Ok(found) if found.is_symlink() && fs::read_link(to)? == from => return Ok(()),
         Ok(found) if found.is_dir() => {
@@ -66,7 +41,11 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn fill(from: &Path, to: &Path) -> io::Result<()> {
+/// Gives the directory `to` what `from` has and it has not, once.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub(super) fn fill(from: &Path, to: &Path) -> io::Result<()> {
     let mark = to.join(MARK);
     if mark.exists() {
         return Ok(());
@@ -109,6 +88,8 @@ fn copy(entry: &DirEntry, target: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn two() -> (tempfile::TempDir, PathBuf, PathBuf) {

@@ -10,21 +10,24 @@ fn what_a_unit_is_told_is_what_is_run() {
     let command: Vec<String> = ["/bin/sh", "", ";", "a $b", "two\nlines"]
         .map(str::to_owned)
         .into();
-    let secrets = BTreeMap::from([("DB_URL".to_owned(), "db-url".to_owned())]);
     let before = Before {
         close_netlink: true,
+        secrets: [("DB_URL".to_owned(), "db-url".to_owned())].into(),
+        one_off: true,
+        terminal: true,
         links: vec![("/apart".into(), "/here".into())],
         fills: vec![("/from".into(), "/to me".into())],
-        secrets: secrets.clone(),
     };
-    let line = command_line(Path::new("/usr/bin/tqserver"), before, &command);
+    let line = command_line(Path::new("/usr/bin/tqserver"), &before, &command);
     assert_eq!(
-        line[..12],
+        line[..14],
         [
             "/usr/bin/tqserver",
             "start-worker",
             "1",
             "close-netlink",
+            "look-up",
+            "terminal",
             "link",
             "/apart",
             "/here",
@@ -36,18 +39,7 @@ fn what_a_unit_is_told_is_what_is_run() {
         ]
     );
     let start = Start::read(line.iter().skip(2).map(OsString::from)).unwrap();
-    assert!(start.close_netlink);
-    let steps = [
-        (What::Link, "/apart", "/here"),
-        (What::Fill, "/from", "/to me"),
-    ];
-    let steps = steps.map(|(what, from, to)| Step {
-        what,
-        from: from.into(),
-        to: to.into(),
-    });
-    assert_eq!(start.steps, steps);
-    assert_eq!(start.secrets, secrets);
+    assert_eq!(start.before, before);
     let words = start.command.iter().map(|word| word.to_str().unwrap());
     assert_eq!(words.collect::<Vec<_>>(), command);
 }

@@ -2,6 +2,7 @@
 //! files for people (`tqserver check --show-units`).
 
 mod directive;
+mod one_off;
 mod sandbox;
 mod state;
 mod written;
@@ -17,9 +18,10 @@ use self::state::State;
 use crate::config::{Limits, Mode};
 use crate::names::{Instance, Pair, worker_slice};
 use crate::route::{Address, RoutePath};
-use crate::systemd::start;
+use crate::systemd::start::{self, Before};
 
 pub(super) use self::directive::Properties;
+pub use self::one_off::OneOff;
 pub use self::sandbox::{Credential, Sandbox};
 pub use self::state::{SHIPPED, STORED};
 pub use self::written::{StopSignal, Written};
@@ -323,21 +325,15 @@ impl UnitPair {
 
     /// What systemd executes. It cannot be trusted with the words of `command` as they are.
     fn command_line(&self) -> Vec<String> {
-        let starter = match &self.sandbox {
+        start::command_line(&self.starter(), &self.before(), &self.command)
+    }
+
+    /// Where it finds this program.
+    fn starter(&self) -> PathBuf {
+        match &self.sandbox {
             Some(sandbox) => sandbox.starter(&self.starter),
             None => self.starter.clone(),
-        };
-        let before = start::Before {
-            close_netlink: self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink),
-            // Without a sandbox what the proxy serves lies where it is seen.
-            links: match &self.sandbox {
-                Some(_) => self.state().links(),
-                None => Vec::new(),
-            },
-            fills: self.state().fills(&self.directory),
-            secrets: self.secret_env.clone(),
-        };
-        start::command_line(&starter, before, &self.command)
+        }
     }
 
     fn state(&self) -> State<'_> {
@@ -346,6 +342,21 @@ impl UnitPair {
             directory: &self.data,
             stored: &self.stored,
             persisted: &self.persisted,
+        }
+    }
+
+    /// What is done before its program runs.
+    fn before(&self) -> Before {
+        Before {
+            close_netlink: self.sandbox.as_ref().is_some_and(Sandbox::closes_netlink),
+            secrets: self.secret_env.clone(),
+            // Without a sandbox what the proxy serves lies where it is seen.
+            links: match &self.sandbox {
+                Some(_) => self.state().links(),
+                None => Vec::new(),
+            },
+            fills: self.state().fills(&self.directory),
+            ..Before::default()
         }
     }
 

@@ -71,6 +71,19 @@ s = socket.create_server(("0.0.0.0", 8099)); time.sleep(60)' &
     page_is /alpha 'alpha 11'
 }
 
+claim_a_command_runs_as_its_worker() {
+    is "$(tqserver exec alpha -- sh -c 'id -un; echo kept >"$STATE_DIRECTORY/by-exec"; pwd; ls /etc/tqserver 2>&1 | wc -l')" \
+        "$(printf 'tqw-alpha\n%s\n1' "/var/lib/tqserver/.snapshots/alpha/$(generation alpha)")"
+    is "$(cat /var/lib/private/tqserver/alpha/by-exec)" kept
+    is "$(stat -c %u /var/lib/private/tqserver/alpha/by-exec)" "$(stat -c %u /var/lib/private/tqserver/alpha)"
+    rm /var/lib/private/tqserver/alpha/by-exec
+    STATUS=0
+    tqserver exec alpha -- sh -c 'exit 7' || STATUS=$?
+    is "$STATUS" 7 'exit status of the command'
+    has "$(journalctl --no-pager -u tqserver.service)" "user 0 runs in worker 'alpha'"
+    is "$(echo word | tqserver exec alpha -- cat)" word
+}
+
 claim_only_root_and_polkit_may_reload() {
     getent passwd olga >/dev/null || useradd --create-home --groups tqserver-admin olga
     getent passwd victor >/dev/null || useradd --create-home victor
@@ -85,6 +98,8 @@ claim_only_root_and_polkit_may_reload() {
     is "$STATUS" 77 "exit status of the olga's pause"
     refused runuser -u olga -- tqserver maintenance alpha
     is "$STATUS" 77 "exit status of the olga's maintenance"
+    refused runuser -u olga -- tqserver exec alpha -- true
+    is "$STATUS" 77 "exit status of the olga's exec"
     refused runuser -u victor -- tqserver status
     is "$STATUS" 77 "exit status of the victor's status"
     has "$OUTPUT" 'sudo adduser .USER tqserver-admin'
