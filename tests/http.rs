@@ -3,6 +3,7 @@
 
 #[path = "http/house.rs"]
 mod house;
+mod untested;
 
 #[path = "http/access.rs"]
 mod access;

@@ -8,6 +8,8 @@
 
 #[path = "../house/mod.rs"]
 mod house;
+#[path = "../untested/mod.rs"]
+mod untested;
 
 mod command_line;
 mod contract;

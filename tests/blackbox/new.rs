@@ -223,6 +223,7 @@ fn a_toolchain_that_is_missing_is_told_and_the_worker_is_written() {
     };
     let types = [("go", "go"), ("rust", "cargo"), ("bun", "bun")];
     let Some((kind, program)) = types.into_iter().find(|(_, program)| is_missing(program)) else {
+        // Nothing is missing for it, so that it is not to be told as missing.
         eprintln!("go, cargo and bun are installed for all: what is said without one is not tried");
         return;
     };

@@ -12,6 +12,7 @@ use zbus::connection::Builder;
 
 use crate::house::process::{Ran, tqserver};
 use crate::house::until;
+use crate::untested::not_tested;
 
 /// The user and group `nobody` and `nogroup`.
 const NOBODY: u32 = 65534;
@@ -115,7 +116,7 @@ impl Drop for Bus {
 #[test]
 fn whoever_may_not_see_the_status_is_told_who_may() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not tested: it takes root to be somebody else");
+        not_tested("only root can be somebody else", "run it as root");
         return;
     }
     let bus = Bus::start();

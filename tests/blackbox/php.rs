@@ -1,7 +1,7 @@
 //! PHP scripts, run by a real php-fpm.
 //!
-//! These need php-fpm, which a machine that builds TQServer need not have: they say so where it is not installed, and fail if `TQ_TEST_ALL`
-//! is set.
+//! These need php-fpm, which a machine that builds TQServer need not have: where it is not installed they pass, which the end of
+//! `cargo test` says, and fail if `TQ_TEST_ALL` is set.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,24 +12,17 @@ use crate::house::http::read_all;
 use crate::house::process::kill;
 use crate::house::worker::{Worker, empty};
 use crate::house::{House, until};
+use crate::untested::not_tested;
 
-/// Whether there is a php-fpm to test with. What captures the output of tests does not capture what this says.
-fn is_there(test: &str) -> bool {
+/// Whether there is a php-fpm to test with.
+fn is_there() -> bool {
     let installed = ["/usr/sbin", "/usr/local/sbin"].iter().any(|directory| {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         let mut names = entries.map(|entry| entry.file_name());
         names.any(|name| name.to_string_lossy().starts_with("php-fpm"))
     });
     if !installed {
-        let how = "apt install php-fpm";
-        assert!(
-            std::env::var_os("TQ_TEST_ALL").is_none(),
-            "TQ_TEST_ALL is set, and php-fpm is not installed: {how}"
-        );
-        let _ = writeln!(
-            std::io::stderr(),
-            "NOT TESTED: php::{test}; php-fpm is not installed: {how}"
-        );
+        not_tested("php-fpm is not installed", "apt install php-fpm");
     }
     installed
 }
@@ -55,7 +48,7 @@ else echo "{text}";
 
 #[test]
 fn a_path_leads_to_a_file_to_a_script_or_to_the_front_controller() {
-    if !is_there("a_path_leads_to_a_file_to_a_script_or_to_the_front_controller") {
+    if !is_there() {
         return;
     }
     let shop = empty()
@@ -85,7 +78,7 @@ fn a_path_leads_to_a_file_to_a_script_or_to_the_front_controller() {
 
 #[test]
 fn a_directory_of_scripts_is_its_index_and_what_is_not_there_is_another_scripts() {
-    if !is_there("a_directory_of_scripts_is_its_index_and_what_is_not_there_is_another_scripts") {
+    if !is_there() {
         return;
     }
     let wiki = empty()
@@ -115,7 +108,7 @@ fn a_directory_of_scripts_is_its_index_and_what_is_not_there_is_another_scripts(
 
 #[test]
 fn what_was_saved_is_live_and_no_request_is_lost_on_the_way() {
-    if !is_there("what_was_saved_is_live_and_no_request_is_lost_on_the_way") {
+    if !is_there() {
         return;
     }
     let house = House::new().worker("index", says("one")).open();
@@ -143,7 +136,7 @@ fn what_was_saved_is_live_and_no_request_is_lost_on_the_way() {
 
 #[test]
 fn a_script_that_is_wrong_is_not_accepted_and_its_log_says_why() {
-    if !is_there("a_script_that_is_wrong_is_not_accepted_and_its_log_says_why") {
+    if !is_there() {
         return;
     }
     let house = House::new()
@@ -158,7 +151,7 @@ fn a_script_that_is_wrong_is_not_accepted_and_its_log_says_why() {
 
 #[test]
 fn php_fpm_knows_what_the_contract_says_and_nothing_of_the_servers() {
-    if !is_there("php_fpm_knows_what_the_contract_says_and_nothing_of_the_servers") {
+    if !is_there() {
         return;
     }
     let config = "env: {GREETING: hello}";
@@ -190,7 +183,7 @@ fn php_fpm_knows_what_the_contract_says_and_nothing_of_the_servers() {
 
 #[test]
 fn a_large_body_arrives_whole() {
-    if !is_there("a_large_body_arrives_whole") {
+    if !is_there() {
         return;
     }
     let house = House::new().worker("index", says("one")).open();
@@ -207,7 +200,7 @@ fn a_large_body_arrives_whole() {
 
 #[test]
 fn a_master_that_is_killed_comes_back() {
-    if !is_there("a_master_that_is_killed_comes_back") {
+    if !is_there() {
         return;
     }
     let house = House::new().worker("index", says("one")).open();
@@ -218,7 +211,7 @@ fn a_master_that_is_killed_comes_back() {
 
 #[test]
 fn no_script_runs_for_an_upload_that_broke_off() {
-    if !is_there("no_script_runs_for_an_upload_that_broke_off") {
+    if !is_there() {
         return;
     }
     let script = r#"<?php

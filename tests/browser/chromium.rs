@@ -1,10 +1,9 @@
 //! The programs: Chromium, and the driver that starts it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use thirtyfour::common::capabilities::desiredcapabilities::{CapabilitiesHelper, PageLoadStrategy};
@@ -12,6 +11,7 @@ use thirtyfour::{ChromeCapabilities, ChromiumLikeCapabilities, DesiredCapabiliti
 
 use crate::house::LONG;
 use crate::house::process::wait;
+use crate::untested::not_tested;
 
 /// Without a screen, in a container, and without a word to anybody but us.
 const ARGUMENTS: [&str; 11] = [
@@ -39,19 +39,8 @@ pub fn installed() -> Option<(PathBuf, PathBuf)> {
             } else {
                 "chromedriver"
             };
-            let how = "apt install chromium chromium-driver, then cargo test --test browser";
-            assert!(
-                std::env::var_os("TQ_TEST_ALL").is_none(),
-                "TQ_TEST_ALL is set, and {missing} is not installed: {how}"
-            );
-            static SAID: Once = Once::new();
-            // Not by a macro: what those print is not shown of a test that passes.
-            SAID.call_once(|| {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "NOT TESTED in a browser: {missing} is not installed; {how}"
-                );
-            });
+            let missing = format!("{missing} is not installed");
+            not_tested(&missing, "apt install chromium chromium-driver");
             None
         }
     }
