@@ -1,12 +1,12 @@
 # Datasette, a program with a port of its own, which does not know its prefix unless it is told.
 # shellcheck shell=bash
+# Read by `program`.
+# shellcheck disable=SC2034
 PACKAGES=(python3-venv)
 
 fetch() {
-    worker data <<'YAML'
-listen: port
-command: [.venv/bin/python, -m, datasette, serve, facts.db, --host, 127.0.0.1, --port, "${PORT}", --setting, base_url, /data/]
-YAML
+    how_to ports yaml 2 | worker data
+    cd "$SRV/data" || return
     echo datasette >requirements.txt
     python3 -m venv .venv
     .venv/bin/pip install --quiet setuptools -r requirements.txt

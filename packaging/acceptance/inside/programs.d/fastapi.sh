@@ -1,12 +1,12 @@
 # FastAPI by uvicorn on the worker's socket: JSON, its own documentation, a WebSocket.
 # shellcheck shell=bash
+# Read by `program`.
+# shellcheck disable=SC2034
 PACKAGES=(python3-venv)
 
 fetch() {
-    worker api <<'YAML'
-command: [.venv/bin/python, -m, uvicorn, "main:app", --fd, "3", --root-path, /api]
-strip_prefix: true
-YAML
+    how_to fastapi yaml 1 | worker api
+    cd "$SRV/api" || return
     printf '%s\n' fastapi 'uvicorn[standard]' >requirements.txt
     cat >main.py <<'PY'
 from fastapi import FastAPI, WebSocket

@@ -1,13 +1,13 @@
 # JupyterLab, a program with a port of its own and kernels as its children: a cell is run over its WebSocket.
 # shellcheck shell=bash
+# Read by `program`.
+# shellcheck disable=SC2034
 PACKAGES=(python3-venv)
 
 fetch() {
-    worker lab <<'YAML'
-listen: port
-command: [.venv/bin/python, -m, jupyterlab, --no-browser, --ip=127.0.0.1, "--port=${PORT}", "--ServerApp.base_url=/lab/", --IdentityProvider.token=secret, "--ServerApp.root_dir=${STATE_DIRECTORY}"]
-health: {path: /lab/api, start_timeout_seconds: 120}
-YAML
+    how_to ports yaml 1 | worker lab
+    cd "$SRV/lab" || return
+    secret lab token secret
     echo jupyterlab >requirements.txt
     python3 -m venv .venv
     .venv/bin/pip install --quiet -r requirements.txt

@@ -1,13 +1,12 @@
 # Sinatra by puma on the worker's socket.
 # shellcheck shell=bash
+# Read by `program`.
+# shellcheck disable=SC2034
 PACKAGES=(ruby ruby-sinatra puma)
 
 fetch() {
-    worker ruby <<'YAML'
-type: exec
-command: [puma, --bind-to-activated-sockets, only, config.ru]
-jit: true
-YAML
+    how_to ruby yaml 1 | worker ruby
+    cd "$SRV/ruby" || return
     cat >config.ru <<'RUBY'
 require 'sinatra/base'
 

@@ -1,13 +1,12 @@
 # WordPress with MariaDB: installed by its own form, logged in to, a picture uploaded and seen, a plugin installed from an archive.
 # shellcheck shell=bash
+# Read by `program`.
+# shellcheck disable=SC2034
 PACKAGES=(wordpress php-fpm php-mysql php-gd php-curl php-xml mariadb-server)
 
 fetch() {
-    worker blog <<'YAML'
-credentials: [db]
-persist: [public/wp-content/plugins, public/wp-content/themes, public/wp-content/uploads, public/wp-content/upgrade]
-files: {/wp-content: public/wp-content}
-YAML
+    how_to wordpress yaml 1 | worker blog
+    cd "$SRV/blog" || return
     mkdir -p public
     cp -rL /usr/share/wordpress/. public/
     mkdir -p public/wp-content/{uploads,upgrade}
@@ -56,7 +55,7 @@ prove() {
     mysql -e "create database wp; create user wp@localhost identified by 'password-of-wp'; grant all on wp.* to wp@localhost"
     start blog
     browse() { curl -sS --fail-with-body --max-time 120 --cookie-jar jar --cookie jar --cookie wordpress_test_cookie=WP+Cookie+check "$@"; }
-    cd "$(mktemp -d)"
+    cd "$(mktemp -d)" || return
     has "$(browse "$blog/wp-admin/install.php?step=2" -d weblog_title=Blog -d user_name=admin -d admin_password=Sup3rSecret \
         -d admin_password2=Sup3rSecret -d pw_weak=1 -d admin_email=a@example.org)" '<h1>Success'
     browse "$blog/wp-login.php" -d log=admin -d pwd=Sup3rSecret -d wp-submit=1 -d testcookie=1
