@@ -19,7 +19,7 @@ pub use git::{GIT_IGNORE, GitFiles, above};
 pub use names::is_left_out_between_workers;
 pub use pattern::{Pattern, PatternError};
 
-use names::{is_litter, is_output};
+use names::{is_litter, is_output, is_written};
 
 /// The configuration of a worker in its directory: it counts, whatever else is said.
 const CONFIGURATION: &str = "config/worker.yaml";
@@ -199,16 +199,16 @@ impl Rules {
                 is_litter(name)
                     || on_top && is_directory && self.made.contains(&&*text)
                     || is_output(path, is_directory)
-                    || self.is_ignored_by_git(path, is_directory)
+                    || self
+                        .word_of_git(path, is_directory)
+                        .unwrap_or(!is_directory && is_written(name))
             }
         }
     }
 
-    /// The last line that fits of the nearest file that has one decides.
-    fn is_ignored_by_git(&self, path: &Path, is_directory: bool) -> bool {
-        let Some(directory) = path.parent() else {
-            return false;
-        };
+    /// Whether git ignores it, if any of its files says something of it: the last line that fits of the nearest file that has one decides.
+    fn word_of_git(&self, path: &Path, is_directory: bool) -> Option<bool> {
+        let directory = path.parent()?;
         let mut last = self.last.borrow_mut();
         let edition = self.git.edition();
         if last.directory != directory || last.edition != edition {
@@ -220,11 +220,10 @@ impl Rules {
             last.edition = edition;
             directory.clone_into(&mut last.directory);
         }
-        let decided = last.files.iter().find_map(|file| {
+        last.files.iter().find_map(|file| {
             let word = file.matched(path, is_directory);
             (!word.is_none()).then(|| word.is_ignore())
-        });
-        decided.unwrap_or(false)
+        })
     }
 }
 

@@ -16,11 +16,11 @@ mod scan;
 mod search;
 mod unserved;
 
-pub use fingerprint::{Fingerprint, is_same};
+pub use fingerprint::{Fingerprint, Latest, is_same};
 pub use found::{Found, Inventory, Status, Stray};
 pub use omitted::omitted;
 pub use roots::{ScanError, directory_of};
-pub use scan::{names, scan, scan_beside};
+pub use scan::{Written, names, scan, scan_beside};
 pub use search::closed;
 pub use unserved::unserved;
 

@@ -50,6 +50,27 @@ fn is_swap_file(name: &str) -> bool {
     stem.is_some_and(|stem| stem.is_empty() || stem.starts_with('.'))
 }
 
+/// How names of databases in a file end, as SQLite's; and what SQLite puts behind that while one is open.
+const DATABASES: [&str; 4] = [".sqlite3", ".sqlite", ".db3", ".db"];
+const BESIDE_DATABASES: [&str; 3] = ["-journal", "-wal", "-shm"];
+
+/// Whether programs write files of this name while they run.
+pub(super) fn is_written(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let mut beside = BESIDE_DATABASES.iter();
+    let database = beside.find_map(|end| name.strip_suffix(end));
+    let database = database.unwrap_or(&name);
+    // `app.log.1` is one that was put aside.
+    let digits = |c: char| c.is_ascii_digit();
+    let log = name.trim_end_matches(digits);
+    let log = log
+        .strip_suffix('.')
+        .filter(|log| log.len() + 1 < name.len());
+    DATABASES.iter().any(|end| database.ends_with(end))
+        || log.unwrap_or(&name).ends_with(".log")
+        || name.ends_with(".pid")
+}
+
 /// Whether what is at `path` is made from other files.
 pub(super) fn is_output(path: &Path, is_directory: bool) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

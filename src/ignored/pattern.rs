@@ -89,6 +89,18 @@ impl Pattern {
         }
     }
 
+    /// The one of the file at `path` from the worker's directory on, and no other; `None`: none can name it.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let mut text = "/".to_owned();
+        for c in path.chars() {
+            if matches!(c, '\\' | '*' | '?' | '[' | ']' | '{' | '}' | ' ') {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+        Self::parse(&text).ok()
+    }
+
     /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -448,3 +448,55 @@ fn what_a_build_fetches_counts_only_if_it_is_named() {
     assert_eq!(counting(&worker(&[]), &paths), paths[1..]);
     assert_eq!(counting(&worker(&["!/vendor/"]), &paths), paths);
 }
+
+#[test]
+fn what_programs_write_while_they_run_does_not_count_unless_it_is_named() {
+    let yard = Yard::with(&[]);
+    let written = [
+        "db.sqlite3",
+        "db.sqlite3-journal",
+        "a/app.db-wal",
+        "a/app.db-shm",
+        "app.sqlite",
+        "server.log",
+        "server.log.1",
+        "server.pid",
+    ];
+    let others = [
+        "the-journal",
+        "db.py",
+        "log.txt",
+        "a.log.py",
+        "db.sqlite3/x",
+        "public/a.db",
+        "pid",
+        "x-wal",
+    ];
+    assert_eq!(counting(&yard.worker(&[]), &written), [""; 0]);
+    assert_eq!(counting(&yard.worker(&[]), &others), others);
+    let named = yard.worker(&["!*.db"]);
+    assert_eq!(counting(&named, &["app.db", "app.log"]), ["app.db"]);
+    // A worker may be called like that.
+    assert!(!is_left_out_between_workers("my.db".as_ref(), true));
+}
+
+#[test]
+fn a_pattern_of_a_path_is_for_that_path_alone() {
+    let yard = Yard::with(&[]);
+    for (path, other) in [
+        ("counter.txt", "a/counter.txt"),
+        ("a/b.txt", "b.txt"),
+        ("a*[b].txt", "axb.txt"),
+        ("#x", "x"),
+        ("!x", "x"),
+        ("a b ", "a b"),
+        ("a\\b", "ab"),
+    ] {
+        let worker = Developed {
+            ignore: Pattern::of_path(path).into_iter().collect(),
+            ..yard.worker(&[])
+        };
+        assert_eq!(counting(&worker, &[path, other]), [other], "{path}");
+    }
+    assert_eq!(Pattern::of_path("a\nb"), None);
+}

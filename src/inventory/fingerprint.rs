@@ -37,6 +37,18 @@ pub struct Fingerprint {
     /// In development, for browsers: the other files below `public/`.
     #[serde(default)]
     pub other_assets: String,
+    /// In development: which of the program's files was changed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Latest>,
+}
+
+/// A file, and when it was changed last, whatever time of modification somebody gave it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latest {
+    /// From the worker's directory on.
+    pub path: String,
+    /// Its ctime, in seconds and nanoseconds.
+    pub changed: (i64, i64),
 }
 
 /// Whether two parts of fingerprints are of the same files. One of an earlier version says nothing of the times of the last change, and
@@ -101,6 +113,7 @@ impl Fingerprint {
                 .is_some_and(WorkerSettings::is_static_and_built);
         let (mut indexes, mut size) = (Vec::new(), 0);
         let root = lying.document_root().filter(|_| mode == Mode::Production);
+        let mut latest = None;
         let program = match is_static && !has_sources {
             true => String::new(),
             false => {
@@ -110,6 +123,9 @@ impl Fingerprint {
                     |entry| parts.is_program(entry),
                     |file| {
                         hash = file.onto(hash);
+                        if mode == Mode::Development {
+                            file.take_place_of(&mut latest);
+                        }
                         let index = root.as_ref().and_then(|root| file.index_below(root));
                         // One too many says as much as all.
                         indexes.extend(index.filter(|_| size <= Indexes::MOST).inspect(|index| {
@@ -125,6 +141,7 @@ impl Fingerprint {
             .and_then(|settings| serde_json::to_vec(settings).ok());
         let mut fingerprint = Self {
             program,
+            latest,
             config: config
                 .map(|json| Fnv::new().with(&json).to_string())
                 .unwrap_or_default(),
@@ -293,6 +310,22 @@ impl Seen<'_> {
                 hash.with_file(metadata)
             }
             Self::Unreadable(path) => hash.with(path.as_os_str().as_bytes()).with(b"\0unreadable"),
+        }
+    }
+
+    /// Takes the place of a file that was changed before it.
+    fn take_place_of(&self, latest: &mut Option<Latest>) {
+        let Self::File(path, metadata) = self else {
+            return;
+        };
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let is_later = latest
+            .as_ref()
+            .is_none_or(|latest| latest.changed < changed);
+        // As for the fingerprint: a link to a file elsewhere changes it, too.
+        if let (1, true, Some(path)) = (metadata.nlink(), is_later, path.to_str()) {
+            let path = path.to_owned();
+            *latest = Some(Latest { path, changed });
         }
     }
 

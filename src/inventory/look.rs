@@ -1,6 +1,6 @@
 //! Looks at one worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::fingerprint::{Fingerprint, Lying};
 use super::found::{Found, Status};
 use super::kind::Listing;
 use crate::config::{Mode, Place, Problem, Problems, Settings, WorkerFile, WorkerType};
-use crate::ignored::{Developed, GitFiles};
+use crate::ignored::{Developed, GitFiles, Pattern};
 use crate::names::WorkerName;
 use crate::types::{self, Build, Installer, Run, Type};
 
@@ -21,6 +21,8 @@ pub(super) struct Eyes<'a> {
     pub(super) mode: Mode,
     /// What was read of `.gitignore` files on the way.
     pub(super) git: Rc<GitFiles>,
+    /// What programs write themselves.
+    pub(super) written: &'a BTreeMap<WorkerName, BTreeSet<String>>,
     /// What their files say.
     pub(super) files: BTreeMap<PathBuf, Arc<Result<WorkerFile, Problems>>>,
 }
@@ -47,10 +49,15 @@ pub(super) fn look(
         None => Arc::new(WorkerFile::load(&path)),
     };
     let file = file.as_ref();
-    let developed = match file {
+    let mut developed = match file {
         Ok(file) => developed(&name, &directory, listing, file),
         Err(_) => developed(&name, &directory, listing, &WorkerFile::default()),
     };
+    if let Some(written) = eyes.written.get(&name) {
+        // What its file says comes after that, and over it.
+        let written = written.iter().filter_map(|path| Pattern::of_path(path));
+        developed.ignore.splice(..0, written);
+    }
     let status = match file {
         Ok(file) if !file.enabled.in_mode(eyes.mode) => Status::Disabled,
         Ok(file) => judge(eyes.settings, &name, &directory, listing, file, link),

@@ -14,17 +14,21 @@ use crate::ignored::Developed;
 use crate::names::WorkerName;
 use crate::route::Claim;
 
+/// Files that the programs of workers write themselves, by their paths from the worker's directory on.
+pub type Written = BTreeMap<WorkerName, BTreeSet<String>>;
+
 /// Looks at all workers of `settings` as they lie there now. Of two with the same name the one in the earlier directory counts, even
 /// if it can not run or is disabled.
 ///
 /// # Errors
 /// When a directory of workers itself can not be read. One that is not there is no error as long as another is.
 pub fn scan(settings: &Settings, mode: Mode) -> Result<Inventory, ScanError> {
-    scan_beside(settings, mode, &BTreeMap::new(), &Files::default())
+    let (held, written) = (BTreeMap::new(), Written::new());
+    scan_beside(settings, mode, &held, &Files::default(), &written)
 }
 
 /// Looks at all workers as [`scan`] does, while workers serve on the routes in `held`: a newcomer does not get one of these as long as
-/// who serves there wants it. `files` knows what their files said at the last look.
+/// who serves there wants it. `files` knows what their files said at the last look, and `written` which of them do not count in development.
 ///
 /// # Errors
 /// As [`scan`].
@@ -33,6 +37,7 @@ pub fn scan_beside(
     mode: Mode,
     held: &BTreeMap<Claim, WorkerName>,
     files: &Files,
+    written: &Written,
 ) -> Result<Inventory, ScanError> {
     let mut inventory = Inventory::default();
     let mut taken = BTreeSet::new();
@@ -48,6 +53,7 @@ pub fn scan_beside(
         settings,
         mode,
         git: Rc::default(),
+        written,
         files: files.read(all),
     };
     for search in searches {

@@ -510,9 +510,9 @@ fn a_hostile_configuration_is_refused_and_no_other_worker_suffers() {
 #[test]
 fn in_development_what_git_ignores_does_not_count_and_in_production_it_does() {
     let yard = Yard::with(&["a/app.py", "a/public/x.css"]);
-    yard.write("a/.gitignore", "*.log\n/public/\n/build/\n");
+    yard.write("a/.gitignore", "*.gen\n/public/\n/build/\n");
     for file in [
-        "a/x.log",
+        "a/x.gen",
         "a/build/x",
         "a/node_modules/x.js",
         "a/.app.py.swp",

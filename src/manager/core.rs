@@ -158,6 +158,9 @@ impl Core {
         for worker in effects.rescans {
             self.scans.push(Trigger::Retry(worker));
         }
+        for (worker, file) in effects.unwatched {
+            self.scans.unwatch(worker, file);
+        }
         if effects.has_news {
             self.report_at.get_or_insert(Instant::now() + REPORT_AFTER);
         }

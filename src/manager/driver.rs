@@ -64,6 +64,8 @@ pub(super) struct Effects {
     pub(super) is_any: bool,
     /// These are to be scanned again.
     pub(super) rescans: Vec<WorkerName>,
+    /// Files that do not count any more, by their workers' directories.
+    pub(super) unwatched: Vec<(WorkerName, String)>,
     /// Something happened that is worth a line.
     pub(super) has_news: bool,
     /// Everything is stopped: the loop can end.
@@ -213,6 +215,7 @@ impl Driver {
             }
             Action::Prune { worker, live, last } => self.prune(worker, live, last),
             Action::Look(worker) => self.effects.rescans.push(worker),
+            Action::Unwatch(worker, file) => self.effects.unwatched.push((worker, file)),
             Action::Probe {
                 id,
                 address,

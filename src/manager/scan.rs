@@ -8,7 +8,7 @@ use super::{certificates, pair};
 use crate::config::{Files, Instead, Mode, Problems, Settings, printable};
 use crate::deploy::{Accepted, Manifest, Store};
 use crate::ignored::{self, Developed};
-use crate::inventory::{self, Status, Stray};
+use crate::inventory::{self, Status, Stray, Written};
 use crate::names::{Generation, Instance, WorkerName};
 use crate::plan::{Forbidden, Reason, Ruling, Spec};
 use crate::route::Claim;
@@ -215,14 +215,14 @@ pub enum ScanError {
 }
 
 /// Reads server.yaml (or keeps the settings of `before` where there is none) and the workers' directories; `instead` goes over what the file says, and `held`
-/// are the routes that are served. What nobody has asked for goes on with the settings there are when server.yaml is wrong: `strict` is
+/// are the routes that are served, `files` what workers' files said before, and `written` what programs write themselves. What nobody has asked for goes on with the settings there are when server.yaml is wrong: `strict` is
 /// for the others. Blocks on the disk.
 pub(super) fn scan(
     before: &Settings,
     mode: Mode,
     instead: Instead,
     held: &BTreeMap<Claim, WorkerName>,
-    files: &Files,
+    (files, written): (&Files, &Written),
     strict: bool,
 ) -> Result<Scan, ScanError> {
     let mut wrong = None;
@@ -254,7 +254,7 @@ pub(super) fn scan(
                 .extend(problems.0);
         }
     }
-    let inventory = inventory::scan_beside(&settings, mode, held, files)
+    let inventory = inventory::scan_beside(&settings, mode, held, files, written)
         .map_err(|error| ScanError::Workers(format!("{error}: {}", error.source)))?;
     for hidden in &inventory.hidden {
         tracing::debug!(

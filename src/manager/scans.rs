@@ -13,6 +13,7 @@ use super::requests::{ReloadRequest, RollbackRequest};
 use super::scan::{Recall, Scan, ScanError, scan};
 use crate::config::{Files, Instead, Mode, Settings};
 use crate::deploy::Store;
+use crate::inventory::Written;
 use crate::names::WorkerName;
 use crate::plan::{Fleet, Stage, WorkerView};
 use crate::route::Claim;
@@ -49,6 +50,8 @@ pub(super) struct Scans {
     instead: Instead,
     /// What the files of workers said when they were read last.
     files: Arc<Files>,
+    /// Development: the files of workers that their programs write themselves.
+    written: Arc<Written>,
     /// One that hangs keeps it.
     turn: Arc<Mutex<()>>,
     /// One at a time, so that what is found later is newer.
@@ -67,6 +70,7 @@ impl Scans {
             mode,
             instead,
             files: Arc::default(),
+            written: Arc::default(),
             turn: Arc::default(),
             under_way: None,
             queue: VecDeque::new(),
@@ -86,6 +90,13 @@ impl Scans {
         if !is_saved(&trigger) || !self.queue.back().is_some_and(is_saved) {
             self.queue.push_back(trigger);
         }
+    }
+
+    /// From now on this file of a worker does not count. It is looked at once what that makes of it.
+    pub(super) fn unwatch(&mut self, worker: WorkerName, file: String) {
+        let written = Arc::make_mut(&mut self.written);
+        written.entry(worker).or_default().insert(file);
+        self.push(Trigger::Saved(Instant::now()));
     }
 
     /// The first one has failed: it is tried again later.
@@ -127,7 +138,7 @@ impl Scans {
         };
         let held = held(fleet);
         let (settings, mode, instead) = (settings.clone(), self.mode, self.instead);
-        let files = Arc::clone(&self.files);
+        let (files, written) = (Arc::clone(&self.files), Arc::clone(&self.written));
         let strict = matches!(trigger, Trigger::Reload(_) | Trigger::Rollback(_));
         let store = self.store.clone();
         let recall = Recall {
@@ -144,7 +155,7 @@ impl Scans {
             let turn = disk.turn(SCAN_TIMEOUT, what, turn.lock_owned()).await?;
             let scanned = disk.run(SCAN_TIMEOUT, what, move |_| {
                 let _turn = turn;
-                let mut scan = scan(&settings, mode, instead, &held, &files, strict)?;
+                let mut scan = scan(&settings, mode, instead, &held, (&files, &written), strict)?;
                 if let Some(store) = store {
                     scan.recall(&store, &recall);
                 }

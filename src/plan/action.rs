@@ -76,6 +76,8 @@ pub enum Action {
     },
     /// Look at one worker's directory again; answered by [`super::Event::Looked`] with [`super::Look::Retry`].
     Look(WorkerName),
+    /// This file of a worker, by its path in the worker's directory, is the program's own: do not count it any more, and look again.
+    Unwatch(WorkerName, String),
     /// Tell who waits for these reloads, and the journal.
     Progress {
         /// The reloads it belongs to.

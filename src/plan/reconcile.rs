@@ -24,8 +24,12 @@ pub(super) fn is_passed_over(runs: &Spec, disk: &Spec) -> bool {
 /// Whether nothing but assets can have changed.
 pub(super) fn is_same_program(runs: &Spec, disk: &Spec) -> bool {
     let (now, then) = (&disk.fingerprint, &runs.fingerprint);
-    is_same(&then.program, &now.program)
-        && is_same(&then.config, &now.config)
+    is_same(&then.program, &now.program) && is_same_config(runs, disk)
+}
+
+/// Whether it is to run as before.
+pub(super) fn is_same_config(runs: &Spec, disk: &Spec) -> bool {
+    is_same(&runs.fingerprint.config, &disk.fingerprint.config)
         && runs.settings == disk.settings
         && runs.directory == disk.directory
 }

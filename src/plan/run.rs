@@ -106,6 +106,8 @@ pub(super) struct Run {
     pub(super) part: usize,
     /// There is no room for that part: it was accepted when there was.
     pub(super) withheld: bool,
+    /// When it passed its check.
+    pub(super) ready: Option<Moment>,
     /// When it must have become ready.
     pub(super) ready_by: Option<Moment>,
     /// Its assets changed and are being copied.
@@ -150,6 +152,7 @@ impl Run {
             spent: false,
             part: 0,
             withheld: false,
+            ready: None,
             ready_by: None,
             assets: None,
             next_assets: None,
@@ -162,6 +165,9 @@ impl Run {
     pub(super) fn enter(&mut self, stage: Stage, now: Moment) {
         self.stage = stage;
         self.since = now;
+        if stage == Stage::Switching {
+            self.ready = Some(now);
+        }
         self.ask_at(None);
     }
 

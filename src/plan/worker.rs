@@ -1,7 +1,7 @@
 //! One worker: which of its generations serves, which is on its way, when the next try is due.
 
 use crate::route::RouteSettings;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::budget;
@@ -11,6 +11,7 @@ use super::reason::{Failure, Reason};
 use super::run::{Run, Stage};
 use super::spec::{Cause, Source, Spec};
 use crate::config::{WorkerSettings, WorkerType};
+use crate::inventory::Latest;
 use crate::names::{Generation, WorkerName};
 use crate::route::{
     Flow, Halt, Redirect, Route, RoutePath, Target, Timeouts, Trouble, Upstream, Work,
@@ -74,7 +75,8 @@ pub(super) struct Worker {
     pub(super) forbidden: Vec<Forbidden>,
 }
 
-/// Development: whether the worker's own build command changes files that are watched, so that each build would begin the next one.
+/// Development: whether the worker's own build command, or its program, changes files that are watched, so that each build or start would
+/// begin the next one.
 #[derive(Debug, Default)]
 pub(super) struct Restless {
     /// When its last build ended, however.
@@ -83,6 +85,12 @@ pub(super) struct Restless {
     pub(super) in_a_row: u32,
     /// What is built when a pause is over.
     pub(super) waits: Option<(Moment, Spec)>,
+    /// The file whose change began the last generation as the one before started, and how many in a row.
+    pub(super) written: Option<(String, u32)>,
+    /// The file that seems to be the program's, and until when it must not change any more.
+    pub(super) suspect: Option<(Moment, Latest)>,
+    /// The files of which it was said that the program writes them.
+    pub(super) told: BTreeSet<String>,
 }
 
 /// Whether what holds a route while nothing serves there has no more than each worker's own share of the table. Without names of hosts and

@@ -130,3 +130,49 @@ fn in_development_a_program_is_found_as_soon_as_it_was_fetched() {
     let built = fs::read_to_string(directory.with_file_name("pip")).expect("it was built");
     assert_eq!(built.lines().count(), 1, "{built}");
 }
+
+/// A program in Python that writes `counter.txt` when it starts and for each request, and answers with `text`.
+fn counting(text: &str) -> String {
+    SERVER
+        .replace("def do_GET(self):", "def do_GET(self):\n        count()")
+        .replace(
+            "class Handler",
+            "def count():\n    with open('counter.txt', 'a') as counter:\n        counter.write('x')\n\ncount()\nclass Handler",
+        )
+        .replace("map(str, told)", &format!("['{text}']"))
+}
+
+#[test]
+fn a_file_that_a_program_writes_itself_replaces_it_a_few_times_and_is_told_once() {
+    let head = HEAD.replace("60000", "20");
+    let house = House::new()
+        .server_yaml(&head)
+        .worker("index", says("one"))
+        .worker("app", empty().file("main.py", &counting("first")))
+        .open();
+    house.server_says("counter.txt is written by the program of 'app' itself");
+    house.server_says("app: live ");
+    let generations = || house.status("app").generations.len();
+    until("one generation serves", || generations() == 1);
+    let newest = || house.status("app").generations[0].generation;
+    let settled = newest();
+    assert!(settled <= 7, "generation {settled}");
+    // It writes for these, too.
+    for _ in 0..5 {
+        house.get("/app").is("first");
+    }
+    let counter = house.worker_directory("app").join("counter.txt");
+    write(&counter, "");
+    // What else is saved is seen after that, and taken over at once.
+    house.replace("index", says("two"));
+    until("it is live", || house.get("/").text() == "two");
+    assert_eq!(newest(), settled);
+    house.replace("app", empty().file("main.py", &counting("second")));
+    until("it is live", || house.get("/app").text() == "second");
+    house.replace("index", says("three"));
+    until("it is live", || house.get("/").text() == "three");
+    assert_eq!(newest(), settled + 1);
+    let said = house.server().all_it_said();
+    let told = said.iter().filter(|line| line.contains("counter.txt"));
+    assert_eq!(told.count(), 1, "{said:#?}");
+}

@@ -5,6 +5,7 @@
 //! - `look`: what lies on disk, and what a reload makes of it
 //! - `ruling`: what the administrator does not allow any more
 //! - `save`: what a file that was saved makes of it
+//! - `written`: files that a program changes itself
 //! - `queue`: which candidate may begin now
 //! - `candidate`: a generation's way from the queue to its acceptance, or to its end
 //! - `serving`: what happens to a generation that serves
@@ -28,6 +29,7 @@ mod tell;
 mod tests;
 mod time;
 mod workers;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -11,12 +11,12 @@ use crate::plan::worker::Worker;
 use crate::plan::{Action, Cause, Kind, Moment, Reason, Severity, Spec};
 use crate::types;
 
-/// A change that comes so shortly after a build may be the build's own: events are gathered for a while.
-const AFTERMATH: Duration = Duration::from_secs(1);
+/// A change that comes so shortly after a build or a start may be its own: events are gathered for a while.
+pub(super) const AFTERMATH: Duration = Duration::from_secs(1);
 /// So many builds in a row may be begun by a change that came while the one before ran: somebody saves as he types.
 const IN_A_ROW: u32 = 5;
 /// Before each further one there is a pause.
-const PAUSE: Duration = Duration::from_secs(10);
+pub(super) const PAUSE: Duration = Duration::from_secs(10);
 
 impl Fleet {
     /// Files were saved, the first of them at `at`; `looked` is what lies there now.
@@ -33,7 +33,9 @@ impl Fleet {
                         .workers
                         .get(&name)
                         .is_some_and(|worker| is_tried(worker, &found)) => {}
-                Some(Ok(spec)) if self.seems_restless(&name, &spec, at) => {}
+                Some(Ok(spec))
+                    if self.seems_restless(&name, &spec, at)
+                        || self.seems_self_written(&name, &spec, at) => {}
                 Some(found) => self.want(&name, found, Vec::new(), false, Cause::Save),
                 None => self.remove(&name, Vec::new()),
             }

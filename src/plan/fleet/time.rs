@@ -21,6 +21,7 @@ impl Fleet {
             .filter_map(|run| run.due(&self.policy, self.linked));
         let retries = workers().filter_map(|worker| worker.retry_at);
         let pauses = workers().filter_map(|worker| Some(worker.restless.waits.as_ref()?.0));
+        let suspects = workers().filter_map(|worker| Some(worker.restless.suspect.as_ref()?.0));
         let held_up = workers().filter_map(|worker| worker.held_up());
         let switches = self.switches.iter().map(|switch| switch.since);
         let switching = workers()
@@ -33,6 +34,7 @@ impl Fleet {
             .map(|since| since + PROXY_PATIENCE);
         runs.chain(retries)
             .chain(pauses)
+            .chain(suspects)
             .chain(patience)
             .chain(self.room_due())
             .chain(self.opening)
@@ -66,6 +68,7 @@ impl Fleet {
         }
         self.retry();
         self.end_pauses();
+        self.give_up_written();
         self.give_up_on_the_proxy();
     }
 

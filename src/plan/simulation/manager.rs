@@ -160,7 +160,7 @@ impl World {
             Action::End => self.ended = true,
             Action::Abandon(instance) => self.abandon(instance),
             Action::Limit(instance, _) => self.check_limit(&instance),
-            Action::Progress { .. } => {}
+            Action::Progress { .. } | Action::Unwatch(..) => {}
         }
     }
 

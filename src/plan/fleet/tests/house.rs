@@ -176,6 +176,7 @@ impl House {
             | Action::Limit(..)
             | Action::Prune { .. }
             | Action::Progress { .. }
+            | Action::Unwatch(..)
             | Action::Finish { .. }
             | Action::End => Vec::new(),
         }
@@ -261,6 +262,7 @@ fn told(action: &Action) -> (&'static str, Option<String>) {
             let line = of("limit", instance).map(|line| format!("{line} {tasks}"));
             ("limit", line)
         }
+        Action::Unwatch(worker, file) => ("unwatch", Some(format!("unwatch {worker} {file}"))),
         Action::Look(worker) => ("look", Some(format!("look {worker}"))),
         Action::End => ("end", Some("end".to_owned())),
         Action::Prune { .. } | Action::Progress { .. } => ("", None),

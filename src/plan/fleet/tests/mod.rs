@@ -4,6 +4,7 @@ mod house;
 mod instances;
 mod ports;
 mod queue;
+mod written;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
