@@ -425,7 +425,8 @@ impl Fleet {
         let worker = name.clone();
         self.actions.push(Action::Prune { worker, live, last });
         if let Some(reason) = run.failed {
-            let hint = hint(&run.spec.settings, &reason, &log);
+            let confined = self.policy.own_users;
+            let hint = hint(&run.spec.settings, &reason, &log, confined);
             log.extend(hint);
             let failure = Failure {
                 generation: Some(generation),
