@@ -38,6 +38,10 @@ impl Fleet {
         spec: &Spec,
         at: Moment,
     ) -> bool {
+        // What its own build changes is the build's guard to slow down: a page that stays old would be worse than a build too many.
+        if spec.settings.build.is_some() {
+            return false;
+        }
         let now = self.now;
         let worker = self.worker(name);
         let Some(latest) = changed_alone(worker, spec) else {
