@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use http::header::{
     CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HeaderValue, LOCATION, USER_AGENT, VIA,
-    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -17,17 +16,15 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::forward::{ForwardContext, forward};
 use super::notes::Notes;
-use super::{development, first_generation, queue};
+use super::{development, first_generation, queue, route_file};
 use crate::proxy::downstream::request_body::Inbound;
 use crate::proxy::response::access::Facts;
 use crate::proxy::response::body::Body;
 use crate::proxy::response::compression::Offer;
-use crate::proxy::response::{files, precompressed, report, route_pages};
+use crate::proxy::response::{report, route_pages};
 use crate::proxy::table::Table;
-use crate::proxy::table::assets::{Assets, Directories};
 use crate::proxy::table::lookup::Lookup;
 use crate::proxy::table::route::{Route, Target};
-use crate::proxy::upstream::fastcgi::lacks_slash;
 use crate::proxy::upstream::ticket::Ticket;
 use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::host;
@@ -35,7 +32,6 @@ use crate::proxy::wire::origin::{FORWARDED_FOR, Origin};
 use crate::proxy::wire::pace::Pace;
 use crate::proxy::wire::path;
 use crate::proxy::wire::refusal::Refusal;
-use crate::route::redirected;
 
 /// Below it who gives out certificates looks whether a host is whose it is said to be, without TLS (RFC 8555, 8.3).
 const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
@@ -277,8 +273,8 @@ fn response_of_route(
     if !is_reading(request.method()) {
         return Ok(None);
     }
-    let file = file(route, &lookup.path, request, &mut notes.offer);
-    Ok(file.or_else(|| slash_of_scripts(route, &lookup.path, request.uri())))
+    let offer = &mut notes.offer;
+    Ok(route_file::respond(route, &lookup.path, request, offer))
 }
 
 /// The response on a route whose worker cannot be asked, or that has none.
@@ -344,102 +340,6 @@ fn host<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
                 "the request needs exactly one valid Host header field, and its target no other host",
             )
         })
-}
-
-/// The file that answers, if the path names one.
-fn file<B>(
-    route: &Route,
-    path: &str,
-    request: &Request<B>,
-    offer: &mut Option<Offer>,
-) -> Option<Response<Body>> {
-    let rest = &path[route.path.prefix().len()..];
-    if !route.stored.is_empty()
-        && let Some(response) = stored(route, rest, request, offer)
-    {
-        return Some(response);
-    }
-    let public = route.public.as_ref()?;
-    let find = |rest: &str| files::find(public, rest, request.uri().path(), route.assets);
-    let mut found = find(rest);
-    if matches!(found, files::Lookup::Directory) {
-        let response = to_slash(route, path, request.uri());
-        if response.is_some() {
-            return response;
-        }
-        found = find(&format!("{rest}/"));
-    }
-    match found {
-        files::Lookup::Found(found) => {
-            let found = precompressed::chosen(public, found, request.headers());
-            if let Some(offer) = offer {
-                offer.for_file();
-            }
-            Some(found.respond(request.method(), request.headers(), offer.as_ref()))
-        }
-        files::Lookup::Directory | files::Lookup::Missing => None,
-    }
-}
-
-/// The file of the worker's state that the path leads to, if the proxy serves it.
-fn stored<B>(
-    route: &Route,
-    rest: &str,
-    request: &Request<B>,
-    offer: &mut Option<Offer>,
-) -> Option<Response<Body>> {
-    let assets = Assets {
-        directories: Directories::Nothing,
-        ..route.assets
-    };
-    let found = route.stored.iter().find_map(|stored| {
-        match files::find(
-            &stored.files,
-            stored.rest(rest)?,
-            request.uri().path(),
-            assets,
-        ) {
-            files::Lookup::Found(found) => Some(found),
-            files::Lookup::Directory | files::Lookup::Missing => None,
-        }
-    })?;
-    if let Some(offer) = offer {
-        offer.for_file();
-    }
-    let mut response = found.respond(request.method(), request.headers(), offer.as_ref());
-    // Whoever has uploaded it chose its name, and with it its type; a browser is not to find another.
-    let nosniff = HeaderValue::from_static("nosniff");
-    response
-        .headers_mut()
-        .insert(X_CONTENT_TYPE_OPTIONS, nosniff);
-    Some(response)
-}
-
-/// The way to a directory of PHP scripts that has an index, for who asks for it without a slash at the end.
-fn slash_of_scripts(route: &Route, path: &str, uri: &Uri) -> Option<Response<Body>> {
-    let scripts = route.target.scripts()?;
-    let rest = &path[route.path.prefix().len()..];
-    lacks_slash(rest, scripts).then(|| to_slash(route, path, uri))?
-}
-
-/// The same address with a slash at the end of its path, unless that is redirected itself: it would be so for ever.
-#[cold]
-fn to_slash(route: &Route, path: &str, uri: &Uri) -> Option<Response<Body>> {
-    let redirects = &route.settings.redirects;
-    let (with, written) = (format!("{path}/"), format!("{}/", uri.path()));
-    // Two at the beginning would be another host.
-    if path.starts_with("//") || redirected(redirects, &with, &written, None).is_some() {
-        return None;
-    }
-    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let location = HeaderValue::from_str(&format!("{written}{query}")).ok()?;
-    let mut response = no_content();
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    // Directories come and go.
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(LOCATION, location);
-    Some(response)
 }
 
 /// The server's own health; `details`: with the workers it depends on.

@@ -6,6 +6,7 @@
 //! | `dispatch` | the phases, in their order |
 //! | `first_generation` | requests that wait for a route's first generation |
 //! | `queue` | requests that wait for a place in a worker, or for the end of a pause |
+//! | `route_file` | a route's files, which need no worker |
 //! | `forward` | to a worker, and the head of its response back |
 //! | `tunnel` | a connection that is HTTP no more |
 //! | `client`, `notes` | what requests of a client have in common; what is noted on the way down |
@@ -19,4 +20,5 @@ pub(super) mod forward;
 pub(super) mod notes;
 pub(super) mod queue;
 pub(super) mod respond;
+mod route_file;
 pub(super) mod tunnel;
