@@ -12,6 +12,8 @@ const MARK: &str = ".tqserver-filled";
 const NEW: &str = ".tqserver-new-";
 /// The owner writes: what was deployed may be read-only, and this is there to be changed.
 const OWNER_WRITES: u32 = 0o600;
+/// Everybody reads: what was written before the proxy was to serve it was closed to others by the umask of then.
+const ALL_READ: u32 = 0o644;
 /// Most levels of directories.
 const LEVELS: usize = 64;
 
@@ -24,7 +26,7 @@ pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
     match fs::symlink_metadata(to) {
         Ok(found) if found.is_symlink() && fs::read_link(to)? == from => return Ok(()),
         Ok(found) if found.is_dir() => {
-            copy_all(to, from, LEVELS)?;
+            copy_all(to, from, ALL_READ, LEVELS)?;
             fs::remove_dir_all(to)?;
         }
         Ok(found) if found.is_symlink() => fs::remove_file(to)?,
@@ -51,11 +53,12 @@ pub(super) fn fill(from: &Path, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::create_dir_all(to)?;
-    copy_all(from, to, LEVELS)?;
+    copy_all(from, to, OWNER_WRITES, LEVELS)?;
     fs::write(mark, "")
 }
 
-fn copy_all(from: &Path, to: &Path, levels: usize) -> io::Result<()> {
+/// Copies what is not there yet; `mode` is added to the modes of files.
+fn copy_all(from: &Path, to: &Path, mode: u32, levels: usize) -> io::Result<()> {
     if levels == 0 {
         return Err(io::Error::other("directories are nested too deeply"));
     }
@@ -65,23 +68,23 @@ fn copy_all(from: &Path, to: &Path, levels: usize) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             match fs::create_dir(&target) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => copy_all(&entry.path(), &target, levels - 1)?,
+                _ => copy_all(&entry.path(), &target, mode, levels - 1)?,
             }
         } else if target.symlink_metadata().is_err() {
-            copy(&entry, &target)?;
+            copy(&entry, &target, mode)?;
         }
     }
     Ok(())
 }
 
 /// Copies one file or link, which is there whole or not at all.
-fn copy(entry: &DirEntry, target: &Path) -> io::Result<()> {
+fn copy(entry: &DirEntry, target: &Path, mode: u32) -> io::Result<()> {
     if entry.file_type()?.is_symlink() {
         return symlink(fs::read_link(entry.path())?, target);
     }
     let new = target.with_file_name(format!("{NEW}{}", std::process::id()));
     fs::copy(entry.path(), &new)?;
-    let mode = fs::metadata(&new)?.permissions().mode() | OWNER_WRITES;
+    let mode = fs::metadata(&new)?.permissions().mode() | mode;
     fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
     fs::rename(&new, target)
 }
@@ -140,10 +143,13 @@ mod tests {
         fs::create_dir_all(to.join("sub")).unwrap();
         fs::write(to.join("sub/b"), "old").unwrap();
         fs::write(to.join("a"), "old").unwrap();
+        fs::set_permissions(to.join("sub/b"), fs::Permissions::from_mode(0o600)).unwrap();
         for _ in 0..2 {
             link(&from, &to).unwrap();
             let read = |name: &str| fs::read_to_string(from.join(name)).unwrap();
             assert_eq!((&*read("a"), &*read("sub/b")), ("new", "old"));
+            let mode = fs::metadata(from.join("sub/b")).unwrap().permissions();
+            assert_eq!(mode.mode() & 0o777, 0o644);
             assert!(to.symlink_metadata().unwrap().is_symlink());
         }
         // Another link there is none of ours any more; a file is somebody's.

@@ -22,7 +22,7 @@ RUBY
 prove() {
     start ruby
     is "$(get /ruby/)" 'hello from /ruby'
-    is "$(curl -sS --data-binary abc http://127.0.0.1:8080/ruby/)" cba
+    is "$(curl -sS -H 'Content-Type: text/plain' --data-binary abc http://127.0.0.1:8080/ruby/)" cba
     DONE='a page and a form'
     reloads ruby /ruby/ 'hello from /ruby'
 }
