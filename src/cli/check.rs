@@ -96,11 +96,11 @@ impl Check {
         pairs.retain(|pair| pair.sandbox.is_some() && pair.number == 1);
         wrong += exposed(&pairs, &settings, common.quiet);
         if wrong == 0 {
-            eprintln!(
-                "{}: {} workers, no problems",
-                settings.file.display(),
-                inventory.workers.len()
-            );
+            let workers = match inventory.workers.len() {
+                1 => "1 worker".to_owned(),
+                number => format!("{number} workers"),
+            };
+            eprintln!("{}: {workers}, no problems", settings.file.display());
         }
         Ok(if wrong == 0 { 0 } else { exit::CONFIG })
     }

@@ -104,7 +104,7 @@ fn a_wrong_configuration_is_exit_78() {
     house
         .run(["check"])
         .succeeds()
-        .says("1 workers, no problems");
+        .says("1 worker, no problems");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_user_starts_a_server_without_having_written_anything() {
     house
         .user_runs(["check"])
         .succeeds()
-        .says("home/.config/tqserver/server.yaml: 1 workers, no problems");
+        .says("home/.config/tqserver/server.yaml: 1 worker, no problems");
 }
 
 #[test]
