@@ -100,18 +100,31 @@ impl Systemd {
         errors: OwnedFd,
     ) -> Result<Option<Ending>, BusError> {
         let name = &unit.instance.build_unit();
-        // With this end our copies of the pipes' ends, too.
+        let properties = unit.properties(output, errors);
+        // The unit's own deadline comes first.
+        let longest = unit.deadline.saturating_add(START);
+        self.run_to_its_end(name, properties, longest).await
+    }
+
+    /// Runs a unit of one command for `longest` at most: `None` if its end was a good one.
+    ///
+    /// # Errors
+    /// When systemd can not be reached or refuses the unit, or somebody else has stopped it.
+    pub(super) async fn run_to_its_end(
+        &self,
+        name: &str,
+        properties: Properties,
+        longest: Duration,
+    ) -> Result<Option<Ending>, BusError> {
+        // With the call our copies of the descriptors that it hands over end, too.
         let asked = async move {
-            let properties = unit.properties(output, errors);
             let start = || {
                 let manager = &self.manager;
                 manager.start_transient_unit(name, "replace", &properties, &[])
             };
             self.gate.pass(start).await
         };
-        // The unit's own deadline comes first.
-        let ended = self.job("run", name, asked, unit.deadline.saturating_add(START));
-        match ended.await {
+        match self.job("run", name, asked, longest).await {
             Ok(()) => Ok(None),
             Err(BusError::Job { call, unit, result }) => {
                 let ending = self.ending_of(name).await;

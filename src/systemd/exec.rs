@@ -21,27 +21,9 @@ impl Systemd {
         command: &OneOff,
         ends: [OwnedFd; 3],
     ) -> Result<Option<Ending>, BusError> {
-        let name = command.unit.as_str();
-        let version = self.version();
-        // With this end our copies of the descriptors, too.
-        let asked = async move {
-            let properties = command.properties(version, ends);
-            let start = || {
-                let manager = &self.manager;
-                manager.start_transient_unit(name, "replace", &properties, &[])
-            };
-            self.gate.pass(start).await
-        };
-        match self.job("run", name, asked, LONGEST).await {
-            Ok(()) => Ok(None),
-            Err(BusError::Job { call, unit, result }) => {
-                let ending = self.ending_of(name).await;
-                let reset = || self.manager.reset_failed_unit(name);
-                let _ = self.gate.pass(reset).await;
-                ending.map(Some).ok_or(BusError::Job { call, unit, result })
-            }
-            Err(error) => Err(error),
-        }
+        let properties = command.properties(self.version(), ends);
+        self.run_to_its_end(&command.unit, properties, LONGEST)
+            .await
     }
 
     /// Sends a signal to all processes of a unit; one that is gone is no error.

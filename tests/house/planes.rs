@@ -1,6 +1,7 @@
 //! Manager and proxy as two services of a private systemd, and that systemd's own command line.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::House;
@@ -35,16 +36,7 @@ impl House {
             fs::copy(format!("{shipped}/{unit}"), units.join(unit)).expect("copy a unit");
             fs::write(directory.join("house.conf"), changes).expect("write a drop-in");
         }
-        let mut command = tqserver(["systemd", "--manager=private"]);
-        command
-            .arg("--config")
-            .arg(self.config())
-            .arg("--units")
-            .arg(&units);
-        let server = self.server.insert(Server::start(&mut command));
-        server
-            .said("unix:path=")
-            .unwrap_or_else(|error| panic!("no private systemd: {error}"));
+        self.start_systemd(&units);
         self.systemctl(["start", MANAGER]).succeeds();
         self.systemctl(["start", PROXY]).succeeds();
         let status = self.property(PROXY, "StatusText");
@@ -87,17 +79,23 @@ impl House {
             environment.concat()
         );
         fs::write(directory.join("house.conf"), changes).expect("write a drop-in");
+        self.start_systemd(&units);
+        self
+    }
+
+    /// Starts a private systemd with these units.
+    #[track_caller]
+    fn start_systemd(&mut self, units: &Path) {
         let mut command = tqserver(["systemd", "--manager=private"]);
         command
             .arg("--config")
             .arg(self.config())
             .arg("--units")
-            .arg(&units);
+            .arg(units);
         let server = self.server.insert(Server::start(&mut command));
         server
             .said("unix:path=")
             .unwrap_or_else(|error| panic!("no private systemd: {error}"));
-        self
     }
 
     fn users_environment(&self) -> [(&'static str, String); 4] {

@@ -73,21 +73,30 @@ pub(super) fn refused(name: &str) -> Option<Refused> {
     })
 }
 
+/// Whether the key is the name of a variable that a worker may set; if not, that is a problem.
+fn is_free(item: &Item<'_>) -> bool {
+    match refused(item.key()) {
+        Some(Refused::NoName { help }) => {
+            item.key_problem("this is not the name of an environment variable", help);
+            false
+        }
+        Some(Refused::Ours { what, help }) => {
+            item.key_problem(what, help);
+            false
+        }
+        None => true,
+    }
+}
+
 /// The variables, those that TQServer or systemd sets excepted.
 pub(super) fn environment(items: &[Item<'_>], known: &Known) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     for item in items {
         let name = item.key();
-        match refused(name) {
-            Some(Refused::NoName { help }) => {
-                item.key_problem("this is not the name of an environment variable", help);
-            }
-            Some(Refused::Ours { what, help }) => item.key_problem(what, help),
-            None => {
-                if let Some(value) = value(item, known) {
-                    environment.insert(name.to_owned(), value);
-                }
-            }
+        if is_free(item)
+            && let Some(value) = value(item, known)
+        {
+            environment.insert(name.to_owned(), value);
         }
     }
     if let Some(item) = items.get(MOST_VARIABLES) {
@@ -109,20 +118,14 @@ pub(super) fn from_credentials(
     let mut variables = BTreeMap::new();
     for item in items {
         let name = item.key();
-        match refused(name) {
-            Some(Refused::NoName { help }) => {
-                item.key_problem("this is not the name of an environment variable", help);
-            }
-            Some(Refused::Ours { what, help }) => item.key_problem(what, help),
-            None if env.contains_key(name) => {
-                let message = format!("'{name}' is in 'env', too");
-                item.key_problem(message, "remove one of them: it has one value");
-            }
-            None => {
-                if let Some(secret) = secret(item, credentials) {
-                    variables.insert(name.to_owned(), secret);
-                }
-            }
+        if !is_free(item) {
+            continue;
+        }
+        if env.contains_key(name) {
+            let message = format!("'{name}' is in 'env', too");
+            item.key_problem(message, "remove one of them: it has one value");
+        } else if let Some(secret) = secret(item, credentials) {
+            variables.insert(name.to_owned(), secret);
         }
     }
     if let Some(item) = items.get(MOST_VARIABLES) {
